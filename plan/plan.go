@@ -1,0 +1,185 @@
+// Package plan says what the host must have so that a spec.State is real: bridges,
+// veths, addresses, sysctls, firewall entries and held ports.
+//
+// It is pure: the same State on the same Host gives the same Plan, to the byte of
+// its text. It changes nothing (the layers do) and decides nothing that Docker or
+// a person should (spec does). This file is all that we can ever put into a kernel.
+package plan
+
+import (
+	"net/netip"
+
+	"github.com/drawbridge-net/drawbridge/spec"
+	"github.com/drawbridge-net/drawbridge/tree"
+)
+
+// Plan is what the host must have. It is never changed; two Plans share what is
+// the same in both, so comparing pointers tells what a layer can skip.
+type Plan struct {
+	// Host is what the plan was made for.
+	Host *Host
+	// Uplinks are the host's other interfaces, with what forwarding needs of them.
+	Uplinks []Uplink
+	// Guard4 and Guard6 forbid, each for its family, that packets pass from one
+	// uplink to another: the host did not forward before we came.
+	Guard4, Guard6 bool
+
+	Networks tree.Map[spec.ID, *Network]
+}
+
+// Network is what one network needs.
+type Network struct {
+	ID        spec.ID
+	Bridge    *Bridge
+	Zone      *Zone
+	Endpoints tree.Map[spec.ID, *Endpoint]
+}
+
+// Endpoint is what one endpoint needs.
+type Endpoint struct {
+	ID       spec.ID
+	Veth     *Veth
+	Mappings []Mapping
+	// Ports are the host's ports that must be held for the mappings.
+	Ports []spec.Port
+}
+
+// Bridge is a network's bridge. STP is off and the forward delay 0; its MAC never
+// changes while ports come and go.
+type Bridge struct {
+	Name      string         // e.g. dbr3f2a9c0d11ee
+	MAC       spec.MAC       // e.g. 02:5b:…
+	MTU       int            // bytes, e.g. 1500
+	Addresses []netip.Prefix // e.g. 172.30.0.1/24, set without duplicate address detection
+	Settings  []Setting
+}
+
+// Veth is a pair of interfaces: the host's end is a port of the bridge in hairpin
+// mode, the peer waits in the host's namespace for the engine to move it.
+type Veth struct {
+	Name   string   // e.g. dbv9b01c2d3e4f5
+	Peer   string   // e.g. dbp9b01c2d3e4f5
+	Bridge string   // e.g. dbr3f2a9c0d11ee
+	MAC    spec.MAC // the peer's
+	MTU    int      // of both ends, in bytes
+	// Joined says that the engine was told of the peer. If the pair is missing
+	// then, its sandbox is gone, and a new pair would help nobody.
+	Joined   bool
+	Settings []Setting // of the host's end
+}
+
+// Uplink is an interface of the host that is not ours and that containers'
+// packets may leave or enter by.
+type Uplink struct {
+	Name     string // e.g. eth0; "all" for the host-wide IPv6 switch
+	Settings []Setting
+}
+
+// Setting is one sysctl of an interface: net.ipv4.conf.IF.NAME or net.ipv6.conf.IF.NAME
+// (Documentation/networking/ip-sysctl.rst of the kernel).
+type Setting struct {
+	Family int    // 4 or 6
+	Name   string // e.g. forwarding
+	Value  int
+}
+
+// Zone is what the firewall must know of a network.
+type Zone struct {
+	Bridge   string         // e.g. dbr3f2a9c0d11ee
+	Subnets  []netip.Prefix // e.g. 172.30.0.0/24
+	Internal bool           // nothing passes to or from other interfaces
+	// Masquerade hides Subnets behind the host's address on the way out.
+	Masquerade bool
+}
+
+// Mapping is one translation of a published port or range. A range keeps its port
+// numbers, so ToPort is First then.
+type Mapping struct {
+	Proto       spec.Proto
+	Host        netip.Addr // 0.0.0.0 or :: for every local address of the family
+	First, Last uint16     // the host's ports
+	To          netip.Addr // the container's address, of Host's family
+	ToPort      uint16
+}
+
+// Host is what the planner must know of the host. It is found, not wished, and
+// leaves out what we ourselves put there. Its lists are sorted.
+type Host struct {
+	// IPv6 says that the kernel has it at all.
+	IPv6 bool
+	// Forwarding4 and Forwarding6 are net.ipv4.ip_forward and
+	// net.ipv6.conf.all.forwarding as found.
+	Forwarding4, Forwarding6 bool
+	// ForceForwarding says that IPv6 can be forwarded per interface
+	// (net.ipv6.conf.IF.force_forwarding, Linux 6.17 and later).
+	ForceForwarding bool
+	// Uplinks are interfaces that are up, have an address and are neither the
+	// loopback nor ours nor a bridge or veth of an engine.
+	Uplinks []HostLink
+	// Engines are the bridges that an engine's own rules name.
+	Engines []HostLink
+	// Drops are the FORWARD chains whose policy is DROP.
+	Drops []Chain
+}
+
+// HostLink is an interface that is not ours.
+type HostLink struct {
+	Name     string         // e.g. docker0
+	Subnets  []netip.Prefix // of its addresses, e.g. 172.17.0.0/16
+	AcceptRA bool           // it lives from router advertisements
+}
+
+// Chain is a FORWARD chain of the filter table.
+type Chain struct {
+	Family int    // 4 or 6
+	Kind   string // "nft" or "legacy": which of the two iptables it belongs to
+}
+
+// Owner says for whom a kernel object exists: an endpoint, a network (no
+// Endpoint), or the host itself (neither).
+type Owner struct {
+	Network, Endpoint spec.ID
+}
+
+func (o Owner) String() string {
+	switch {
+	case o.Endpoint != "":
+		return "endpoint " + string(o.Endpoint)
+	case o.Network != "":
+		return "network " + string(o.Network)
+	}
+	return "host"
+}
+
+// ObjectError is a layer's failure on one object. Whoever does not own the object
+// need not suffer from it.
+type ObjectError struct {
+	Owner  Owner
+	Object string // e.g. link dbv9b01c2d3e4f5
+	Err    error
+}
+
+func (e *ObjectError) Error() string { return e.Object + ": " + e.Err.Error() }
+
+// Unwrap keeps errno visible to errors.Is.
+func (e *ObjectError) Unwrap() error { return e.Err }
+
+// Drift is one difference between plan and host.
+type Drift struct {
+	Owner  Owner  `json:"-"`
+	Object string `json:"object"` // e.g. link dbr3f2a9c0d11ee
+	Field  string `json:"field"`  // e.g. mtu
+	Want   string `json:"want"`   // e.g. 1420; "" where the thing should not be
+	Got    string `json:"got"`    // e.g. 1500; "" where the thing is missing
+}
+
+func (d Drift) String() string {
+	return d.Object + " " + d.Field + ": want " + orNothing(d.Want) + ", got " + orNothing(d.Got)
+}
+
+func orNothing(s string) string {
+	if s == "" {
+		return "nothing"
+	}
+	return s
+}

@@ -1,0 +1,91 @@
+package plan
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/drawbridge-net/drawbridge/spec"
+)
+
+// String prints the plan as lines in the manner of ip and nft, in fixed order.
+func (p *Plan) String() string {
+	var b strings.Builder
+	for _, u := range p.Uplinks {
+		if len(u.Settings) > 0 {
+			fmt.Fprintf(&b, "uplink %s%s\n", u.Name, settings(u.Settings))
+		}
+	}
+	if p.Guard4 || p.Guard6 {
+		fmt.Fprintf(&b, "guard ipv4 %t ipv6 %t\n", p.Guard4, p.Guard6)
+	}
+	for _, e := range p.Host.Engines {
+		fmt.Fprintf(&b, "apart from engine bridge %s subnets %v\n", e.Name, e.Subnets)
+	}
+	for _, n := range p.Networks.All() {
+		fmt.Fprintf(&b, "network %s\n", n.ID)
+		n.print(&b, p.Host.Drops)
+	}
+	return b.String()
+}
+
+func (n *Network) print(b *strings.Builder, drops []Chain) {
+	br, z := n.Bridge, n.Zone
+	fmt.Fprintf(b, "  link %s type bridge address %s mtu %d%s\n", br.Name, br.MAC, br.MTU, settings(br.Settings))
+	for _, a := range br.Addresses {
+		fmt.Fprintf(b, "  address %s dev %s\n", a, br.Name)
+	}
+	fmt.Fprintf(b, "  zone %s subnets %v internal %t masquerade %t\n", z.Bridge, z.Subnets, z.Internal, z.Masquerade)
+	for _, c := range drops {
+		if n.Accepted(c) {
+			fmt.Fprintf(b, "  accept %s in the FORWARD chain of iptables-%s, IPv%d\n", br.Name, c.Kind, c.Family)
+		}
+	}
+	for _, e := range n.Endpoints.All() {
+		fmt.Fprintf(b, "  endpoint %s\n", e.ID)
+		e.print(b)
+	}
+}
+
+func (e *Endpoint) print(b *strings.Builder) {
+	v := e.Veth
+	fmt.Fprintf(b, "    link %s type veth peer %s address %s master %s mtu %d joined %t%s\n",
+		v.Name, v.Peer, v.MAC, v.Bridge, v.MTU, v.Joined, settings(v.Settings))
+	for _, p := range e.Ports {
+		fmt.Fprintf(b, "    hold %s\n", p)
+	}
+	for _, m := range e.Mappings {
+		fmt.Fprintf(b, "    dnat %s\n", m)
+	}
+}
+
+// String is e.g. tcp 0.0.0.0:8080 to 172.30.0.5:80.
+func (m Mapping) String() string {
+	p := spec.Port{Proto: m.Proto, Host: m.Host, HostPort: m.First, ContainerPort: m.ToPort, Count: m.Last - m.First + 1}
+	from, _, _ := strings.Cut(p.String(), "->")
+	to := m.To.String()
+	if m.To.Is6() {
+		to = "[" + to + "]"
+	}
+	return fmt.Sprintf("%s %s to %s:%d", m.Proto, from, to, m.ToPort)
+}
+
+// Accepted reports whether the network's bridge must be let through a FORWARD
+// chain that drops by policy. An internal network needs it only for what
+// passes between its own containers, which a bridge shows to iptables while
+// net.bridge.bridge-nf-call-iptables is 1.
+func (n *Network) Accepted(c Chain) bool {
+	for _, s := range n.Zone.Subnets {
+		if s.Addr().Is4() == (c.Family == 4) {
+			return true
+		}
+	}
+	return false
+}
+
+func settings(list []Setting) string {
+	var b strings.Builder
+	for _, s := range list {
+		fmt.Fprintf(&b, " ipv%d.%s=%d", s.Family, s.Name, s.Value)
+	}
+	return b.String()
+}

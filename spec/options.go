@@ -1,0 +1,227 @@
+package spec
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// The keys under which an engine hands over what is no option of a person's
+// (daemon/libnetwork/netlabel in github.com/moby/moby).
+const (
+	keyGeneric = "com.docker.network.generic"
+	keyPortMap = "com.docker.network.portmap"
+)
+
+// ourPrefix begins the keys of Drawbridge's own options. It has none yet, but
+// whoever misspells a key of ours is told so.
+const ourPrefix = "drawbridge."
+
+// option is one row of the table of options. Exactly one of set and fallback says
+// what to do with a value: set takes it over; fallback is the one value that a
+// network has anyway, all others being refused until they are built.
+type option[T any] struct {
+	key      string
+	parse    func(text string) (any, error)
+	set      func(to *T, value any)
+	fallback any
+}
+
+// networkOptions are the keys of a network that Docker's bridge driver or
+// Drawbridge knows, as docker network create -o gives them.
+var networkOptions = []option[Network]{
+	{key: "com.docker.network.driver.mtu", parse: parseMTU, set: func(n *Network, v any) { n.MTU = v.(int) }},
+	{key: "com.docker.network.container_iface_prefix", parse: parsePrefix, set: func(n *Network, v any) { n.InterfacePrefix = v.(string) }},
+	{key: "com.docker.network.bridge.enable_ip_masquerade", parse: parseBool, set: func(n *Network, v any) { n.Masquerade = v.(bool) }},
+	{key: "com.docker.network.bridge.enable_icc", parse: parseBool, fallback: true},
+	{key: "com.docker.network.bridge.inhibit_ipv4", parse: parseBool, fallback: false},
+	{key: "com.docker.network.bridge.default_bridge", parse: parseBool, fallback: false},
+	{key: "com.docker.network.bridge.name", parse: parseText, fallback: ""},
+	{key: "com.docker.network.bridge.host_binding_ipv4", parse: parseText, fallback: ""},
+	{key: "com.docker.network.bridge.gateway_mode_ipv4", parse: parseGatewayMode, fallback: "nat"},
+	{key: "com.docker.network.bridge.gateway_mode_ipv6", parse: parseGatewayMode, fallback: "nat"},
+	{key: "com.docker.network.bridge.trusted_host_interfaces", parse: parseText, fallback: ""},
+	{key: "com.docker.network.host_ipv4", parse: parseText, fallback: ""},
+	{key: "com.docker.network.host_ipv6", parse: parseText, fallback: ""},
+}
+
+// endpointOptions are the keys of an endpoint: docker run --network
+// name=web,driver-opt=KEY=VALUE. Docker's own endpoint.sysctls is not among them,
+// since the engine applies it for every driver.
+var endpointOptions = []option[Endpoint]{
+	{key: "com.docker.network.endpoint.ifname", parse: parseInterfaceName, set: func(e *Endpoint, v any) { e.InterfaceName = v.(string) }},
+}
+
+// Options is the map of options in a request of an engine.
+type Options map[string]json.RawMessage
+
+// Network fills in what the options of a CreateNetwork request say, and reports
+// which families were asked for. An engine before 28.0 knows no switch for IPv4:
+// there it is always on.
+func (o Options) Network(to *Network) (ipv4, ipv6 bool, err error) {
+	ipv4 = true
+	to.Masquerade, to.InterfacePrefix = true, "eth"
+	err = errors.Join(
+		o.bool("com.docker.network.enable_ipv4", &ipv4),
+		o.bool("com.docker.network.enable_ipv6", &ipv6),
+		o.bool("com.docker.network.internal", &to.Internal),
+	)
+	if err != nil {
+		return ipv4, ipv6, err
+	}
+	generic := Options{}
+	if raw, ok := o[keyGeneric]; ok {
+		if err := json.Unmarshal(raw, &generic); err != nil {
+			return ipv4, ipv6, fmt.Errorf("option %s: %w: want an object", keyGeneric, ErrInvalid)
+		}
+	}
+	return ipv4, ipv6, apply(networkOptions, generic, to)
+}
+
+// Endpoint fills in what the options of a CreateEndpoint request say. Their keys
+// are compared without regard to case, since Docker's CLI lowers them.
+func (o Options) Endpoint(to *Endpoint) error {
+	lowered := make(Options, len(o))
+	for key, raw := range o {
+		lowered[strings.ToLower(key)] = raw
+	}
+	return apply(endpointOptions, lowered, to)
+}
+
+func (o Options) bool(key string, to *bool) error {
+	raw, ok := o[key]
+	if !ok {
+		return nil
+	}
+	if err := json.Unmarshal(raw, to); err != nil {
+		return fmt.Errorf("option %s=%s: %w: want true or false", key, excerpt(raw), ErrInvalid)
+	}
+	return nil
+}
+
+// apply goes through the given options in the order of their keys, so that of
+// several mistakes always the same one is named. Keys that nobody knows are left
+// alone: they may be another tool's.
+func apply[T any](table []option[T], given Options, to *T) error {
+	keys := make([]string, 0, len(given))
+	for key := range given {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	for _, key := range keys {
+		i := slices.IndexFunc(table, func(o option[T]) bool { return o.key == key })
+		if i < 0 {
+			if err := refuseUnknown(key, table); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := table[i].apply(given[key], to); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (o option[T]) apply(raw json.RawMessage, to *T) error {
+	var text string
+	if err := json.Unmarshal(raw, &text); err != nil {
+		return fmt.Errorf("option %s=%s: %w: want a string", o.key, excerpt(raw), ErrInvalid)
+	}
+	value, err := o.parse(text)
+	switch {
+	case err != nil:
+		return fmt.Errorf("option %s=%.80q: %w: %w", o.key, text, ErrInvalid, err)
+	case o.set != nil:
+		o.set(to, value)
+	case value != o.fallback:
+		return fmt.Errorf("option %s=%.80q: %w: not built yet, only %q is", o.key, text, ErrInvalid, fmt.Sprint(o.fallback))
+	}
+	return nil
+}
+
+func refuseUnknown[T any](key string, table []option[T]) error {
+	if !strings.HasPrefix(strings.ToLower(key), ourPrefix) {
+		return nil
+	}
+	nearest, least := "", 1<<30
+	for _, o := range table {
+		if d := distance(lastPart(key), lastPart(o.key)); d < least {
+			nearest, least = o.key, d
+		}
+	}
+	return fmt.Errorf("option %.80q: %w: Drawbridge has no such option; the nearest that it knows is %s", key, ErrInvalid, nearest)
+}
+
+func lastPart(key string) string { return key[strings.LastIndexByte(key, '.')+1:] }
+
+// distance is the number of single-letter edits between two words (Levenshtein).
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			replaced := diagonal
+			if a[i] != b[j] {
+				replaced++
+			}
+			diagonal, row[j+1] = row[j+1], min(row[j]+1, row[j+1]+1, replaced)
+		}
+	}
+	return row[len(b)]
+}
+
+// excerpt is the beginning of a JSON value for an error's text.
+func excerpt(raw json.RawMessage) string { return fmt.Sprintf("%.80s", raw) }
+
+func parseBool(text string) (any, error) {
+	v, err := strconv.ParseBool(text)
+	if err != nil {
+		return nil, errors.New("want true or false")
+	}
+	return v, nil
+}
+
+func parseText(text string) (any, error) { return text, nil }
+
+// parseMTU accepts what a bridge of the kernel does (ETH_MIN_MTU and ETH_MAX_MTU
+// in linux/if_ether.h); Docker's 0 means the default.
+func parseMTU(text string) (any, error) {
+	v, err := strconv.Atoi(text)
+	if err != nil || v != 0 && (v < 68 || v > 65535) {
+		return nil, errors.New("want 68 to 65535 bytes, or 0 for the default")
+	}
+	return v, nil
+}
+
+func parseGatewayMode(text string) (any, error) {
+	switch text {
+	case "":
+		return "nat", nil
+	case "nat", "nat-unprotected", "routed", "isolated":
+		return text, nil
+	}
+	return nil, errors.New("want nat, nat-unprotected, routed or isolated")
+}
+
+// parsePrefix leaves room for a number of three digits in an interface name.
+func parsePrefix(text string) (any, error) { return text, checkName(text, 12) }
+
+func parseInterfaceName(text string) (any, error) { return text, checkName(text, 15) }
+
+// checkName is the kernel's rule for interface names (dev_valid_name in
+// net/core/dev.c) made a little stricter: printable ASCII only.
+func checkName(text string, most int) error {
+	bad := func(r rune) bool { return r <= ' ' || r > '~' || r == '/' || r == ':' || r == '%' }
+	if text == "" || len(text) > most || text == "." || text == ".." || strings.ContainsFunc(text, bad) {
+		return fmt.Errorf("want an interface name of 1 to %d characters without / : %% and blanks", most)
+	}
+	return nil
+}

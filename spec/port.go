@@ -1,0 +1,127 @@
+package spec
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// Proto is a transport protocol by its number (IANA protocol numbers).
+type Proto uint8
+
+// The protocols whose ports can be published.
+const (
+	TCP Proto = 6
+	UDP Proto = 17
+)
+
+func (p Proto) String() string {
+	switch p {
+	case TCP:
+		return "tcp"
+	case UDP:
+		return "udp"
+	}
+	return fmt.Sprintf("protocol %d", uint8(p))
+}
+
+// Port is a published port, or a contiguous range of them.
+type Port struct {
+	Proto Proto
+	// Host is the address of the host that is published on: 0.0.0.0 is every
+	// IPv4 address, :: every IPv6 address, the zero Addr every one of both.
+	Host netip.Addr // e.g. 127.0.0.1
+	// HostPort to HostPort+Count-1 lead to ContainerPort to ContainerPort+Count-1.
+	HostPort, ContainerPort uint16
+	// Count is at least 1. Above 1 both ranges are the same: the kernel maps a
+	// range onto an equal one with a single element, a shifted one only port by port.
+	Count uint16
+}
+
+// Last is the range's last port of the host.
+func (p Port) Last() uint16 { return p.HostPort + p.Count - 1 }
+
+// String is docker ps notation, e.g. 127.0.0.1:8080->80/tcp.
+func (p Port) String() string {
+	host, container := fmt.Sprint(p.HostPort), fmt.Sprint(p.ContainerPort)
+	if p.Count > 1 {
+		host = fmt.Sprintf("%d-%d", p.HostPort, p.Last())
+		container = fmt.Sprintf("%d-%d", p.ContainerPort, p.ContainerPort+p.Count-1)
+	}
+	prefix := "*:"
+	if p.Host.Is4() {
+		prefix = p.Host.String() + ":"
+	} else if p.Host.Is6() {
+		prefix = "[" + p.Host.String() + "]:"
+	}
+	return prefix + host + "->" + container + "/" + p.Proto.String()
+}
+
+func (p Port) compare(o Port) int {
+	return cmp.Or(cmp.Compare(p.Proto, o.Proto), p.Host.Compare(o.Host), cmp.Compare(p.HostPort, o.HostPort),
+		cmp.Compare(p.ContainerPort, o.ContainerPort), cmp.Compare(p.Count, o.Count))
+}
+
+// overlaps reports whether one packet could be meant for both.
+func (p Port) overlaps(o Port) bool {
+	return p.Proto == o.Proto && p.HostPort <= o.Last() && o.HostPort <= p.Last() && meet(p.Host, o.Host)
+}
+
+// meet reports whether two published host addresses have an address in common.
+func meet(a, b netip.Addr) bool {
+	switch {
+	case !a.IsValid() || !b.IsValid() || a == b:
+		return true
+	case a.Is4() != b.Is4():
+		return false
+	}
+	return a.IsUnspecified() || b.IsUnspecified()
+}
+
+// JoinPorts sorts ports, drops repeated ones and makes one range of neighbours,
+// since an engine sends a range of 1000 as 1000 single ports in any order. A port
+// that overlaps another of the list is refused.
+func JoinPorts(ports []Port) ([]Port, error) {
+	sorted := slices.Clone(ports)
+	slices.SortFunc(sorted, Port.compare)
+	sorted = slices.Compact(sorted)
+	var joined []Port
+	for _, p := range sorted {
+		if n := len(joined); n > 0 && continues(joined[n-1], p) {
+			joined[n-1].Count += p.Count
+			continue
+		}
+		joined = append(joined, p)
+	}
+	if a, b, clash := firstOverlap(joined); clash {
+		return nil, fmt.Errorf("ports %s and %s: %w: they overlap", a, b, ErrInvalid)
+	}
+	return joined, nil
+}
+
+// continues reports whether next is the direct continuation of an equal range.
+func continues(p, next Port) bool {
+	return p.Proto == next.Proto && p.Host == next.Host && p.HostPort == p.ContainerPort &&
+		next.HostPort == next.ContainerPort && p.Last() < next.HostPort && next.HostPort-p.Last() == 1
+}
+
+// firstOverlap looks at the ports in the order of their numbers, where whatever
+// overlaps a port begins before that port ends.
+func firstOverlap(ports []Port) (a, b Port, clash bool) {
+	byNumber := slices.Clone(ports)
+	slices.SortFunc(byNumber, func(a, b Port) int {
+		return cmp.Or(cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.HostPort, b.HostPort))
+	})
+	for i, p := range byNumber {
+		for _, q := range byNumber[i+1:] {
+			if q.Proto != p.Proto || q.HostPort > p.Last() {
+				break
+			}
+			if p.overlaps(q) {
+				return p, q, true
+			}
+		}
+	}
+	return Port{}, Port{}, false
+}

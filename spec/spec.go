@@ -1,0 +1,128 @@
+// Package spec says what is wanted: the networks, endpoints and published ports
+// that Docker asked for, and the rules that keep them sound together.
+//
+// It is pure. It does not know what a host must have for it (that is plan), nor
+// does it hand out addresses (ipam), nor touch a kernel or a disk.
+package spec
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/drawbridge-net/drawbridge/tree"
+)
+
+// The classes of errors that a caller may branch on with errors.Is.
+var (
+	ErrNotFound = errors.New("not found")
+	ErrExists   = errors.New("already exists")
+	ErrInUse    = errors.New("in use")
+	ErrInvalid  = errors.New("invalid")
+)
+
+// ID is Docker's identifier of a network (64 hexadecimal digits, or the 25
+// letters and digits of a swarm) or of an endpoint (64 hexadecimal digits).
+type ID string
+
+// Compare orders IDs as text.
+func (id ID) Compare(other ID) int { return strings.Compare(string(id), string(other)) }
+
+// keyLen is how much of an ID fits behind a three-letter prefix into the 15
+// bytes of an interface name (IFNAMSIZ in linux/if.h, less the final NUL).
+const keyLen = 12
+
+// ParseID checks the text of an ID. It refuses everything but lower-case letters
+// and digits, so that an ID can be part of a name without further thought.
+func ParseID(text string) (ID, error) {
+	if len(text) < keyLen || len(text) > 64 {
+		return "", fmt.Errorf("ID %.80q: %w: want 12 to 64 letters and digits", text, ErrInvalid)
+	}
+	for _, r := range text {
+		if (r < '0' || r > '9') && (r < 'a' || r > 'z') {
+			return "", fmt.Errorf("ID %.80q: %w: want lower-case letters and digits only", text, ErrInvalid)
+		}
+	}
+	return ID(text), nil
+}
+
+// Network is one network as Docker described it. A Network in a State is never
+// changed; a change puts another in its place.
+type Network struct {
+	ID ID
+	// Key names the kernel's objects: 12 characters of the ID, on this host no
+	// other network's. AddNetwork chooses it.
+	Key ID // e.g. 3f2a9c0d11ee
+	// Internal networks have no gateway: nothing leaves them, nothing enters.
+	Internal bool
+	// Pools are the subnets, those of IPv4 first.
+	Pools []Pool
+	// MTU of bridge and veths in bytes; 0 leaves the kernel's default of 1500.
+	MTU int // e.g. 1420
+	// Masquerade hides the containers' addresses behind the host's.
+	Masquerade bool
+	// InterfacePrefix begins the names of interfaces in containers.
+	InterfacePrefix string // e.g. eth
+
+	Endpoints tree.Map[ID, *Endpoint] `json:"-"`
+
+	addresses tree.Map[netip.Addr, ID] // which endpoint has an address
+}
+
+// Pool is one subnet of a network.
+type Pool struct {
+	Prefix netip.Prefix // e.g. 172.30.0.0/24
+	// Gateway is the host's own address in it; the zero Addr where it has none.
+	Gateway netip.Addr // e.g. 172.30.0.1
+}
+
+// Pool finds the subnet in which an address lies.
+func (n *Network) Pool(addr netip.Addr) (Pool, bool) {
+	for _, p := range n.Pools {
+		if p.Prefix.Contains(addr) {
+			return p, true
+		}
+	}
+	return Pool{}, false
+}
+
+// HasIPv6 reports whether the network has a subnet of IPv6.
+func (n *Network) HasIPv6() bool {
+	for _, p := range n.Pools {
+		if p.Prefix.Addr().Is6() {
+			return true
+		}
+	}
+	return false
+}
+
+// Endpoint is one container's place on a network. Like a Network it is never
+// changed in place.
+type Endpoint struct {
+	ID ID
+	// Key is to an endpoint what it is to a Network. AddEndpoint chooses it.
+	Key ID
+	// IPv4 and IPv6 are the container's addresses with their pool's length; the
+	// zero Prefix where it has none.
+	IPv4 netip.Prefix // e.g. 172.30.0.5/24
+	IPv6 netip.Prefix // e.g. fd00:30::5/64
+	MAC  MAC
+	// InterfaceName is the exact name that was asked for in the container, or "".
+	InterfaceName string // e.g. web9
+	// Sandbox is the network namespace the endpoint has joined, "" before.
+	Sandbox string // e.g. /var/run/docker/netns/1eee51bd70de
+	// Ports are published since Docker made this endpoint its container's gateway.
+	Ports []Port
+}
+
+// Addresses are those that the endpoint has, IPv4 first.
+func (e *Endpoint) Addresses() []netip.Prefix {
+	var all []netip.Prefix
+	for _, p := range []netip.Prefix{e.IPv4, e.IPv6} {
+		if p.IsValid() {
+			all = append(all, p)
+		}
+	}
+	return all
+}
