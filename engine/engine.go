@@ -1,0 +1,216 @@
+// Package engine is the one owner of what is wanted: it alone changes the State,
+// has it saved and makes the host match.
+//
+// It knows no kernel, no disk and no Docker: layers, store and observer are handed
+// in, and whoever asks for a change says what the change is.
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/drawbridge-net/drawbridge/plan"
+	"github.com/drawbridge-net/drawbridge/spec"
+)
+
+// A Layer makes one part of the host match a plan.
+type Layer interface {
+	// Apply makes the host match want. have is what was last applied; nil means
+	// unknown, and the layer must look for itself. Applying the same plan twice
+	// changes nothing. What goes wrong with one object is a plan.ObjectError and
+	// keeps nothing else from being done; several are joined by errors.Join.
+	Apply(ctx context.Context, have, want *plan.Plan) error
+	// Check reports where the host differs from want and changes nothing.
+	Check(ctx context.Context, want *plan.Plan) ([]plan.Drift, error)
+	// Remove takes everything of ours off the host.
+	Remove(ctx context.Context) error
+}
+
+// A Store remembers the State for the next process.
+type Store interface {
+	Load() (spec.State, error)
+	// Save replaces before, which is what it holds, by after: both or neither.
+	Save(before, after spec.State) error
+}
+
+// An Observer tells what the host is like.
+type Observer interface {
+	Look(ctx context.Context) (*plan.Host, error)
+	// Exists reports whether the host has an interface of this name.
+	Exists(link string) (bool, error)
+}
+
+// applyTimeout bounds the work on the kernel for one request. An engine waits
+// without limit, but what takes longer is stuck, not slow.
+const applyTimeout = 30 * time.Second
+
+// Snapshot is a moment of the engine for those who read.
+type Snapshot struct {
+	State spec.State
+	Plan  *plan.Plan
+	// Drift is what the layers could not make right, as last seen.
+	Drift []plan.Drift
+}
+
+// Engine owns the State. Create it with New, bring it up with Start.
+type Engine struct {
+	store    Store
+	observer Observer
+	layers   []Layer // in the order of adding; removing goes the other way round
+	log      logrus.FieldLogger
+
+	mu   sync.Mutex // one change at a time
+	have *plan.Plan // what the host was made to match; nil after a failure
+
+	now  atomic.Pointer[Snapshot]
+	wake chan struct{}
+}
+
+// New makes an Engine of its parts.
+func New(store Store, observer Observer, layers []Layer, log logrus.FieldLogger) *Engine {
+	return &Engine{store: store, observer: observer, layers: layers, log: log, wake: make(chan struct{}, 1)}
+}
+
+// Start loads the State and makes the host match it. What cannot be made right is
+// logged and left to Run: one broken network must not keep the others down.
+func (e *Engine) Start(ctx context.Context) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	state, err := e.store.Load()
+	if err != nil {
+		return fmt.Errorf("load state: %w", err)
+	}
+	host, err := e.observer.Look(ctx)
+	if err != nil {
+		return fmt.Errorf("look at the host: %w", err)
+	}
+	want := plan.New(state, host)
+	err = e.apply(ctx, want)
+	e.publish(state, want, err)
+	return nil
+}
+
+// Now is the present State and Plan. It never waits.
+func (e *Engine) Now() Snapshot { return *e.now.Load() }
+
+// Do changes the State and makes the host match. It takes hold in both or in
+// neither. What goes wrong with an object that the change neither adds nor alters
+// becomes Drift and does not fail the change.
+func (e *Engine) Do(ctx context.Context, change func(*spec.State) error) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	before := e.Now()
+	next := before.State
+	if err := change(&next); err != nil {
+		return err // a rule of spec: nothing has happened
+	}
+	if next.Networks == before.State.Networks {
+		return nil
+	}
+	want := before.Plan.Next(before.State, next, before.Plan.Host)
+	if err := e.store.Save(before.State, next); err != nil {
+		return fmt.Errorf("save: %w", err)
+	}
+	err := e.apply(ctx, want)
+	if blamed := blame(err, before.Plan, want); blamed != nil {
+		return errors.Join(blamed, e.undo(ctx, before, next))
+	}
+	e.publish(next, want, err)
+	if err != nil {
+		e.Wake()
+	}
+	return nil
+}
+
+// undo brings State and host back to what they were.
+func (e *Engine) undo(ctx context.Context, before Snapshot, next spec.State) error {
+	var failed error
+	if err := e.store.Save(next, before.State); err != nil {
+		failed = fmt.Errorf("undo: save: %w", err)
+	}
+	e.have = nil
+	e.publish(before.State, before.Plan, e.apply(ctx, before.Plan))
+	return failed
+}
+
+// apply walks the layers, first trusting what is remembered, then, after a
+// failure, once more looking for itself. A started apply is finished even if
+// whoever asked for it has gone.
+func (e *Engine) apply(ctx context.Context, want *plan.Plan) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), applyTimeout)
+	defer cancel()
+	err := e.walk(ctx, e.have, want)
+	if err != nil && e.have != nil {
+		err = e.walk(ctx, nil, want)
+	}
+	e.have = want
+	if err != nil && blame(err, nil, nil) != nil {
+		e.have = nil
+	}
+	return err
+}
+
+func (e *Engine) walk(ctx context.Context, have, want *plan.Plan) error {
+	var all []error
+	for _, l := range e.layers {
+		err := l.Apply(ctx, have, want)
+		all = append(all, err)
+		if err != nil && have != nil {
+			break // the second walk will look
+		}
+	}
+	return errors.Join(all...)
+}
+
+// publish makes a State and its Plan the present ones, with what err says did not
+// work as Drift.
+func (e *Engine) publish(state spec.State, p *plan.Plan, err error) {
+	s := &Snapshot{State: state, Plan: p}
+	for _, leaf := range leaves(err) {
+		d := plan.Drift{Object: "host", Field: "apply", Want: "done", Got: leaf.Error()}
+		if o := (*plan.ObjectError)(nil); errors.As(leaf, &o) {
+			d = plan.Drift{Owner: o.Owner, Object: o.Object, Field: "apply", Want: "done", Got: o.Err.Error()}
+		}
+		e.log.WithFields(logrus.Fields{"owner": d.Owner.String(), "object": d.Object}).WithError(leaf).Warn("left for the reconciler")
+		s.Drift = append(s.Drift, d)
+	}
+	e.now.Store(s)
+}
+
+// Evict removes an endpoint whose veth pair is gone, for an engine that died may
+// never say so, and reports whether it did. An endpoint that has its pair stays.
+func (e *Engine) Evict(ctx context.Context, network, id spec.ID) (bool, error) {
+	state := e.Now().State
+	_, ep, err := state.Endpoint(network, id)
+	if err != nil {
+		return true, nil
+	}
+	if there, err := e.observer.Exists(plan.VethName(ep)); err != nil || there {
+		return false, err
+	}
+	return true, e.Do(ctx, func(s *spec.State) error {
+		s.RemoveEndpoint(network, id)
+		return nil
+	})
+}
+
+// Remove takes everything of ours off the host and forgets every network.
+func (e *Engine) Remove(ctx context.Context) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	before := e.Now()
+	var failed []error
+	for i := len(e.layers) - 1; i >= 0; i-- {
+		failed = append(failed, e.layers[i].Remove(ctx))
+	}
+	failed = append(failed, e.store.Save(before.State, spec.State{}))
+	e.have = nil
+	e.now.Store(&Snapshot{Plan: plan.New(spec.State{}, before.Plan.Host)})
+	return errors.Join(failed...)
+}

@@ -1,0 +1,98 @@
+package engine
+
+import (
+	"context"
+	"reflect"
+	"time"
+
+	"github.com/drawbridge-net/drawbridge/plan"
+	"github.com/drawbridge-net/drawbridge/spec"
+)
+
+// The reconcile clock: the first mend starts at the event, later ones wait, and
+// without any event the host is looked at all the same.
+const (
+	mendPause = 200 * time.Millisecond
+	mendAtMax = 30 * time.Second
+)
+
+// Wake asks Run to look at the host soon. It never waits.
+func (e *Engine) Wake() {
+	select {
+	case e.wake <- struct{}{}:
+	default: // one is pending, which will see this too
+	}
+}
+
+// Run keeps the host as planned until ctx ends: after every Wake and at least every
+// half minute it looks, and mends what differs.
+func (e *Engine) Run(ctx context.Context) error {
+	tick := time.NewTicker(mendAtMax)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		case <-e.wake:
+		}
+		e.reconcile(ctx)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(mendPause):
+		}
+	}
+}
+
+// reconcile takes in what the host has become and, if the host is not as planned,
+// makes it so by the same way as a request does.
+func (e *Engine) reconcile(ctx context.Context) {
+	host, err := e.observer.Look(ctx)
+	if err != nil {
+		e.log.WithError(err).Warn("look at the host")
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	before := e.Now()
+	want := before.Plan
+	if !reflect.DeepEqual(host, want.Host) {
+		want = want.Next(before.State, before.State, host)
+		e.log.WithField("facts", plan.New(spec.State{}, host).String()).Info("the host has changed")
+	}
+	drift, err := e.check(ctx, want)
+	if err != nil {
+		e.log.WithError(err).Warn("check the host")
+	}
+	if want == before.Plan && err == nil && len(drift) == 0 && len(before.Drift) == 0 {
+		return
+	}
+	for _, d := range drift {
+		e.log.WithField("object", d.Object).Infof("mend %s", d)
+	}
+	if len(drift) > 0 || err != nil || len(before.Drift) > 0 {
+		e.have = nil
+	}
+	// What still differs afterwards waits for the next event or tick.
+	e.publish(before.State, want, e.apply(ctx, want))
+}
+
+// Check reports where the host differs from the present plan.
+func (e *Engine) Check(ctx context.Context) ([]plan.Drift, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.check(ctx, e.Now().Plan)
+}
+
+func (e *Engine) check(ctx context.Context, want *plan.Plan) ([]plan.Drift, error) {
+	var all []plan.Drift
+	for _, l := range e.layers {
+		drift, err := l.Check(ctx, want)
+		if err != nil {
+			return all, err
+		}
+		all = append(all, drift...)
+	}
+	return all, nil
+}
