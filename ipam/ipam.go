@@ -1,4 +1,196 @@
 // Package ipam decides which pools and addresses Docker's networks get and
 // remembers what it gave away. It does not touch the kernel, does not speak
-// Docker's protocol, and does not know what a network or an endpoint is.
+// Docker's protocol, and does not make networks or endpoints: it only knows
+// whether somebody made them.
 package ipam
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+)
+
+// The classes of errors that a caller may branch on.
+var (
+	// ErrNoAddress says that nothing is left to choose from.
+	ErrNoAddress = errors.New("nothing free")
+	// ErrOverlap says that somebody else holds what was asked for by name.
+	ErrOverlap = errors.New("already taken")
+)
+
+// A Config is what an Allocator needs from outside.
+type Config struct {
+	Store Store
+
+	// Host returns what chosen pools must keep away from, e.g. the host's own
+	// addresses. Pools that are asked for by name are not held against it: on a
+	// macvlan network the host's own subnet is the right one.
+	Host func() ([]Obstacle, error)
+
+	// Ranges are what pools are chosen from, in this order. Without any of a
+	// family, IPv4 pools come from DefaultRanges and IPv6 pools from a /48 of
+	// RFC 4193 that is drawn once and remembered.
+	Ranges []netip.Prefix
+
+	Now func() time.Time // nil: time.Now
+}
+
+// DefaultRanges are what IPv4 pools are chosen from unless told otherwise: 4352
+// networks of 254 addresses, away from what home routers, clouds, Kubernetes
+// and the first of Docker's own networks use.
+func DefaultRanges() []netip.Prefix {
+	return []netip.Prefix{
+		netip.MustParsePrefix("172.30.0.0/16"),
+		netip.MustParsePrefix("10.208.0.0/12"),
+	}
+}
+
+// An Allocator gives pools and addresses away and takes them back. No address
+// is held twice, whichever pool it is asked from: one host has one space of
+// addresses. Every answer is written to the Store before it is given.
+//
+// Requests are not idempotent, because engines up to 28 send the same bytes for
+// two containers: a request made twice is two requests. Releases are.
+type Allocator struct {
+	store  Store
+	host   func() ([]Obstacle, error)
+	ranges []netip.Prefix
+	now    func() time.Time
+
+	mu       sync.Mutex
+	pools    map[string]*pool       // by ID
+	byPrefix map[netip.Prefix]*pool // the same ones
+	taken    prefixes               // the keys of byPrefix
+	ula      netip.Prefix           // zero until it is needed
+}
+
+// New returns an Allocator that goes on where the one before it stopped.
+func New(c Config) (*Allocator, error) {
+	a := &Allocator{
+		store:    c.Store,
+		host:     c.Host,
+		now:      c.Now,
+		pools:    map[string]*pool{},
+		byPrefix: map[netip.Prefix]*pool{},
+	}
+	if a.store == nil || a.host == nil {
+		panic("ipam: New needs a Store and a Host")
+	}
+	if a.now == nil {
+		a.now = time.Now
+	}
+	for _, r := range c.Ranges {
+		if err := checkPrefix(r); err != nil {
+			return nil, fmt.Errorf("range of pools: %w", err)
+		}
+		a.ranges = append(a.ranges, r.Masked())
+	}
+	snap, err := a.store.Load()
+	if err != nil {
+		return nil, fmt.Errorf("load pools: %w", err)
+	}
+	if err := a.restore(snap); err != nil {
+		return nil, fmt.Errorf("load pools: %w", err)
+	}
+	return a, nil
+}
+
+// restore fills an empty Allocator. A crash or an error of the Store may have
+// left what nobody was told of: leases that belong to no pool, which hold
+// nothing, and a pool in the place of which another one was given afterwards.
+func (a *Allocator) restore(snap Snapshot) error {
+	var untold Changes
+	for _, p := range usedFirst(snap.Pools) {
+		hit, overlaps := a.taken.overlapping(p.Prefix)
+		switch {
+		case overlaps && p.Used:
+			return fmt.Errorf("pool %s: %w: pool %s", p.ID, ErrOverlap, a.byPrefix[hit].ID)
+		case overlaps:
+			untold.DeletePools = append(untold.DeletePools, p.ID)
+		default:
+			a.put(p)
+		}
+	}
+	a.apply(Changes{PutReservations: snap.Reservations, PutLeases: snap.Leases, ULA: snap.ULA})
+	for _, p := range a.pools {
+		p.skipLeased()
+	}
+	if untold.DeletePools == nil {
+		return nil
+	}
+	return a.store.Save(untold)
+}
+
+func usedFirst(pools []Pool) []Pool {
+	return slices.SortedStableFunc(slices.Values(pools), func(a, b Pool) int {
+		switch {
+		case a.Used == b.Used:
+			return 0
+		case a.Used:
+			return -1
+		default:
+			return 1
+		}
+	})
+}
+
+// save makes changes durable and then true. If the Store refuses them, nothing
+// has happened as far as anybody is told.
+func (a *Allocator) save(c Changes) error {
+	if err := a.store.Save(c); err != nil {
+		return fmt.Errorf("save: %w", err)
+	}
+	a.apply(c)
+	return nil
+}
+
+// apply is the only place where the memory of the Allocator changes. What is
+// put comes before what is deleted, so that an address whose hold changes its
+// kind is never free in between.
+func (a *Allocator) apply(c Changes) {
+	for _, id := range c.DeletePools {
+		a.forget(a.pools[id])
+	}
+	for _, p := range c.PutPools {
+		a.put(p)
+	}
+	for _, r := range c.PutReservations {
+		if p := a.pools[r.Pool]; p != nil {
+			p.reserve(r)
+		}
+	}
+	for _, l := range c.PutLeases {
+		if p := a.pools[l.Pool]; p != nil {
+			p.lease(l)
+		}
+	}
+	for _, k := range c.DeleteReservations {
+		a.pools[k.Pool].unreserve(k.Addr)
+	}
+	for _, k := range c.DeleteLeases {
+		a.pools[k.Pool].unlease(k.Addr)
+	}
+	if c.ULA.IsValid() {
+		a.ula = c.ULA
+	}
+}
+
+func (a *Allocator) put(p Pool) {
+	if known := a.pools[p.ID]; known != nil {
+		known.Pool = p
+		return
+	}
+	born := newPool(p, a.now())
+	a.pools[p.ID] = born
+	a.byPrefix[p.Prefix] = born
+	a.taken.add(p.Prefix)
+}
+
+func (a *Allocator) forget(p *pool) {
+	delete(a.pools, p.ID)
+	delete(a.byPrefix, p.Prefix)
+	a.taken.remove(p.Prefix)
+}

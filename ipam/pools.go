@@ -1,0 +1,211 @@
+package ipam
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// patience is how long an unused pool is held against others. The engine asks
+// for the gateway, or creates the network, within milliseconds, and asks again
+// for 30 seconds when an answer is lost; what it has not touched for longer, it
+// does not know that it has. Such a pool stays, because a network of another
+// driver may have been made of it, but yields where its addresses are needed.
+const patience = time.Minute
+
+// A PoolRequest says which pool is wanted.
+type PoolRequest struct {
+	// Prefix is the pool. An unspecified address leaves it to us and asks for
+	// the size, e.g. 0.0.0.0/26; the zero Prefix leaves the size to us as well.
+	Prefix netip.Prefix
+	Range  netip.Prefix // addresses are chosen in here; zero: anywhere in Prefix
+	V6     bool         // the family, if Prefix is zero
+}
+
+// RequestPool gives a pool away. One asked for by name that overlaps another
+// pool is refused; one to be chosen overlaps nothing on the host.
+func (a *Allocator) RequestPool(r PoolRequest) (Pool, error) {
+	if r.Prefix.IsValid() && !r.Prefix.Addr().IsUnspecified() {
+		p, err := a.namedPool(r)
+		if err != nil {
+			return Pool{}, fmt.Errorf("request pool %s: %w", r.Prefix, err)
+		}
+		return p, nil
+	}
+	p, err := a.chosenPool(r)
+	if err != nil {
+		return Pool{}, fmt.Errorf("request pool: %w", err)
+	}
+	return p, nil
+}
+
+func (a *Allocator) namedPool(r PoolRequest) (Pool, error) {
+	p := Pool{Prefix: r.Prefix.Masked()}
+	if err := checkPrefix(p.Prefix); err != nil {
+		return Pool{}, err
+	}
+	if r.Range.IsValid() {
+		p.Range = r.Range.Masked()
+		if !within(p.Range, p.Prefix) {
+			return Pool{}, fmt.Errorf("range %s lies outside", r.Range)
+		}
+	}
+	if s := choosable(p); s.last.Less(s.first) {
+		return Pool{}, fmt.Errorf("range %s: no address in it can be given", r.Range)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if hit, ok := a.firm().overlapping(p.Prefix); ok {
+		return Pool{}, fmt.Errorf("%w: %s", ErrOverlap, a.byPrefix[hit])
+	}
+	return a.give(p, netip.Prefix{})
+}
+
+func (a *Allocator) chosenPool(r PoolRequest) (Pool, error) {
+	if r.Range.IsValid() {
+		return Pool{}, fmt.Errorf("range %s: only a pool asked for by prefix has one", r.Range)
+	}
+	size := sizeOf(r)
+	obstacles, err := a.host() // may take long: nobody else should wait for it
+	if err != nil {
+		return Pool{}, fmt.Errorf("look for obstacles on the host: %w", err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err := a.checkTries(size, obstacles); err != nil {
+		return Pool{}, err
+	}
+	ranges, drawn := a.rangesOf(size.Addr())
+	prefix, err := a.choosePrefix(ranges, size, obstacles)
+	if err != nil {
+		return Pool{}, err
+	}
+	return a.give(Pool{Prefix: prefix, Chosen: true}, drawn)
+}
+
+// sizeOf returns the size that is asked for as a prefix whose address is
+// unspecified, e.g. 0.0.0.0/24.
+func sizeOf(r PoolRequest) netip.Prefix {
+	switch {
+	case r.Prefix.IsValid():
+		return r.Prefix
+	case r.V6:
+		return netip.PrefixFrom(netip.IPv6Unspecified(), 64)
+	default:
+		return netip.PrefixFrom(netip.IPv4Unspecified(), 24)
+	}
+}
+
+// give makes p a pool. Unused ones in its place are forgotten by the same write.
+func (a *Allocator) give(p Pool, ula netip.Prefix) (Pool, error) {
+	// A release that is repeated because its answer was lost must not hit a
+	// later pool of the same prefix.
+	p.ID = p.Prefix.String() + "-" + rand.Text()[:8]
+	c := Changes{PutPools: []Pool{p}, ULA: ula}
+	for _, other := range a.pools {
+		if other.Prefix.Overlaps(p.Prefix) {
+			c.DeletePools = append(c.DeletePools, other.ID)
+		}
+	}
+	if err := a.save(c); err != nil {
+		return Pool{}, err
+	}
+	return p, nil
+}
+
+// firm returns the pools that yield to nobody.
+func (a *Allocator) firm() prefixes {
+	return slices.DeleteFunc(slices.Clone(a.taken), func(p netip.Prefix) bool {
+		return a.yields(a.byPrefix[p])
+	})
+}
+
+func (a *Allocator) yields(p *pool) bool {
+	return !p.Used && a.now().Sub(p.since) > patience
+}
+
+// ReleasePool takes a pool back with all that is held in it. One that is not
+// known is released already.
+func (a *Allocator) ReleasePool(id string) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.pools[id] == nil {
+		return nil
+	}
+	if err := a.save(Changes{DeletePools: []string{id}}); err != nil {
+		return fmt.Errorf("release pool %s: %w", id, err)
+	}
+	return nil
+}
+
+// Use says that a network of ours was made of a pool. From now on the pool does
+// not yield, its auxiliary addresses go to no endpoint, and Collect asks after
+// the network and its endpoints.
+func (a *Allocator) Use(network string, prefix netip.Prefix, auxiliary []netip.Addr) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err := a.use(network, prefix, auxiliary); err != nil {
+		return fmt.Errorf("use pool %s: %w", prefix, err)
+	}
+	return nil
+}
+
+func (a *Allocator) use(network string, prefix netip.Prefix, auxiliary []netip.Addr) error {
+	p := a.byPrefix[prefix]
+	switch {
+	case p == nil:
+		return errors.New("no such pool")
+	case p.Network != "" && p.Network != network:
+		return fmt.Errorf("%w: %s", ErrOverlap, p)
+	}
+	var c Changes
+	if p.Network == "" {
+		used := p.Pool
+		used.Used, used.Network = true, network
+		c.PutPools = []Pool{used}
+	}
+	for _, addr := range auxiliary {
+		if err := p.bar(&c, addr); err != nil {
+			return fmt.Errorf("auxiliary address %s: %w", addr, err)
+		}
+	}
+	if c.PutPools == nil && c.PutReservations == nil {
+		return nil
+	}
+	return a.save(c)
+}
+
+// bar adds to c what makes an address auxiliary.
+func (p *pool) bar(c *Changes, addr netip.Addr) error {
+	if !p.Prefix.Contains(addr) {
+		return errors.New("lies outside the pool")
+	}
+	role, reserved := p.reserved[addr]
+	if reserved && role != Named {
+		return nil // barred already, be it as the gateway
+	}
+	key := Key{Pool: p.ID, Addr: addr}
+	if lease := p.leases[addr]; lease != nil {
+		if lease.owner != "" {
+			return fmt.Errorf("%w: leased to %s", ErrOverlap, lease.owner)
+		}
+		c.DeleteLeases = append(c.DeleteLeases, key)
+	}
+	c.PutReservations = append(c.PutReservations, Reservation{Key: key, Role: Auxiliary})
+	return nil
+}
+
+// String says what the pool is, as an error needs it.
+func (p *pool) String() string {
+	switch {
+	case p.Network != "":
+		return fmt.Sprintf("pool %s of network %s", p.Prefix, p.Network)
+	case !p.Used:
+		return fmt.Sprintf("pool %s, given away but not used yet", p.Prefix)
+	default:
+		return fmt.Sprintf("pool %s", p.Prefix)
+	}
+}
