@@ -1,0 +1,134 @@
+// Package admin is the operator's view of a running daemon: an HTTP API on a unix
+// socket, its types, and the client that the commands use.
+//
+// It asks the engine and the allocator and decides nothing itself. Docker never
+// talks to it.
+package admin
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/drawbridge-net/drawbridge/ipam"
+	"github.com/drawbridge-net/drawbridge/plan"
+	"github.com/drawbridge-net/drawbridge/spec"
+)
+
+// DefaultSocket is where the daemon listens and the commands ask.
+const DefaultSocket = "/run/drawbridge/admin.sock"
+
+// Network is a network as the operator sees it.
+type Network struct {
+	ID        string   `json:"id"`       // Docker's, e.g. 64 hexadecimal digits
+	Bridge    string   `json:"bridge"`   // e.g. dbr3f2a9c0d11ee
+	Subnets   []string `json:"subnets"`  // e.g. 172.30.0.0/24
+	Gateways  []string `json:"gateways"` // e.g. 172.30.0.1
+	Internal  bool     `json:"internal"`
+	MTU       int      `json:"mtu"` // in bytes
+	Endpoints int      `json:"endpoints"`
+}
+
+// Endpoint is a container's place on a network as the operator sees it.
+type Endpoint struct {
+	ID        string   `json:"id"`
+	Network   string   `json:"network"` // its ID
+	Addresses []string `json:"addresses"`
+	MAC       string   `json:"mac"`
+	Ports     []string `json:"ports"`   // as docker ps writes them
+	Sandbox   string   `json:"sandbox"` // e.g. /run/docker/netns/1eee51bd70de
+	Link      string   `json:"link"`    // the host's end of its veth pair
+}
+
+// Status is how the daemon and the host are.
+type Status struct {
+	Version   string       `json:"version"`
+	Networks  int          `json:"networks"`
+	Endpoints int          `json:"endpoints"`
+	Pools     int          `json:"pools"`
+	Notices   []string     `json:"notices"` // what the person should know
+	Drift     []plan.Drift `json:"drift"`   // where the host differs from the plan
+}
+
+func networks(s spec.State, p *plan.Plan) []Network {
+	all := []Network{}
+	for id, n := range s.Networks.All() {
+		row := Network{ID: string(id), Bridge: plan.BridgeName(n), Internal: n.Internal, Endpoints: n.Endpoints.Len(), Subnets: []string{}, Gateways: []string{}}
+		if planned, ok := p.Networks.Get(id); ok {
+			row.MTU = planned.Bridge.MTU
+		}
+		for _, pool := range n.Pools {
+			row.Subnets = append(row.Subnets, pool.Prefix.String())
+			if pool.Gateway.IsValid() {
+				row.Gateways = append(row.Gateways, pool.Gateway.String())
+			}
+		}
+		all = append(all, row)
+	}
+	return all
+}
+
+func endpoints(s spec.State, p *plan.Plan) []Endpoint {
+	all := []Endpoint{}
+	for _, n := range s.Networks.All() {
+		planned, _ := p.Networks.Get(n.ID)
+		for id, e := range n.Endpoints.All() {
+			row := Endpoint{ID: string(id), Network: string(n.ID), MAC: e.MAC.String(), Sandbox: e.Sandbox, Link: plan.VethName(e), Addresses: []string{}, Ports: []string{}}
+			for _, a := range e.Addresses() {
+				row.Addresses = append(row.Addresses, a.String())
+			}
+			if planned != nil {
+				if pe, ok := planned.Endpoints.Get(id); ok {
+					row.Ports = append(row.Ports, ports(pe)...)
+				}
+			}
+			all = append(all, row)
+		}
+	}
+	return all
+}
+
+// ports are the translations of an endpoint in the notation of docker ps.
+func ports(e *plan.Endpoint) []string {
+	var all []string
+	for _, m := range e.Mappings {
+		host := m.Host.String()
+		if m.Host.Is6() {
+			host = "[" + host + "]"
+		}
+		from, to := fmt.Sprint(m.First), fmt.Sprint(m.ToPort)
+		if m.Last > m.First {
+			from = fmt.Sprintf("%d-%d", m.First, m.Last)
+			to = fmt.Sprintf("%d-%d", m.ToPort, m.ToPort+m.Last-m.First)
+		}
+		all = append(all, fmt.Sprintf("%s:%s->%s/%s", host, from, to, m.Proto))
+	}
+	return all
+}
+
+// notices turns the host's facts into sentences for a person.
+func notices(p *plan.Plan, more []string) []string {
+	all := append([]string{}, more...)
+	for _, c := range p.Host.Drops {
+		all = append(all, fmt.Sprintf("the FORWARD chain of iptables-%s drops IPv%d by policy: our bridges are let through it by name", c.Kind, c.Family))
+	}
+	for _, e := range p.Host.Engines {
+		all = append(all, fmt.Sprintf("bridge %s is an engine's: nothing untranslated passes between it and ours", e.Name))
+	}
+	if names := uplinkNames(p); p.Guard4 || p.Guard6 {
+		all = append(all, "the host did not forward: forwarding is on for our bridges and "+names+" only, and nothing passes between those")
+	}
+	return all
+}
+
+func uplinkNames(p *plan.Plan) string {
+	var names []string
+	for _, u := range p.Uplinks {
+		names = append(names, u.Name)
+	}
+	if len(names) == 0 {
+		return "no other interface"
+	}
+	return strings.Join(names, ", ")
+}
+
+func countPools(a *ipam.Allocator) int { return len(a.Pools()) }

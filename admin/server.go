@@ -1,0 +1,106 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/drawbridge-net/drawbridge/engine"
+	"github.com/drawbridge-net/drawbridge/ipam"
+)
+
+// Server answers the operator's questions.
+type Server struct {
+	Engine  *engine.Engine
+	Pools   *ipam.Allocator
+	Version string
+	// Notices are what was found at start and a person should know.
+	Notices []string
+	Log     logrus.FieldLogger
+	// Removed is called after everything of ours was taken off the host.
+	Removed func()
+}
+
+// Handler is the API: GET /v1/networks, /v1/endpoints, /v1/plan and /v1/status,
+// and POST /v1/remove.
+func (s *Server) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/networks", func(w http.ResponseWriter, _ *http.Request) {
+		now := s.Engine.Now()
+		s.answer(w, networks(now.State, now.Plan))
+	})
+	mux.HandleFunc("GET /v1/endpoints", func(w http.ResponseWriter, _ *http.Request) {
+		now := s.Engine.Now()
+		s.answer(w, endpoints(now.State, now.Plan))
+	})
+	mux.HandleFunc("GET /v1/plan", func(w http.ResponseWriter, _ *http.Request) {
+		s.answer(w, s.Engine.Now().Plan.String())
+	})
+	mux.HandleFunc("GET /v1/status", s.status)
+	mux.HandleFunc("POST /v1/remove", s.remove)
+	return mux
+}
+
+func (s *Server) status(w http.ResponseWriter, r *http.Request) {
+	drift, err := s.Engine.Check(r.Context())
+	if err != nil {
+		s.fail(w, http.StatusInternalServerError, fmt.Errorf("check the host: %w", err))
+		return
+	}
+	now := s.Engine.Now()
+	all := Status{
+		Version: s.Version, Networks: now.State.Networks.Len(), Pools: countPools(s.Pools),
+		Notices: notices(now.Plan, s.Notices), Drift: append(append(now.Drift[:0:0], now.Drift...), drift...),
+	}
+	for _, n := range now.State.Networks.All() {
+		all.Endpoints += n.Endpoints.Len()
+	}
+	s.answer(w, all)
+}
+
+// remove refuses while there are networks, unless it is forced: an engine would
+// go on believing in them.
+func (s *Server) remove(w http.ResponseWriter, r *http.Request) {
+	if n := s.Engine.Now().State.Networks.Len(); n > 0 && r.URL.Query().Get("force") == "" {
+		s.fail(w, http.StatusConflict, fmt.Errorf("%d networks of Docker still use Drawbridge: remove them with docker network rm, or use --force", n))
+		return
+	}
+	if err := errors.Join(s.Engine.Remove(context.WithoutCancel(r.Context())), s.forgetPools()); err != nil {
+		s.fail(w, http.StatusInternalServerError, err)
+		return
+	}
+	s.answer(w, "removed")
+	s.Removed()
+}
+
+func (s *Server) forgetPools() error {
+	var failed []error
+	for _, p := range s.Pools.Pools() {
+		failed = append(failed, s.Pools.ReleasePool(p.ID))
+	}
+	return errors.Join(failed...)
+}
+
+func (s *Server) answer(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	if err := json.NewEncoder(w).Encode(v); err != nil {
+		s.Log.WithError(err).Debug("answer the operator")
+	}
+}
+
+// failure is what an unsuccessful request is answered with.
+type failure struct {
+	Error string `json:"error"`
+}
+
+func (s *Server) fail(w http.ResponseWriter, code int, err error) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	if err := json.NewEncoder(w).Encode(failure{err.Error()}); err != nil {
+		s.Log.WithError(err).Debug("answer the operator")
+	}
+}

@@ -1,0 +1,63 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+// names are what an engine calls the things that the daemon knows by ID only.
+type names struct {
+	networks   map[string]string // network ID -> name
+	containers map[string]string // endpoint ID -> container name
+}
+
+// dockerTimeout is long for a local socket, and short for a person who waits.
+const dockerTimeout = 3 * time.Second
+
+// askDocker asks an engine for the names of the networks. Without an engine there
+// are none, and IDs must do.
+func askDocker(ctx context.Context, socket string, networks []string) names {
+	found := names{networks: map[string]string{}, containers: map[string]string{}}
+	ctx, cancel := context.WithTimeout(ctx, dockerTimeout)
+	defer cancel()
+	var dialer net.Dialer
+	client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return dialer.DialContext(ctx, "unix", socket)
+	}}}
+	for _, id := range networks {
+		if err := found.ask(ctx, &client, id); err != nil {
+			return found
+		}
+	}
+	return found
+}
+
+// ask takes the names from GET /networks/{id} (Docker Engine API, version 1.24 and later).
+func (n *names) ask(ctx context.Context, client *http.Client, id string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://docker/networks/"+url.PathEscape(id), nil)
+	if err != nil {
+		return fmt.Errorf("ask docker: %w", err)
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		return fmt.Errorf("ask docker: %w", err)
+	}
+	defer res.Body.Close()
+	var network struct {
+		Name       string
+		Containers map[string]struct{ Name, EndpointID string }
+	}
+	if res.StatusCode != http.StatusOK || json.NewDecoder(res.Body).Decode(&network) != nil {
+		return nil // this engine does not know it: its ID must do
+	}
+	n.networks[id] = network.Name
+	for _, c := range network.Containers {
+		n.containers[c.EndpointID] = c.Name
+	}
+	return nil
+}

@@ -1,0 +1,79 @@
+// Command drawbridge is the daemon that Docker talks to (drawbridge serve) and the
+// commands by which an operator looks at it. It only puts the parts together.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/drawbridge-net/drawbridge/admin"
+)
+
+// Exit codes: 0 fine, 1 found trouble, 2 misuse.
+const (
+	exitTrouble = 1
+	exitMisuse  = 2
+)
+
+// env is what a command needs of the world.
+type env struct {
+	stdout, stderr io.Writer
+	// adminSocket is where the daemon listens for the operator.
+	adminSocket string
+	// dockerSocket is an engine's API, asked for the names of containers.
+	dockerSocket string
+}
+
+// errTrouble ends a command that has already told what is wrong.
+var errTrouble = errors.New("trouble found")
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	code := run(ctx, &env{stdout: os.Stdout, stderr: os.Stderr}, os.Args[1:])
+	stop()
+	os.Exit(code)
+}
+
+// run is main without the process.
+func run(ctx context.Context, e *env, args []string) int {
+	root := e.root()
+	root.SetArgs(args)
+	root.SetOut(e.stdout)
+	root.SetErr(e.stderr)
+	misuse := true
+	root.PersistentPreRun = func(*cobra.Command, []string) { misuse = false }
+	err := root.ExecuteContext(ctx)
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, errTrouble):
+		return exitTrouble
+	}
+	fmt.Fprintf(e.stderr, "drawbridge: %v\n", err)
+	if misuse {
+		return exitMisuse
+	}
+	return exitTrouble
+}
+
+func (e *env) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "drawbridge",
+		Short:         "Container networks for Docker: docker network create -d drawbridge",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.PersistentFlags().StringVar(&e.adminSocket, "admin-socket", admin.DefaultSocket, "the daemon's operator socket")
+	root.AddCommand(e.serve(), e.ps(), e.networks(), e.plan(), e.status(), e.remove(), e.version())
+	return root
+}
+
+func (e *env) client() *admin.Client { return admin.NewClient(e.adminSocket) }
