@@ -1,0 +1,118 @@
+package lab
+
+import (
+	"archive/tar"
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/drawbridge-net/drawbridge/test/lab/hello"
+)
+
+// Image is the only image of a private engine: busybox, and peer, which answers
+// on TCP and UDP port 80 unless told otherwise.
+const Image = "lab"
+
+// Run starts a container that serves, detached, named and with that name as
+// its host name, e.g. Run("c1", "--network", "web", "-p", "8080:80").
+func (e *Engine) Run(name string, args ...string) {
+	e.t.Helper()
+	words := []string{"run", "-d", "--name", name}
+	if !strings.Contains(" "+strings.Join(args, " "), " --network=container:") {
+		words = append(words, "--hostname", name)
+	}
+	e.Docker(append(append(words, args...), Image)...)
+}
+
+// Ask has a container put one question, e.g. Ask("c1", "tcp", "c2:80").
+func (e *Engine) Ask(container, network, address string) (hello.Answer, error) {
+	return e.askFor(container, network, address, hello.Patience)
+}
+
+// MustReach fails the test unless the named server answers the container; it
+// returns the answer.
+func (e *Engine) MustReach(container, network, address, server string) hello.Answer {
+	e.t.Helper()
+	answer, err := e.Ask(container, network, address)
+	if err != nil {
+		e.t.Fatalf("%s -> %s/%s: want an answer of %s: %v", container, address, network, server, err)
+	}
+	if answer.Server != server {
+		e.t.Fatalf("%s -> %s/%s: want an answer of %s, got %v", container, address, network, server, answer)
+	}
+	return answer
+}
+
+// MustNotReach fails the test unless the container's question has the given
+// fate, refuse or drop.
+func (e *Engine) MustNotReach(container, network, address string, want hello.Verdict) {
+	e.t.Helper()
+	answer, err := e.askFor(container, network, address, hello.Impatience)
+	if err == nil {
+		e.t.Fatalf("%s -> %s/%s: want %s, got the answer %v", container, address, network, want, answer)
+	}
+	if !strings.HasPrefix(err.Error(), string(want)+":") {
+		e.t.Fatalf("%s -> %s/%s: want %s, got %v", container, address, network, want, err)
+	}
+}
+
+func (e *Engine) askFor(container, network, address string, wait time.Duration) (hello.Answer, error) {
+	out, err := e.TryDocker("exec", container, "peer", "ask", "-wait", wait.String(), network, address)
+	if err != nil {
+		return hello.Answer{}, fmt.Errorf("%s%w", out, err)
+	}
+	return hello.Parse(out)
+}
+
+// importImage makes Image out of two files; no registry is asked.
+func (e *Engine) importImage() {
+	e.t.Helper()
+	archive, err := imageArchive(e.debian+"/bin/busybox", goBuild(e.t, "test/lab/peer"))
+	if err != nil {
+		e.t.Fatalf("make the image: %v", err)
+	}
+	cmd := e.Command("docker", "import", "--change", `CMD ["peer","serve","tcp:80","udp:80"]`, "-", Image)
+	cmd.Stdin = bytes.NewReader(archive)
+	if _, err := e.world.output(cmd); err != nil {
+		e.t.Fatal(err)
+	}
+}
+
+func imageArchive(busybox, peer string) ([]byte, error) {
+	applets, err := exec.Command(busybox, "--list").Output()
+	if err != nil {
+		return nil, fmt.Errorf("list applets: %w", err)
+	}
+	var archive bytes.Buffer
+	w := tar.NewWriter(&archive)
+	for _, file := range []string{busybox, peer} {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		header := &tar.Header{Name: "bin/" + filepath.Base(file), Mode: 0o755, Size: int64(len(content))}
+		if err := w.WriteHeader(header); err != nil {
+			return nil, err
+		}
+		if _, err := w.Write(content); err != nil {
+			return nil, err
+		}
+	}
+	for _, applet := range strings.Fields(string(applets)) {
+		if applet == "busybox" {
+			continue
+		}
+		header := &tar.Header{Typeflag: tar.TypeSymlink, Name: "bin/" + applet, Linkname: "busybox"}
+		if err := w.WriteHeader(header); err != nil {
+			return nil, err
+		}
+	}
+	if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: "tmp/", Mode: 0o1777}); err != nil {
+		return nil, err
+	}
+	return archive.Bytes(), w.Close()
+}

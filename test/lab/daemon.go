@@ -1,0 +1,56 @@
+package lab
+
+import (
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// PluginSocket is where the engine finds Drawbridge in its private /run.
+const PluginSocket = "/run/docker/plugins/drawbridge.sock"
+
+// StartDaemon starts Drawbridge beside the engine and waits for its socket.
+// Args are more flags for serve. Its state outlives a restart, as /var/lib
+// would.
+func (e *Engine) StartDaemon(args ...string) {
+	e.t.Helper()
+	serve := append([]string{"serve", "--state-dir", filepath.Join(e.dir, "drawbridge")}, args...)
+	e.daemon = e.world.service("drawbridge", e.Command(e.drawbridge(), serve...))
+	e.accepts(PluginSocket, e.daemon)
+}
+
+// StopDaemon ends Drawbridge as a service manager does.
+func (e *Engine) StopDaemon() {
+	e.t.Helper()
+	e.daemon.end(syscall.SIGTERM)
+}
+
+// KillDaemon ends Drawbridge without a warning.
+func (e *Engine) KillDaemon() {
+	e.t.Helper()
+	e.daemon.end(syscall.SIGKILL)
+}
+
+// DaemonPid returns the process ID of Drawbridge as the test sees it.
+func (e *Engine) DaemonPid() int { return e.daemon.cmd.Process.Pid }
+
+// DaemonLog returns all that Drawbridge has logged so far.
+func (e *Engine) DaemonLog() string {
+	return tail(e.daemon.log, 1<<30)
+}
+
+// Drawbridge runs a command of the operator's, e.g. Drawbridge("status").
+func (e *Engine) Drawbridge(args ...string) (string, error) {
+	e.t.Helper()
+	return e.Try(e.drawbridge(), args...)
+}
+
+// drawbridge returns the program under test: the one that DRAWBRIDGE_BINARY
+// names, else one built from this tree.
+func (e *Engine) drawbridge() string {
+	e.t.Helper()
+	if program := os.Getenv("DRAWBRIDGE_BINARY"); program != "" {
+		return program
+	}
+	return goBuild(e.t, "cmd/drawbridge")
+}

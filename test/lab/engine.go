@@ -1,0 +1,269 @@
+package lab
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// The engines that every promise is shown on.
+const (
+	Oldest = "20.10"  // Debian 12's docker.io
+	Newest = "newest" // moby as test/engines/fetch builds it
+)
+
+// EachEngine runs a test on each engine, side by side. DRAWBRIDGE_ENGINES, a
+// list with commas, narrows the choice.
+func EachEngine(t *testing.T, test func(t *testing.T, engine string)) {
+	t.Helper()
+	wanted := os.Getenv("DRAWBRIDGE_ENGINES")
+	for _, engine := range []string{Oldest, Newest} {
+		if wanted != "" && !strings.Contains(","+wanted+",", ","+engine+",") {
+			continue
+		}
+		t.Run(engine, func(t *testing.T) {
+			t.Parallel()
+			test(t, engine)
+		})
+	}
+}
+
+// Engine is a private Docker engine on a lab's Host: in mount and process
+// namespaces of its own, with an empty /run, its own data root, containerd and
+// cgroup. Sockets in /run have their usual names, e.g. /run/docker.sock, and
+// nobody else sees them.
+type Engine struct {
+	t       testing.TB
+	world   *world
+	version string
+	dir     string   // data roots, configuration and logs
+	path    []string // where programs are looked for
+	debian  string   // the unpacked packages
+	cgroup  string   // e.g. /drawbridge-lab-4711-TestEngineX
+	flags   []string // more flags for dockerd
+
+	containerd, dockerd, daemon *process
+}
+
+// Engine starts a private engine on Host. Flags are handed to dockerd.
+func (l *Lab) Engine(version string, flags ...string) *Engine {
+	l.t.Helper()
+	if os.Getuid() != 0 {
+		l.t.Fatal("a private engine needs root")
+	}
+	cache, err := Cache()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	debian := filepath.Join(cache, "debian")
+	e := &Engine{t: l.t, version: version, dir: l.t.TempDir(), debian: debian, flags: flags}
+	e.path = []string{debian + "/usr/sbin", debian + "/usr/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"}
+	if version == Newest {
+		e.path = append([]string{filepath.Join(cache, Newest, "bin")}, e.path...)
+	}
+	if dockerd := e.program("dockerd"); !strings.HasPrefix(dockerd, cache) {
+		l.t.Fatalf("engine %s is not in %s: run test/engines/fetch", version, cache)
+	}
+	e.ownCgroup()
+	e.world = newWorld(l.Host, e.dir, e.program("tini-static"))
+	e.startContainerd()
+	e.StartDocker()
+	e.importImage()
+	return e
+}
+
+// Version returns which engine this is, Oldest or Newest.
+func (e *Engine) Version() string { return e.version }
+
+// Dir returns a directory of the engine's, the same inside and outside.
+func (e *Engine) Dir() string { return e.dir }
+
+// Outer returns where the test's own process finds a file of the engine's
+// private /run, e.g. /run/docker.sock.
+func (e *Engine) Outer(path string) string { return e.world.path(path) }
+
+func (e *Engine) startContainerd() {
+	e.t.Helper()
+	e.containerd = e.world.service("containerd", e.Command("containerd",
+		"--config", e.File("containerd.toml", "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n"), "--root", filepath.Join(e.dir, "containerd")))
+	e.accepts("/run/containerd/containerd.sock", e.containerd)
+}
+
+// StartDocker starts the engine and waits until it answers.
+func (e *Engine) StartDocker() {
+	e.t.Helper()
+	args := []string{
+		"--config-file", e.File("daemon.json", "{}"), "--data-root", filepath.Join(e.dir, "docker"),
+		"--containerd", "/run/containerd/containerd.sock",
+		"--cgroup-parent", e.cgroup, "--exec-opt", "native.cgroupdriver=cgroupfs",
+	}
+	if e.version == Newest {
+		// runc is built without seccomp, and Debian's containerd is too old to
+		// keep images for this engine.
+		args = append(args, "--seccomp-profile=unconfined", "--feature", "containerd-snapshotter=false")
+	}
+	e.dockerd = e.world.service("dockerd", e.Command("dockerd", append(args, e.flags...)...))
+	Until(e.t, "docker answers", func() error {
+		if err := e.dockerd.alive(); err != nil {
+			return err
+		}
+		_, err := e.TryDocker("version")
+		return err
+	})
+}
+
+// StopDocker ends the engine as a service manager does.
+func (e *Engine) StopDocker() {
+	e.t.Helper()
+	e.dockerd.end(syscall.SIGTERM)
+}
+
+// KillDocker ends the engine as the kernel does when memory runs out.
+// Containers go on until the engine is started again.
+func (e *Engine) KillDocker() {
+	e.t.Helper()
+	e.dockerd.end(syscall.SIGKILL)
+}
+
+// Docker runs the docker command and returns its output; a failure fails the
+// test.
+func (e *Engine) Docker(args ...string) string {
+	e.t.Helper()
+	out, err := e.TryDocker(args...)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	return out
+}
+
+// TryDocker runs the docker command; the error carries what it complained of.
+func (e *Engine) TryDocker(args ...string) (string, error) {
+	return e.Try("docker", args...)
+}
+
+// Compose runs docker-compose on a project whose file has the given content.
+func (e *Engine) Compose(project, content string, args ...string) (string, error) {
+	e.t.Helper()
+	file := e.File(project+".yml", content)
+	words := []string{e.program("docker-compose"), "--no-ansi", "-p", project, "-f", file}
+	return e.Try("/usr/bin/python3", append(words, args...)...)
+}
+
+// Try runs any command beside the engine: in its network, mounts and processes.
+func (e *Engine) Try(name string, args ...string) (string, error) {
+	return e.world.output(e.Command(name, args...))
+}
+
+// Command prepares a command to be run beside the engine. A name is looked for
+// among the engine's own programs first; the docker of this machine is never
+// used.
+func (e *Engine) Command(name string, args ...string) *exec.Cmd {
+	cmd := exec.Command(e.program(name), args...)
+	cmd.Dir = e.dir
+	cmd.Env = []string{
+		"PATH=" + strings.Join(e.path, ":"), "HOME=" + e.dir, "LC_ALL=C",
+		"LD_LIBRARY_PATH=" + e.libraries(),
+		"PYTHONPATH=" + e.debian + "/usr/lib/python3/dist-packages",
+		"DOCKER_CONFIG=" + e.dir, "DOCKER_HOST=unix:///run/docker.sock",
+		// The newest engine's way to let the oldest client in.
+		"DOCKER_MIN_API_VERSION=1.24",
+		// Means "you are in a container", so that no engine loads AppArmor
+		// profiles into this machine's kernel.
+		"container=drawbridge-lab",
+	}
+	return cmd
+}
+
+// File writes a file into the engine's directory and returns its path.
+func (e *Engine) File(name, content string) string {
+	e.t.Helper()
+	path := filepath.Join(e.dir, name)
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		e.t.Fatal(err)
+	}
+	return path
+}
+
+// program finds a program on the engine's own path.
+func (e *Engine) program(name string) string {
+	for _, dir := range e.path {
+		if path := filepath.Join(dir, name); !strings.Contains(name, "/") && unix.Access(path, unix.X_OK) == nil {
+			return path
+		}
+	}
+	return name
+}
+
+// libraries lists the directories of the unpacked libraries, whatever the
+// machine's architecture.
+func (e *Engine) libraries() string {
+	var dirs []string
+	for _, pattern := range []string{"/usr/lib/*-linux-gnu*", "/lib/*-linux-gnu*"} {
+		found, _ := filepath.Glob(e.debian + pattern)
+		dirs = append(dirs, found...)
+	}
+	return strings.Join(dirs, ":")
+}
+
+// accepts waits until a service accepts on a socket in the engine's /run.
+func (e *Engine) accepts(socket string, p *process) {
+	e.t.Helper()
+	Until(e.t, p.name+" accepts on "+socket, func() error {
+		if err := p.alive(); err != nil {
+			return err
+		}
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		return unix.Connect(fd, &unix.SockaddrUnix{Name: e.Outer(socket)})
+	})
+}
+
+// ownCgroup names the cgroup below which all containers of the engine are, and
+// removes it when the test ends.
+func (e *Engine) ownCgroup() {
+	name := filepath.Base(filepath.Dir(e.dir)) + "-" + filepath.Base(e.dir)
+	e.cgroup = "/drawbridge-lab-" + name
+	e.t.Cleanup(func() {
+		Until(e.t, "remove cgroups "+e.cgroup, func() error {
+			mounts, _ := filepath.Glob("/sys/fs/cgroup/*")
+			for _, mount := range append(mounts, "/sys/fs/cgroup") {
+				if err := removeCgroup(mount + e.cgroup); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	})
+}
+
+// removeCgroup removes a cgroup and those below it, whose processes are dead or
+// about to be.
+func removeCgroup(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if os.IsNotExist(err) || err != nil && strings.Contains(err.Error(), "not a directory") {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if entry.IsDir() {
+			if err := removeCgroup(filepath.Join(dir, entry.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	if err := os.Remove(dir); err != nil && !os.IsNotExist(err) {
+		return fmt.Errorf("remove cgroup: %w", err)
+	}
+	return nil
+}
