@@ -13,7 +13,8 @@ import (
 // asks again, for ever if need be.
 const triesMax = 64
 
-// An Obstacle is something on the host that chosen pools keep away from.
+// An Obstacle is something on the host that chosen pools keep away from. A
+// default route is none: it overlaps everything.
 type Obstacle struct {
 	Prefix netip.Prefix
 	What   string // e.g. address 192.168.1.7/24 of eth0

@@ -189,8 +189,9 @@ func (p *pool) bar(c *Changes, addr netip.Addr) error {
 	}
 	key := Key{Pool: p.ID, Addr: addr}
 	if lease := p.leases[addr]; lease != nil {
-		if lease.owner != "" {
-			return fmt.Errorf("%w: leased to %s", ErrOverlap, lease.owner)
+		if lease.owner != "" || !reserved { // an endpoint's
+			holder, _ := p.holder(addr)
+			return fmt.Errorf("%w: %s", ErrOverlap, holder)
 		}
 		c.DeleteLeases = append(c.DeleteLeases, key)
 	}
