@@ -1,0 +1,95 @@
+# Needs Go, git and make; `make test` as root installs and builds the rest.
+
+GO      ?= go
+PREFIX  ?= /usr/local
+UNITDIR ?= /etc/systemd/system
+FUZZTIME ?= 30s
+
+export DRAWBRIDGE_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/drawbridge
+
+golangci := v2.15.0
+lint     := $(DRAWBRIDGE_CACHE)/golangci-lint-$(golangci)/golangci-lint
+
+# Tests of ring 2 and 3 say so in their names.
+kernel := ^TestKernel
+engine := ^TestEngine
+# Ring 2 runs in a network namespace of its own even so, lest a mistake in a
+# test meet the machine's own network.
+netns  := $(if $(filter 0,$(shell id -u)),unshare -n,unshare -rn)
+
+.PHONY: help
+help: ## show this
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build bin/drawbridge, static
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o bin/drawbridge ./cmd/drawbridge
+
+.PHONY: test
+test: ## run all three rings of tests; installs what is missing (root)
+	@test/all
+
+.PHONY: test-unit
+test-unit: ## ring 1: without privilege, with the race detector
+	$(GO) run ./test/ring unit -race -skip '$(kernel)|$(engine)' ./...
+
+.PHONY: test-net
+test-net: ## ring 2: against the kernel, in network namespaces (root or not)
+	$(GO) run ./test/ring kernel -count=1 -exec '$(netns)' -run '$(kernel)' ./...
+
+.PHONY: e2e
+e2e: ## ring 3: the whole product on the oldest and the newest engine (root)
+	test/engines/fetch
+	$(GO) run ./test/ring engine -count=1 -timeout 25m -p 1 -run '$(engine)' ./test/...
+
+.PHONY: check
+check: fmt vet lint test-unit ## before each commit: format, vet, lint, ring 1
+
+.PHONY: fmt
+fmt: ## say which files are not formatted
+	@files=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$files" || { echo "gofmt -w $$files"; exit 1; }
+
+.PHONY: vet
+vet: ## go vet
+	$(GO) vet ./...
+
+.PHONY: lint
+lint: $(lint) ## golangci-lint, built once into the cache
+	$(lint) run ./...
+
+$(lint):
+	GOBIN=$(@D) GOFLAGS=-buildvcs=false CGO_ENABLED=0 $(GO) install -trimpath -ldflags '-s -w' \
+		github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(golangci)
+
+.PHONY: fuzz
+fuzz: ## run every fuzz target for FUZZTIME (30s)
+	@for pkg in $$($(GO) list ./...); do \
+		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+		done; \
+	done
+
+.PHONY: golden
+golden: ## rewrite the golden files from what the code does now
+	$(GO) test -skip '$(kernel)|$(engine)' \
+		$$(grep -rl --include='*_test.go' 'flag.Bool("update"' . | xargs -r -n1 dirname | sort -u) -update
+
+.PHONY: demo
+demo: build ## see it work on a private engine; this machine's stays untouched (root)
+	test/engines/fetch tools debian
+	test/demo
+
+.PHONY: install
+install: build ## install the program and its systemd unit on this machine (root)
+	install -D bin/drawbridge $(DESTDIR)$(PREFIX)/bin/drawbridge
+	install -D -m 644 packaging/drawbridge.service $(DESTDIR)$(UNITDIR)/drawbridge.service
+	@echo "now: systemctl daemon-reload && systemctl enable --now drawbridge"
+
+.PHONY: hooks
+hooks: ## run `make check` before each commit in this clone
+	printf '#!/bin/sh\nexec make check\n' >"$$(git rev-parse --git-path hooks)/pre-commit"
+	chmod +x "$$(git rev-parse --git-path hooks)/pre-commit"
+
+.PHONY: clean
+clean: ## remove what was built here; the cache stays
+	rm -rf bin dist

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"errors"
+	"strings"
+	"testing"
+)
+
+func TestRingJudgesWhatRan(t *testing.T) {
+	for _, row := range []struct {
+		name, events string
+		exit         error
+		want         string // of the error; empty for none
+		printed      string
+	}{
+		{
+			name:    "one test that passed is enough",
+			events:  `{"Action":"pass","Package":"p","Test":"TestA"}`,
+			printed: "",
+		},
+		{
+			name:   "a ring in which nothing ran fails",
+			events: `{"Action":"output","Package":"p","Output":"ok  \tp\t0.1s [no tests to run]\n"}`,
+			want:   "no test passed",
+		},
+		{
+			name: "a skip that names what the kernel lacks is fine",
+			events: `{"Action":"pass","Package":"p","Test":"TestA"}
+{"Action":"output","Package":"p","Test":"TestB","Output":"kernel lacks nft_fib\n"}
+{"Action":"skip","Package":"p","Test":"TestB"}`,
+			printed: "kernel lacks nft_fib\n",
+		},
+		{
+			name: "any other skip fails the ring",
+			events: `{"Action":"pass","Package":"p","Test":"TestA"}
+{"Action":"output","Package":"p","Test":"TestB","Output":"not today\n"}
+{"Action":"skip","Package":"p","Test":"TestB"}`,
+			want:    "not today",
+			printed: "not today\n",
+		},
+		{
+			name: "a failure is printed in full, a success not at all",
+			events: `{"Action":"output","Package":"p","Test":"TestA","Output":"quiet\n"}
+{"Action":"pass","Package":"p","Test":"TestA"}
+{"Action":"output","Package":"p","Test":"TestB","Output":"loud\n"}
+{"Action":"fail","Package":"p","Test":"TestB"}
+{"Action":"output","Package":"p","Output":"FAIL\tp\t0.1s\n"}`,
+			exit:    errors.New("exit status 1"),
+			want:    "exit status 1",
+			printed: "loud\nFAIL\tp\t0.1s\n",
+		},
+		{
+			name:    "a build that fails is shown",
+			events:  `{"Action":"build-output","ImportPath":"p","Output":"undefined: x\n"}`,
+			exit:    errors.New("exit status 1"),
+			want:    "exit status 1",
+			printed: "undefined: x\n",
+		},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			var out strings.Builder
+			r := report{out: &out, output: map[test][]string{}}
+			if err := r.read(strings.NewReader(row.events)); err != nil {
+				t.Fatal(err)
+			}
+			err := r.judge(row.exit)
+			if row.want == "" && err != nil || row.want != "" && (err == nil || !strings.Contains(err.Error(), row.want)) {
+				t.Errorf("error %v, want %q", err, row.want)
+			}
+			if out.String() != row.printed {
+				t.Errorf("printed %q, want %q", out.String(), row.printed)
+			}
+		})
+	}
+}
