@@ -79,7 +79,7 @@ var volatile = regexp.MustCompile(`^(ifindex|link_index|link_netnsid|operstate|p
 	`valid_life_time|preferred_life_time|expires|ageing|used|confirmed|updated|age|error|metrics|` +
 	`gso_.*|tso_.*|gro_.*)$`)
 
-var volatileFlags = []string{"LOWER_UP", "NO-CARRIER", "M-DOWN", "linkdown", "dead"}
+var volatileFlags = regexp.MustCompile(`^(LOWER_UP|NO-CARRIER|M-DOWN|linkdown|dead)$`)
 
 // links has a line for each attribute, so that a difference names it.
 func (h *Host) links() []string {
@@ -155,7 +155,7 @@ func flatten(prefix string, object map[string]any) map[string]string {
 		case []any:
 			var words []string
 			for _, word := range value {
-				if text := fmt.Sprint(word); !slices.Contains(volatileFlags, text) {
+				if text := fmt.Sprint(word); !volatileFlags.MatchString(text) {
 					words = append(words, text)
 				}
 			}
