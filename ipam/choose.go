@@ -23,13 +23,6 @@ type Obstacle struct {
 	Weak bool
 }
 
-func (o Obstacle) String() string {
-	if o.What == "" {
-		return o.Prefix.String()
-	}
-	return o.What
-}
-
 // choosePrefix returns the first free prefix of the size. The best one keeps
 // away from everything; then pools that yield are overlapped, then weak obstacles.
 func (a *Allocator) choosePrefix(ranges []netip.Prefix, size netip.Prefix, obstacles []Obstacle) (netip.Prefix, error) {
@@ -37,15 +30,15 @@ func (a *Allocator) choosePrefix(ranges []netip.Prefix, size netip.Prefix, obsta
 	if !slices.ContainsFunc(ranges, holds) {
 		return netip.Prefix{}, fmt.Errorf("%w: no /%d fits into %s", ErrNoAddress, size.Bits(), join(ranges))
 	}
-	var strong, all []netip.Prefix
+	var strong, all spans
 	for _, o := range obstacles {
-		all = append(all, o.Prefix.Masked())
+		all.add(spanOf(o.Prefix))
 		if !o.Weak {
-			strong = append(strong, o.Prefix.Masked())
+			strong.add(spanOf(o.Prefix))
 		}
 	}
-	firm, strongSet, allSet := a.firm(), newPrefixes(strong), newPrefixes(all)
-	for _, avoid := range [][]prefixes{{a.taken, allSet}, {firm, allSet}, {firm, strongSet}} {
+	firm := a.firm()
+	for _, avoid := range [][]spans{{a.taken, all}, {firm, all}, {firm, strong}} {
 		for _, in := range ranges {
 			if p, ok := firstFree(in, size.Bits(), avoid...); ok {
 				return p, nil
@@ -53,36 +46,33 @@ func (a *Allocator) choosePrefix(ranges []netip.Prefix, size netip.Prefix, obsta
 		}
 	}
 	return netip.Prefix{}, fmt.Errorf("%w: every /%d of %s overlaps %s",
-		ErrNoAddress, size.Bits(), join(ranges), inTheWay(ranges, firm, obstacles))
+		ErrNoAddress, size.Bits(), join(ranges), strings.Join(a.inTheWay(ranges, obstacles), ", "))
 }
 
-// firstFree returns the first prefix of a size within in that overlaps no
-// member of avoid. It jumps from obstacle to obstacle, however wide they are.
-func firstFree(in netip.Prefix, bits int, avoid ...prefixes) (netip.Prefix, bool) {
+// firstFree returns the first prefix of a size within in that has no address in
+// avoid. It jumps over runs of what is taken, however long they are.
+func firstFree(in netip.Prefix, bits int, avoid ...spans) (netip.Prefix, bool) {
 	if bits < in.Bits() {
 		return netip.Prefix{}, false
 	}
 	for at := in.Addr(); in.Contains(at); {
 		p := netip.PrefixFrom(at, bits)
-		hit, blocked := blocking(p, avoid)
+		run, blocked := blocking(spanOf(p), avoid)
 		if !blocked {
 			return p, true
 		}
-		if hit.Bits() > bits {
-			hit = p
-		}
-		at = lastAddr(hit).Next()
+		at = lastAddr(netip.PrefixFrom(run.last, bits)).Next()
 	}
 	return netip.Prefix{}, false
 }
 
-func blocking(p netip.Prefix, avoid []prefixes) (netip.Prefix, bool) {
-	for _, set := range avoid {
-		if hit, ok := set.overlapping(p); ok {
-			return hit, true
+func blocking(p span, avoid []spans) (span, bool) {
+	for _, s := range avoid {
+		if run, ok := s.overlapping(p); ok {
+			return run, true
 		}
 	}
-	return netip.Prefix{}, false
+	return span{}, false
 }
 
 // rangesOf returns the ranges of one family. For IPv6 it may have to draw the
@@ -116,48 +106,52 @@ func drawULA() netip.Prefix {
 // checkTries ends the engine's asking for a pool that it likes, and says what
 // it may be that the engine dislikes.
 func (a *Allocator) checkTries(size netip.Prefix, obstacles []Obstacle) error {
-	var tries prefixes
-	for _, p := range a.taken {
-		known := a.byPrefix[p]
-		if known.Chosen && !known.Used && !a.yields(known) && p.Addr().Is4() == size.Addr().Is4() {
-			tries = append(tries, p)
+	var tries []netip.Prefix
+	for _, p := range a.unused {
+		if p.Chosen && !a.yields(p) && p.Prefix.Addr().Is4() == size.Addr().Is4() {
+			tries = append(tries, p.Prefix)
 		}
 	}
 	if len(tries) < triesMax {
 		return nil
 	}
+	slices.SortFunc(tries, func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) })
+	why := "nothing that is known here"
+	if names := namesOf(obstacles, tries); names != nil {
+		why = strings.Join(names, ", ")
+	}
 	return fmt.Errorf("%w: the engine used none of %d pools from %s to %s given within a minute; they overlap %s",
-		ErrNoAddress, len(tries), tries[0], tries[len(tries)-1], inTheWay(tries, nil, obstacles))
+		ErrNoAddress, len(tries), tries[0], tries[len(tries)-1], why)
 }
 
 // inTheWay names what overlaps the ranges.
-func inTheWay(ranges []netip.Prefix, pools prefixes, obstacles []Obstacle) string {
-	const shown = 5 // enough to see what it is about
-	overlaps := func(p netip.Prefix) bool {
-		return slices.ContainsFunc(ranges, p.Overlaps)
-	}
-	var names []string
-	for _, o := range obstacles {
-		if name := o.String(); overlaps(o.Prefix) && !slices.Contains(names, name) {
-			names = append(names, name)
-		}
-	}
-	if more := len(names) - shown; more > 0 {
-		names = append(names[:shown], fmt.Sprintf("%d more on the host", more))
-	}
+func (a *Allocator) inTheWay(ranges []netip.Prefix, obstacles []Obstacle) []string {
+	names := namesOf(obstacles, ranges)
 	count := 0
-	for _, p := range pools {
-		if overlaps(p) {
+	for p := range a.byPrefix {
+		if slices.ContainsFunc(ranges, p.Overlaps) {
 			count++
 		}
 	}
 	if count > 0 {
 		names = append(names, fmt.Sprintf("%d pools in use", count))
 	}
-	if names == nil {
-		return "nothing that is known here"
+	return names
+}
+
+// namesOf names the obstacles that overlap any of the prefixes.
+func namesOf(obstacles []Obstacle, list []netip.Prefix) []string {
+	const shown = 5 // enough to see what it is about
+	var names []string
+	for _, o := range obstacles {
+		if slices.ContainsFunc(list, o.Prefix.Overlaps) && !slices.Contains(names, o.What) {
+			names = append(names, o.What)
+		}
 	}
-	return strings.Join(names, ", ")
+	if more := len(names) - shown; more > 0 {
+		names = append(names[:shown], fmt.Sprintf("%d more on the host", more))
+	}
+	return names
 }
 
 func join(list []netip.Prefix) string {

@@ -63,7 +63,8 @@ type Allocator struct {
 	mu       sync.Mutex
 	pools    map[string]*pool       // by ID
 	byPrefix map[netip.Prefix]*pool // the same ones
-	taken    prefixes               // the keys of byPrefix
+	unused   map[string]*pool       // those of them that are not Used
+	taken    spans                  // the addresses of all of them
 	ula      netip.Prefix           // zero until it is needed
 }
 
@@ -75,6 +76,7 @@ func New(c Config) (*Allocator, error) {
 		now:      c.Now,
 		pools:    map[string]*pool{},
 		byPrefix: map[netip.Prefix]*pool{},
+		unused:   map[string]*pool{},
 	}
 	if a.store == nil || a.host == nil {
 		panic("ipam: New needs a Store and a Host")
@@ -104,11 +106,11 @@ func New(c Config) (*Allocator, error) {
 func (a *Allocator) restore(snap Snapshot) error {
 	var untold Changes
 	for _, p := range usedFirst(snap.Pools) {
-		hit, overlaps := a.taken.overlapping(p.Prefix)
+		other := a.overlapping(p.Prefix)
 		switch {
-		case overlaps && p.Used:
-			return fmt.Errorf("pool %s: %w: pool %s", p.ID, ErrOverlap, a.byPrefix[hit].ID)
-		case overlaps:
+		case other != nil && p.Used:
+			return fmt.Errorf("pool %s: %w: pool %s", p.ID, ErrOverlap, other.ID)
+		case other != nil:
 			untold.DeletePools = append(untold.DeletePools, p.ID)
 		default:
 			a.put(p)
@@ -179,18 +181,39 @@ func (a *Allocator) apply(c Changes) {
 }
 
 func (a *Allocator) put(p Pool) {
-	if known := a.pools[p.ID]; known != nil {
-		known.Pool = p
-		return
+	known := a.pools[p.ID]
+	if known == nil {
+		known = newPool(p, a.now())
+		a.pools[p.ID] = known
+		a.byPrefix[p.Prefix] = known
+		a.taken.add(spanOf(p.Prefix))
 	}
-	born := newPool(p, a.now())
-	a.pools[p.ID] = born
-	a.byPrefix[p.Prefix] = born
-	a.taken.add(p.Prefix)
+	known.Pool = p
+	if p.Used {
+		delete(a.unused, p.ID)
+	} else {
+		a.unused[p.ID] = known
+	}
 }
 
 func (a *Allocator) forget(p *pool) {
 	delete(a.pools, p.ID)
 	delete(a.byPrefix, p.Prefix)
-	a.taken.remove(p.Prefix)
+	delete(a.unused, p.ID)
+	a.taken.remove(spanOf(p.Prefix))
+}
+
+// overlapping returns a pool that overlaps p and does not yield to it, or else
+// one that does, or nil.
+func (a *Allocator) overlapping(p netip.Prefix) *pool {
+	if _, ok := a.taken.overlapping(spanOf(p)); !ok {
+		return nil // as most of the time: no need to look at all of them
+	}
+	var found *pool
+	for _, other := range a.pools {
+		if other.Prefix.Overlaps(p) && (found == nil || a.yields(found)) {
+			found = other
+		}
+	}
+	return found
 }

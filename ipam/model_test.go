@@ -38,11 +38,13 @@ func anySequence(t *rapid.T) {
 		"name it again":     m.nameHeldAddress,
 		"release":           m.releaseAddress,
 		"collect":           m.collect,
-		"wait":              func(t *rapid.T) { m.clock = m.clock.Add(time.Duration(rapid.IntRange(1, 400).Draw(t, "s")) * time.Second) },
-		"restart":           m.restart,
-		"reboot":            m.reboot,
-		"break or mend":     m.breakOrMend,
-		"":                  m.check,
+		"wait": func(t *rapid.T) {
+			m.clock = m.clock.Add(time.Duration(rapid.IntRange(1, 400).Draw(t, "s")) * time.Second)
+		},
+		"restart":       m.restart,
+		"reboot":        m.reboot,
+		"break or mend": m.breakOrMend,
+		"":              m.check,
 	})
 }
 

@@ -57,7 +57,7 @@ func choosable(p Pool) span {
 	if p.Range.IsValid() {
 		in = p.Range
 	}
-	s := span{in.Addr(), lastAddr(in)}
+	s := spanOf(in)
 	if _, special := specialAddr(p.Prefix, s.first); special {
 		s.first = s.first.Next()
 	}
@@ -129,7 +129,7 @@ func (p *pool) unlease(a netip.Addr) {
 
 // take keeps a from being chosen.
 func (p *pool) take(a netip.Addr) {
-	p.fresh.remove(a)
+	p.fresh.remove(span{a, a})
 	if e := p.rests[a]; e != nil {
 		p.resting.Remove(e)
 		delete(p.rests, a)
@@ -148,7 +148,7 @@ func (p *pool) rest(a netip.Addr) {
 	if p.resting.Len() > restMax {
 		oldest := p.resting.Front().Value.(netip.Addr)
 		p.take(oldest)
-		p.fresh.add(oldest)
+		p.fresh.add(span{oldest, oldest})
 	}
 }
 

@@ -58,8 +58,8 @@ func (a *Allocator) namedPool(r PoolRequest) (Pool, error) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if hit, ok := a.firm().overlapping(p.Prefix); ok {
-		return Pool{}, fmt.Errorf("%w: %s", ErrOverlap, a.byPrefix[hit])
+	if other := a.overlapping(p.Prefix); other != nil && !a.yields(other) {
+		return Pool{}, fmt.Errorf("%w: %s", ErrOverlap, other)
 	}
 	return a.give(p, netip.Prefix{})
 }
@@ -99,13 +99,13 @@ func sizeOf(r PoolRequest) netip.Prefix {
 	}
 }
 
-// give makes p a pool. Unused ones in its place are forgotten by the same write.
+// give makes p a pool. What yields to it is forgotten by the same write.
 func (a *Allocator) give(p Pool, ula netip.Prefix) (Pool, error) {
 	// A release that is repeated because its answer was lost must not hit a
 	// later pool of the same prefix.
 	p.ID = p.Prefix.String() + "-" + rand.Text()[:8]
 	c := Changes{PutPools: []Pool{p}, ULA: ula}
-	for _, other := range a.pools {
+	for _, other := range a.unused {
 		if other.Prefix.Overlaps(p.Prefix) {
 			c.DeletePools = append(c.DeletePools, other.ID)
 		}
@@ -116,11 +116,15 @@ func (a *Allocator) give(p Pool, ula netip.Prefix) (Pool, error) {
 	return p, nil
 }
 
-// firm returns the pools that yield to nobody.
-func (a *Allocator) firm() prefixes {
-	return slices.DeleteFunc(slices.Clone(a.taken), func(p netip.Prefix) bool {
-		return a.yields(a.byPrefix[p])
-	})
+// firm returns the addresses of the pools that yield to nobody.
+func (a *Allocator) firm() spans {
+	s := slices.Clone(a.taken)
+	for _, p := range a.unused {
+		if a.yields(p) {
+			s.remove(spanOf(p.Prefix))
+		}
+	}
+	return s
 }
 
 func (a *Allocator) yields(p *pool) bool {
@@ -209,4 +213,30 @@ func (p *pool) String() string {
 	default:
 		return fmt.Sprintf("pool %s", p.Prefix)
 	}
+}
+
+// checkPrefix refuses what can never be the subnet of a network.
+func checkPrefix(p netip.Prefix) error {
+	if !p.IsValid() {
+		return errors.New("not a prefix")
+	}
+	for _, special := range []struct{ prefix, what string }{
+		{"0.0.0.0/8", "means this host"},
+		{"127.0.0.0/8", "is loopback"},
+		{"224.0.0.0/4", "is multicast"},
+		{"255.255.255.255/32", "is broadcast"},
+		{"::/127", "is loopback"},
+		{"::ffff:0:0/96", "is IPv4 written as IPv6"},
+		{"ff00::/8", "is multicast"},
+	} {
+		if p.Overlaps(netip.MustParsePrefix(special.prefix)) {
+			return fmt.Errorf("%s: %s %s", p, special.prefix, special.what)
+		}
+	}
+	return nil
+}
+
+// within reports whether all of inner lies in outer.
+func within(inner, outer netip.Prefix) bool {
+	return inner.Bits() >= outer.Bits() && outer.Contains(inner.Addr())
 }

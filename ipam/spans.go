@@ -28,34 +28,48 @@ func (s spans) next(from netip.Addr) (netip.Addr, bool) {
 	return from, true
 }
 
-// remove takes a out; it need not be a member.
-func (s *spans) remove(a netip.Addr) {
-	i := s.search(a)
-	if i == len(*s) || a.Less((*s)[i].first) {
-		return
+// overlapping returns the first run of members that overlaps r.
+func (s spans) overlapping(r span) (span, bool) {
+	i := s.search(r.first)
+	if i == len(s) || r.last.Less(s[i].first) {
+		return span{}, false
 	}
-	hit := (*s)[i]
-	var rest []span
-	if hit.first != a {
-		rest = append(rest, span{hit.first, a.Prev()})
-	}
-	if hit.last != a {
-		rest = append(rest, span{a.Next(), hit.last})
-	}
-	*s = slices.Replace(*s, i, i+1, rest...)
+	return s[i], true
 }
 
-// add puts a in, which must not be a member.
-func (s *spans) add(a netip.Addr) {
-	i := s.search(a)
-	merged, from, to := span{a, a}, i, i
-	if i > 0 && (*s)[i-1].last.Next() == a {
-		merged.first, from = (*s)[i-1].first, i-1
+// remove takes all of r out, whether they are members or not.
+func (s *spans) remove(r span) {
+	from, to := s.search(r.first), s.search(r.last)
+	if to < len(*s) && !r.last.Less((*s)[to].first) {
+		to++
 	}
-	if i < len(*s) && (*s)[i].first.Prev() == a {
-		merged.last, to = (*s)[i].last, i+1
+	if from == to {
+		return
 	}
-	*s = slices.Replace(*s, from, to, merged)
+	var rest []span
+	if low := (*s)[from]; low.first.Less(r.first) {
+		rest = append(rest, span{low.first, r.first.Prev()})
+	}
+	if high := (*s)[to-1]; r.last.Less(high.last) {
+		rest = append(rest, span{r.last.Next(), high.last})
+	}
+	*s = slices.Replace(*s, from, to, rest...)
+}
+
+// add puts all of r in, whether they are members or not.
+func (s *spans) add(r span) {
+	from, to := s.search(r.first), s.search(r.last)
+	if from > 0 && (*s)[from-1].last.Next() == r.first {
+		from--
+	}
+	if to < len(*s) && ((*s)[to].first.Prev() == r.last || !r.last.Less((*s)[to].first)) {
+		to++
+	}
+	if from < to {
+		r.first = minAddr(r.first, (*s)[from].first)
+		r.last = maxAddr(r.last, (*s)[to-1].last)
+	}
+	*s = slices.Replace(*s, from, to, r)
 }
 
 // search returns the index of the first run that does not end before a.
@@ -64,4 +78,33 @@ func (s spans) search(a netip.Addr) int {
 		return r.last.Compare(a)
 	})
 	return i
+}
+
+func minAddr(a, b netip.Addr) netip.Addr {
+	if b.Less(a) {
+		return b
+	}
+	return a
+}
+
+func maxAddr(a, b netip.Addr) netip.Addr {
+	if a.Less(b) {
+		return b
+	}
+	return a
+}
+
+// spanOf returns all addresses of p.
+func spanOf(p netip.Prefix) span {
+	return span{p.Masked().Addr(), lastAddr(p)}
+}
+
+// lastAddr returns the highest address of p: an IPv4 network's broadcast.
+func lastAddr(p netip.Prefix) netip.Addr {
+	b := p.Masked().Addr().AsSlice()
+	for bit := p.Bits(); bit < 8*len(b); bit++ {
+		b[bit/8] |= 0x80 >> (bit % 8)
+	}
+	last, _ := netip.AddrFromSlice(b)
+	return last
 }

@@ -21,8 +21,8 @@ type Memory struct {
 	mu           sync.Mutex
 	fail         error
 	pools        map[string]ipam.Pool
-	reservations map[ipam.Key]ipam.Reservation
-	leases       map[ipam.Key]ipam.Lease
+	reservations map[string]map[ipam.Key]ipam.Reservation // by the ID of their pool
+	leases       map[string]map[ipam.Key]ipam.Lease
 	ula          netip.Prefix
 }
 
@@ -37,7 +37,7 @@ func (m *Memory) Fail(err error) {
 func (m *Memory) Reboot() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	clear(m.leases)
+	m.leases = nil
 }
 
 // Load returns everything in order.
@@ -47,12 +47,14 @@ func (m *Memory) Load() (ipam.Snapshot, error) {
 	if m.fail != nil {
 		return ipam.Snapshot{}, m.fail
 	}
-	return sorted(ipam.Snapshot{
-		Pools:        slices.Collect(maps.Values(m.pools)),
-		Reservations: slices.Collect(maps.Values(m.reservations)),
-		ULA:          m.ula,
-		Leases:       slices.Collect(maps.Values(m.leases)),
-	}), nil
+	snap := ipam.Snapshot{Pools: slices.Collect(maps.Values(m.pools)), ULA: m.ula}
+	for _, of := range m.reservations {
+		snap.Reservations = slices.AppendSeq(snap.Reservations, maps.Values(of))
+	}
+	for _, of := range m.leases {
+		snap.Leases = slices.AppendSeq(snap.Leases, maps.Values(of))
+	}
+	return sorted(snap), nil
 }
 
 // Save applies all changes or, after Fail, none.
@@ -62,20 +64,19 @@ func (m *Memory) Save(c ipam.Changes) error {
 	if m.fail != nil {
 		return m.fail
 	}
-	if m.pools == nil {
-		m.pools = map[string]ipam.Pool{}
-		m.reservations = map[ipam.Key]ipam.Reservation{}
-		m.leases = map[ipam.Key]ipam.Lease{}
-	}
 	m.remove(c)
 	for _, p := range c.PutPools {
-		m.pools[p.ID] = p
+		put(&m.pools, p.ID, p)
 	}
 	for _, r := range c.PutReservations {
-		m.reservations[r.Key] = r
+		of := m.reservations[r.Pool]
+		put(&of, r.Key, r)
+		put(&m.reservations, r.Pool, of)
 	}
 	for _, l := range c.PutLeases {
-		m.leases[l.Key] = l
+		of := m.leases[l.Pool]
+		put(&of, l.Key, l)
+		put(&m.leases, l.Pool, of)
 	}
 	if c.ULA.IsValid() {
 		m.ula = c.ULA
@@ -86,15 +87,23 @@ func (m *Memory) Save(c ipam.Changes) error {
 func (m *Memory) remove(c ipam.Changes) {
 	for _, id := range c.DeletePools {
 		delete(m.pools, id)
-		maps.DeleteFunc(m.reservations, func(k ipam.Key, _ ipam.Reservation) bool { return k.Pool == id })
-		maps.DeleteFunc(m.leases, func(k ipam.Key, _ ipam.Lease) bool { return k.Pool == id })
+		delete(m.reservations, id)
+		delete(m.leases, id)
 	}
 	for _, k := range c.DeleteReservations {
-		delete(m.reservations, k)
+		delete(m.reservations[k.Pool], k)
 	}
 	for _, k := range c.DeleteLeases {
-		delete(m.leases, k)
+		delete(m.leases[k.Pool], k)
 	}
+}
+
+// put writes into a map that may not be made yet.
+func put[K comparable, V any](in *map[K]V, k K, v V) {
+	if *in == nil {
+		*in = map[K]V{}
+	}
+	(*in)[k] = v
 }
 
 // sorted puts a snapshot in the one order in which two can be compared.

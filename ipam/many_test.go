@@ -1,0 +1,250 @@
+package ipam_test
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/drawbridge-net/drawbridge/ipam"
+	"github.com/drawbridge-net/drawbridge/ipam/ipamtest"
+)
+
+func newAllocator(tb testing.TB, c ipam.Config) *ipam.Allocator {
+	tb.Helper()
+	if c.Store == nil {
+		c.Store = new(ipamtest.Memory)
+	}
+	if c.Host == nil {
+		c.Host = func() ([]ipam.Obstacle, error) { return nil, nil }
+	}
+	alloc, err := ipam.New(c)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return alloc
+}
+
+func TestRequestsFromManyAtOnceNeverGetTheSame(t *testing.T) {
+	alloc := newAllocator(t, ipam.Config{})
+	shared, err := alloc.RequestPool(ipam.PoolRequest{Prefix: netip.MustParsePrefix("10.0.0.0/22")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const clients, each = 8, 100
+	var given sync.Map
+	var all sync.WaitGroup
+	take := func(what fmt.Stringer, err error) bool {
+		if err != nil {
+			t.Errorf("request: %v", err)
+			return false
+		}
+		if _, twice := given.LoadOrStore(what.String(), true); twice {
+			t.Errorf("%s is given twice", what)
+		}
+		return true
+	}
+	for range clients {
+		all.Go(func() {
+			for i := range each {
+				if i%20 == 0 {
+					p, err := alloc.RequestPool(ipam.PoolRequest{})
+					if !take(p.Prefix, err) {
+						return
+					}
+				}
+				addr, err := alloc.RequestAddress(ipam.AddressRequest{Pool: shared.ID})
+				if !take(addr, err) {
+					return
+				}
+				alloc.Pools()
+			}
+		})
+	}
+	all.Wait()
+	if got := len(alloc.Pools()[0].Leases); got != clients*each {
+		t.Errorf("%d addresses are leased, want %d", got, clients*each)
+	}
+}
+
+func TestFourThousandPoolsAreChosenAndOutliveARestart(t *testing.T) {
+	const count = 4000
+	store := new(ipamtest.Memory)
+	alloc := newAllocator(t, ipam.Config{Store: store})
+	for i := range count {
+		p, err := alloc.RequestPool(ipam.PoolRequest{})
+		if err != nil {
+			t.Fatalf("pool %d: %v", i, err)
+		}
+		if _, err := alloc.RequestAddress(ipam.AddressRequest{Pool: p.ID, Gateway: true}); err != nil {
+			t.Fatalf("gateway %d: %v", i, err)
+		}
+	}
+	alloc = newAllocator(t, ipam.Config{Store: store})
+	pools := alloc.Pools()
+	if len(pools) != count {
+		t.Fatalf("%d pools after a restart, want %d", len(pools), count)
+	}
+	for i := 1; i < count; i++ {
+		if pools[i-1].Prefix.Overlaps(pools[i].Prefix) {
+			t.Fatalf("pools %s and %s overlap", pools[i-1].Prefix, pools[i].Prefix)
+		}
+	}
+	for _, p := range pools {
+		if err := alloc.ReleasePool(p.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left, err := store.Load()
+	if err != nil || left.Pools != nil || left.Reservations != nil || left.Leases != nil {
+		t.Errorf("left in the store: %+v, %v", left, err)
+	}
+}
+
+// An engine that dislikes every pool keeps them all and asks on and on.
+func TestTheSixtyFifthTryIsRefusedAndNamesTheObstacle(t *testing.T) {
+	clock := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	alloc := newAllocator(t, ipam.Config{
+		Now: func() time.Time { return clock },
+		Host: func() ([]ipam.Obstacle, error) {
+			return []ipam.Obstacle{
+				{Prefix: netip.MustParsePrefix("172.16.0.0/12"), What: "route to 172.16.0.0/12 via tun0", Weak: true},
+				{Prefix: netip.MustParsePrefix("10.0.0.0/8"), What: "route to 10.0.0.0/8 via tun1", Weak: true},
+			}, nil
+		},
+	})
+	var tries []ipam.Pool
+	try := func() error {
+		p, err := alloc.RequestPool(ipam.PoolRequest{})
+		if err == nil {
+			tries = append(tries, p)
+		}
+		return err
+	}
+	for range 64 {
+		if err := try(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := try()
+	if !errors.Is(err, ipam.ErrNoAddress) {
+		t.Fatalf("the 65th try: %v", err)
+	}
+	for _, part := range []string{"172.30.0.0/24", "172.30.63.0/24", "route to 172.16.0.0/12 via tun0"} {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("error %q lacks %q", err, part)
+		}
+	}
+	if strings.Contains(err.Error(), "tun1") {
+		t.Errorf("error %q names what is not in the way", err)
+	}
+
+	if _, err := alloc.RequestPool(ipam.PoolRequest{V6: true}); err != nil {
+		t.Errorf("the other family is refused as well: %v", err)
+	}
+	if _, err := alloc.RequestPool(ipam.PoolRequest{Prefix: netip.MustParsePrefix("192.0.2.0/24")}); err != nil {
+		t.Errorf("a pool asked for by name is refused as well: %v", err)
+	}
+	if _, err := alloc.RequestAddress(ipam.AddressRequest{Pool: tries[7].ID, Gateway: true}); err != nil {
+		t.Fatal(err)
+	}
+	if err := try(); err != nil {
+		t.Errorf("one of the tries is used now: %v", err)
+	}
+	if err := alloc.ReleasePool(tries[3].ID); err != nil {
+		t.Fatal(err)
+	}
+	if err := try(); err != nil {
+		t.Errorf("one of the tries is released: %v", err)
+	}
+	if try() == nil {
+		t.Error("the next is too many again")
+	}
+	clock = clock.Add(61 * time.Second)
+	if err := try(); err != nil {
+		t.Errorf("the engine has forgotten the others: %v", err)
+	}
+}
+
+func TestNothingIsChosenWhileTheHostCannotBeSeen(t *testing.T) {
+	blind := errors.New("netlink: interrupted")
+	alloc := newAllocator(t, ipam.Config{Host: func() ([]ipam.Obstacle, error) { return nil, blind }})
+	if _, err := alloc.RequestPool(ipam.PoolRequest{}); !errors.Is(err, blind) {
+		t.Errorf("chosen: %v", err)
+	}
+	if _, err := alloc.RequestPool(ipam.PoolRequest{Prefix: netip.MustParsePrefix("10.0.0.0/24")}); err != nil {
+		t.Errorf("named: %v", err)
+	}
+}
+
+func TestPoolsAreChosenFromTheConfiguredRangesInOrder(t *testing.T) {
+	ranges := []netip.Prefix{
+		netip.MustParsePrefix("192.0.2.7/24"), netip.MustParsePrefix("fd00:1::/63"), netip.MustParsePrefix("198.51.100.0/24"),
+	}
+	alloc := newAllocator(t, ipam.Config{Ranges: ranges})
+	for _, want := range []struct {
+		v6     bool
+		prefix string // "": none is left
+	}{
+		{false, "192.0.2.0/24"},
+		{true, "fd00:1::/64"},
+		{false, "198.51.100.0/24"},
+		{true, "fd00:1:0:1::/64"},
+		{false, ""},
+		{true, ""},
+	} {
+		p, err := alloc.RequestPool(ipam.PoolRequest{V6: want.v6})
+		switch {
+		case want.prefix == "":
+			if !errors.Is(err, ipam.ErrNoAddress) {
+				t.Errorf("when all ranges are spent: %v, %v", p, err)
+			}
+		case err != nil || p.Prefix.String() != want.prefix:
+			t.Errorf("got %s, %v, want %s", p.Prefix, err, want.prefix)
+		}
+	}
+	if _, err := ipam.New(ipam.Config{
+		Store:  new(ipamtest.Memory),
+		Host:   func() ([]ipam.Obstacle, error) { return nil, nil },
+		Ranges: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+	}); err == nil {
+		t.Error("loopback is accepted as a range")
+	}
+}
+
+func TestAStoreThatContradictsItselfIsReadAsFarAsItCanBe(t *testing.T) {
+	prefix := netip.MustParsePrefix("10.0.0.0/24")
+	used := ipam.Pool{ID: "used", Prefix: prefix, Used: true}
+	untold := ipam.Pool{ID: "an error was answered", Prefix: prefix}
+	orphan := ipam.Lease{Key: ipam.Key{Pool: "released", Addr: netip.MustParseAddr("10.0.0.2")}}
+	store := new(ipamtest.Memory)
+	save := func(c ipam.Changes) {
+		t.Helper()
+		if err := store.Save(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	save(ipam.Changes{PutPools: []ipam.Pool{untold, used}, PutLeases: []ipam.Lease{orphan}})
+	pools := newAllocator(t, ipam.Config{Store: store}).Pools()
+	if len(pools) != 1 || pools[0].ID != used.ID || pools[0].Leases != nil {
+		t.Errorf("pools are %+v, want only the used one", pools)
+	}
+	if snap, err := store.Load(); err != nil || len(snap.Pools) != 1 {
+		t.Errorf("the store keeps what nobody was told of: %+v, %v", snap.Pools, err)
+	}
+
+	untold.Used = true
+	save(ipam.Changes{PutPools: []ipam.Pool{untold}})
+	_, err := ipam.New(ipam.Config{Store: store, Host: func() ([]ipam.Obstacle, error) { return nil, nil }})
+	if !errors.Is(err, ipam.ErrOverlap) {
+		t.Errorf("two used pools of one prefix: %v", err)
+	}
+	store.Fail(errDisk)
+	if _, err := ipam.New(ipam.Config{Store: store, Host: func() ([]ipam.Obstacle, error) { return nil, nil }}); !errors.Is(err, errDisk) {
+		t.Errorf("a store that cannot be read: %v", err)
+	}
+}
