@@ -26,7 +26,9 @@ type world struct {
 
 // setUp runs as the first process of a world. A fresh /sys shows the
 // interfaces of the world's own network namespace; the cgroups, which it would
-// hide, are put back. The world lasts as long as cat's input stays open.
+// hide, are put back. Engines load kernel modules, br_netfilter among them,
+// which would change what this machine's other bridges do: here they cannot.
+// The world lasts as long as cat's input stays open.
 const setUp = `set -e
 mount -t proc proc /proc
 mount -t tmpfs -o mode=755 run /run
@@ -36,6 +38,7 @@ mount -t sysfs sysfs /sys
 mount --rbind /run/cgroup /sys/fs/cgroup
 umount --recursive --lazy /run/cgroup
 rmdir /run/cgroup
+if [ -e /sbin/modprobe ]; then mount --bind /bin/true /sbin/modprobe; fi
 echo ready
 exec "$0" -- cat`
 
