@@ -1,9 +1,11 @@
 package spec
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,6 +16,10 @@ import (
 const (
 	keyGeneric = "com.docker.network.generic"
 	keyPortMap = "com.docker.network.portmap"
+	keyExposed = "com.docker.network.endpoint.exposedports"
+	// keyOnlyIPv4 says, since 28.0, that another endpoint of the container is its
+	// gateway for IPv6.
+	keyOnlyIPv4 = "com.docker.network.driver.private.no_proxy_6to4"
 )
 
 // ourPrefix begins the keys of Drawbridge's own options. It has none yet, but
@@ -84,9 +90,16 @@ func (o Options) Network(to *Network) (ipv4, ipv6 bool, err error) {
 // Endpoint fills in what the options of a CreateEndpoint request say. Their keys
 // are compared without regard to case, since Docker's CLI lowers them.
 func (o Options) Endpoint(to *Endpoint) error {
+	if err := o.checkExposed(); err != nil {
+		return err
+	}
 	lowered := make(Options, len(o))
-	for key, raw := range o {
-		lowered[strings.ToLower(key)] = raw
+	for _, key := range slices.Sorted(maps.Keys(o)) {
+		low := strings.ToLower(key)
+		if before, ok := lowered[low]; ok && !bytes.Equal(before, o[key]) {
+			return fmt.Errorf("option %.80q: %w: it is given twice, as %s and %s", low, ErrInvalid, excerpt(before), excerpt(o[key]))
+		}
+		lowered[low] = o[key]
 	}
 	return apply(endpointOptions, lowered, to)
 }
@@ -106,12 +119,7 @@ func (o Options) bool(key string, to *bool) error {
 // several mistakes always the same one is named. Keys that nobody knows are left
 // alone: they may be another tool's.
 func apply[T any](table []option[T], given Options, to *T) error {
-	keys := make([]string, 0, len(given))
-	for key := range given {
-		keys = append(keys, key)
-	}
-	slices.Sort(keys)
-	for _, key := range keys {
+	for _, key := range slices.Sorted(maps.Keys(given)) {
 		i := slices.IndexFunc(table, func(o option[T]) bool { return o.key == key })
 		if i < 0 {
 			if err := refuseUnknown(key, table); err != nil {

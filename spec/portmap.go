@@ -2,6 +2,7 @@ package spec
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 )
@@ -24,13 +25,13 @@ type binding struct {
 
 // Ports reads the port map of a ProgramExternalConnectivity request, ranges joined.
 func (o Options) Ports() ([]Port, error) {
-	raw, ok := o[keyPortMap]
-	if !ok {
-		return nil, nil
+	onlyIPv4 := false
+	if err := errors.Join(o.checkExposed(), o.bool(keyOnlyIPv4, &onlyIPv4)); err != nil {
+		return nil, err
 	}
 	var bindings []binding
-	if err := json.Unmarshal(raw, &bindings); err != nil {
-		return nil, fmt.Errorf("option %s: %w: want a list of port bindings: %w", keyPortMap, ErrInvalid, err)
+	if err := o.list(keyPortMap, &bindings); err != nil {
+		return nil, err
 	}
 	if len(bindings) > maxPorts {
 		return nil, fmt.Errorf("option %s: %w: %d port bindings, at most %d make sense", keyPortMap, ErrInvalid, len(bindings), maxPorts)
@@ -41,9 +42,39 @@ func (o Options) Ports() ([]Port, error) {
 		if err != nil {
 			return nil, fmt.Errorf("publish %s: %w: %w", b, ErrInvalid, err)
 		}
+		if onlyIPv4 {
+			if p.Host.Is6() {
+				continue // the other endpoint's
+			}
+			if !p.Host.IsValid() {
+				p.Host = netip.IPv4Unspecified()
+			}
+		}
 		ports = append(ports, p)
 	}
 	return JoinPorts(ports)
+}
+
+// checkExposed type-checks what needs nothing done.
+func (o Options) checkExposed() error {
+	var exposed []struct{ Proto, Port int64 }
+	return o.list(keyExposed, &exposed)
+}
+
+func (o Options) list(key string, to any) error {
+	raw, ok := o[key]
+	if !ok {
+		return nil
+	}
+	err := json.Unmarshal(raw, to)
+	wrong := (*json.UnmarshalTypeError)(nil)
+	switch {
+	case errors.As(err, &wrong) && wrong.Field != "":
+		return fmt.Errorf("option %s: %w: want a list of ports, %.80s is a %.80s", key, ErrInvalid, wrong.Field, wrong.Value)
+	case err != nil:
+		return fmt.Errorf("option %s=%s: %w: want a list of ports", key, excerpt(raw), ErrInvalid)
+	}
+	return nil
 }
 
 // String is what a person gave to docker run -p, as far as it is known.

@@ -29,6 +29,9 @@ type ID string
 // Compare orders IDs as text.
 func (id ID) Compare(other ID) int { return strings.Compare(string(id), string(other)) }
 
+// Short is the beginning of an ID, as Docker shows it.
+func (id ID) Short() string { return string(id[:min(len(id), keyLen)]) }
+
 // keyLen is how much of an ID fits behind a three-letter prefix into the 15
 // bytes of an interface name (IFNAMSIZ in linux/if.h, less the final NUL).
 const keyLen = 12
@@ -70,13 +73,6 @@ type Network struct {
 	addresses tree.Map[netip.Addr, ID] // which endpoint has an address
 }
 
-// Pool is one subnet of a network.
-type Pool struct {
-	Prefix netip.Prefix // e.g. 172.30.0.0/24
-	// Gateway is the host's own address in it; the zero Addr where it has none.
-	Gateway netip.Addr // e.g. 172.30.0.1
-}
-
 // Pool finds the subnet in which an address lies.
 func (n *Network) Pool(addr netip.Addr) (Pool, bool) {
 	for _, p := range n.Pools {
@@ -95,6 +91,12 @@ func (n *Network) HasIPv6() bool {
 		}
 	}
 	return false
+}
+
+// Holds reports whether an endpoint of the network has the address.
+func (n *Network) Holds(addr netip.Addr) bool {
+	_, held := n.addresses.Get(addr)
+	return held
 }
 
 // Endpoint is one container's place on a network. Like a Network it is never

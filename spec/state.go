@@ -56,7 +56,7 @@ type portHeld struct {
 func (s *State) Network(id ID) (*Network, error) {
 	n, ok := s.Networks.Get(id)
 	if !ok {
-		return nil, fmt.Errorf("network %s: %w", id, ErrNotFound)
+		return nil, fmt.Errorf("network %s: %w", id.Short(), ErrNotFound)
 	}
 	return n, nil
 }
@@ -69,13 +69,14 @@ func (s *State) Endpoint(network, id ID) (*Network, *Endpoint, error) {
 	}
 	ep, ok := n.Endpoints.Get(id)
 	if !ok {
-		return nil, nil, fmt.Errorf("endpoint %s of network %s: %w", id, network, ErrNotFound)
+		return nil, nil, fmt.Errorf("endpoint %s of network %s: %w", id.Short(), network.Short(), ErrNotFound)
 	}
 	return n, ep, nil
 }
 
 // AddNetwork adds a network, with the endpoints that it brings along. Its subnets
-// must be no other network's.
+// must be no other network's. Errors of this and of the other rules leave out the
+// object that the caller named.
 func (s *State) AddNetwork(n *Network) error {
 	if old, ok := s.Networks.Get(n.ID); ok {
 		return sameNetwork(old, n)
@@ -85,12 +86,12 @@ func (s *State) AddNetwork(n *Network) error {
 	}
 	added := n.bare()
 	if err := s.takeKey(&added.Key, n.ID); err != nil {
-		return fmt.Errorf("network %s: %w", n.ID, err)
+		return err
 	}
 	s.Networks = s.Networks.With(n.ID, &added)
 	for _, ep := range n.Endpoints.All() {
 		if err := s.AddEndpoint(n.ID, ep); err != nil {
-			return err
+			return fmt.Errorf("endpoint %s: %w", ep.ID.Short(), err)
 		}
 	}
 	return nil
@@ -107,22 +108,25 @@ func sameNetwork(old, n *Network) error {
 	a, b := old.bare(), n.bare()
 	a.Key, b.Key = "", ""
 	if !reflect.DeepEqual(a, b) {
-		return fmt.Errorf("network %s: %w with other settings", n.ID, ErrExists)
+		return fmt.Errorf("%w with other settings", ErrExists)
 	}
 	return nil
 }
 
 func (s *State) checkPools(n *Network) error {
 	for i, p := range n.Pools {
+		if err := p.Check(); err != nil {
+			return err
+		}
 		for _, q := range n.Pools[:i] {
 			if p.Prefix.Overlaps(q.Prefix) {
-				return fmt.Errorf("network %s: subnet %s: %w: it overlaps its own subnet %s", n.ID, p.Prefix, ErrInvalid, q.Prefix)
+				return fmt.Errorf("subnet %s: %w: it overlaps subnet %s of the same network", p.Prefix, ErrInvalid, q.Prefix)
 			}
 		}
 		for id, other := range s.Networks.All() {
 			for _, q := range other.Pools {
 				if p.Prefix.Overlaps(q.Prefix) {
-					return fmt.Errorf("network %s: subnet %s: %w: it overlaps subnet %s of network %s", n.ID, p.Prefix, ErrInUse, q.Prefix, id)
+					return fmt.Errorf("subnet %s: %w: it overlaps subnet %s of network %s", p.Prefix, ErrInUse, q.Prefix, id.Short())
 				}
 			}
 		}
@@ -169,7 +173,7 @@ type HeldError struct {
 }
 
 func (e *HeldError) Error() string {
-	return fmt.Sprintf("address %s of network %s: held by endpoint %s", e.Addr, e.Network, e.Holder)
+	return fmt.Sprintf("address %s: %v: endpoint %s of network %s has it", e.Addr, ErrInUse, e.Holder.Short(), e.Network.Short())
 }
 
 // Unwrap makes it one of the class ErrInUse.
@@ -186,14 +190,14 @@ func (s *State) AddEndpoint(network ID, ep *Endpoint) error {
 		return sameEndpoint(old, ep)
 	}
 	for _, a := range ep.Addresses() {
-		if err := s.checkAddress(n, a); err != nil {
-			return fmt.Errorf("endpoint %s: %w", ep.ID, err)
+		if err := checkAddress(n, a); err != nil {
+			return err
 		}
 	}
 	added := *ep
 	added.Ports = nil
 	if err := s.takeKey(&added.Key, ep.ID); err != nil {
-		return fmt.Errorf("endpoint %s: %w", ep.ID, err)
+		return err
 	}
 	s.put(n, &added)
 	return s.Publish(network, ep.ID, ep.Ports)
@@ -203,18 +207,21 @@ func sameEndpoint(old, ep *Endpoint) error {
 	a, b := *old, *ep
 	a.Key, b.Key, a.Sandbox, b.Sandbox, a.Ports, b.Ports = "", "", "", "", nil, nil
 	if !reflect.DeepEqual(a, b) {
-		return fmt.Errorf("endpoint %s: %w with other settings", ep.ID, ErrExists)
+		return fmt.Errorf("%w with other settings", ErrExists)
 	}
 	return nil
 }
 
-func (s *State) checkAddress(n *Network, a netip.Prefix) error {
+func checkAddress(n *Network, a netip.Prefix) error {
 	pool, ok := n.Pool(a.Addr())
 	if !ok || pool.Prefix.Bits() != a.Bits() {
-		return fmt.Errorf("address %s: %w: no subnet of network %s is %s", a, ErrInvalid, n.ID, a.Masked())
+		return fmt.Errorf("address %s: %w: no subnet of network %s is %s", a, ErrInvalid, n.ID.Short(), a.Masked())
+	}
+	if err := pool.checkHost(a.Addr()); err != nil {
+		return fmt.Errorf("address %s: %w: %w", a, ErrInvalid, err)
 	}
 	if pool.Gateway == a.Addr() {
-		return fmt.Errorf("address %s: %w: it is the gateway of network %s", a, ErrInUse, n.ID)
+		return fmt.Errorf("address %s: %w: it is the gateway of network %s", a, ErrInUse, n.ID.Short())
 	}
 	if holder, held := n.addresses.Get(a.Addr()); held {
 		return &HeldError{Network: n.ID, Holder: holder, Addr: a.Addr()}
@@ -257,7 +264,7 @@ func (s *State) Join(network, id ID, sandbox string) error {
 	case ep.Sandbox == sandbox:
 		return nil
 	case ep.Sandbox != "":
-		return fmt.Errorf("endpoint %s: %w: it has joined sandbox %s", id, ErrInUse, ep.Sandbox)
+		return fmt.Errorf("%w: it has joined sandbox %s", ErrInUse, ep.Sandbox)
 	}
 	changed := *ep
 	changed.Sandbox = sandbox
@@ -280,7 +287,7 @@ func (s *State) Leave(network, id ID) {
 func (s *State) Publish(network, id ID, ports []Port) error {
 	joined, err := JoinPorts(ports)
 	if err != nil {
-		return fmt.Errorf("endpoint %s: %w", id, err)
+		return err
 	}
 	_, ep, err := s.Endpoint(network, id)
 	if err != nil || slices.Equal(ep.Ports, joined) {
@@ -288,9 +295,12 @@ func (s *State) Publish(network, id ID, ports []Port) error {
 	}
 	s.Unpublish(network, id)
 	for _, p := range joined {
+		if err := checkFamily(ep, p); err != nil {
+			return err
+		}
 		if held := s.holder(p); held != nil {
-			return fmt.Errorf("endpoint %s: port %s: %w: %s is published by endpoint %s of network %s",
-				id, p, ErrInUse, held.port, held.endpoint, held.network)
+			return fmt.Errorf("port %s: %w: %s is published by endpoint %s of network %s",
+				p, ErrInUse, held.port, held.endpoint.Short(), held.network.Short())
 		}
 		s.ports = s.ports.With(keyOf(p), &portHeld{p, network, id})
 	}
@@ -302,6 +312,16 @@ func (s *State) Publish(network, id ID, ports []Port) error {
 	changed.Ports = joined
 	s.put(n, &changed)
 	return nil
+}
+
+// checkFamily refuses a port on an address of the host to which no address of the
+// endpoint corresponds: the kernel does not translate one family into the other.
+func checkFamily(ep *Endpoint, p Port) error {
+	same := func(a netip.Prefix) bool { return a.Addr().Is4() == p.Host.Is4() }
+	if !p.Host.IsValid() || slices.ContainsFunc(ep.Addresses(), same) {
+		return nil
+	}
+	return fmt.Errorf("port %s: %w: the endpoint has no address of that family, and to translate between them is not built yet", p, ErrInvalid)
 }
 
 // Unpublish takes back every port of an endpoint.

@@ -1,0 +1,227 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/docker/go-plugins-helpers/network"
+	"github.com/sirupsen/logrus"
+
+	"github.com/drawbridge-net/drawbridge/plan"
+	"github.com/drawbridge-net/drawbridge/spec"
+)
+
+// maxPath is the kernel's bound for a path (PATH_MAX in linux/limits.h).
+const maxPath = 4096
+
+func (s *Server) createEndpoint(ctx context.Context, req *createEndpointRequest) (*network.CreateEndpointResponse, error) {
+	net, id, err := endpointIDs(req.NetworkID, req.EndpointID)
+	if err != nil {
+		return nil, err
+	}
+	ep, err := parseEndpoint(net, id, req)
+	if err == nil {
+		err = s.addEndpoint(ctx, net, ep)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("create endpoint %s: %w", id.Short(), err)
+	}
+	// Only what the request left empty may be answered; the engine takes even an
+	// equal value for an attempt to change its own.
+	answer := &network.EndpointInterface{}
+	if req.Interface.MacAddress == "" {
+		answer.MacAddress = ep.MAC.String()
+	}
+	return &network.CreateEndpointResponse{Interface: answer}, nil
+}
+
+func parseEndpoint(net, id spec.ID, req *createEndpointRequest) (*spec.Endpoint, error) {
+	ep := &spec.Endpoint{ID: id}
+	if err := req.Options.Endpoint(ep); err != nil {
+		return nil, err
+	}
+	if req.Interface == nil {
+		req.Interface = &network.EndpointInterface{}
+	}
+	var err4, err6 error
+	ep.IPv4, err4 = parseAddress("Interface.Address", req.Interface.Address, false)
+	ep.IPv6, err6 = parseAddress("Interface.AddressIPv6", req.Interface.AddressIPv6, true)
+	if err := errors.Join(err4, err6); err != nil {
+		return nil, err
+	}
+	if len(ep.Addresses()) == 0 {
+		return nil, fmt.Errorf("field Interface: %w: an endpoint without any address is not built yet", spec.ErrInvalid)
+	}
+	if req.Interface.MacAddress == "" {
+		ep.MAC = spec.EndpointMAC(net, ep.Addresses())
+		return ep, nil
+	}
+	mac, err := spec.ParseMAC(req.Interface.MacAddress)
+	if err != nil {
+		return nil, fmt.Errorf("field Interface.MacAddress: %w", err)
+	}
+	ep.MAC = mac
+	return ep, nil
+}
+
+func parseAddress(field, text string, is6 bool) (netip.Prefix, error) {
+	if text == "" {
+		return netip.Prefix{}, nil
+	}
+	p, err := parsePrefix(field, text)
+	if err == nil && p.Addr().Is6() != is6 {
+		err = fmt.Errorf("field %s: %s: %w: it is of the other family", field, p, spec.ErrInvalid)
+	}
+	return p, err
+}
+
+// addEndpoint adds an endpoint. If others hold its addresses, they make room if they
+// are dead: an engine that was killed never deletes its endpoints and gives their
+// addresses to new ones.
+func (s *Server) addEndpoint(ctx context.Context, net spec.ID, ep *spec.Endpoint) error {
+	add := func(state *spec.State) error { return state.AddEndpoint(net, ep) }
+	err := s.engine.Do(ctx, add)
+	for range ep.Addresses() {
+		held := (*spec.HeldError)(nil)
+		if !errors.As(err, &held) {
+			return err
+		}
+		gone, evictErr := s.engine.Evict(ctx, held.Network, held.Holder)
+		if !gone {
+			return errors.Join(err, evictErr)
+		}
+		s.log.WithField("endpoint", held.Holder).Infof("evicted: it was dead, and %s is needed", held.Addr)
+		err = s.engine.Do(ctx, add)
+	}
+	return err
+}
+
+// endpointInfo never fails, since engines up to 27 would not start the container,
+// and says nothing, since no engine reads what a remote driver says.
+func (s *Server) endpointInfo(context.Context, *network.InfoRequest) (*network.InfoResponse, error) {
+	return &network.InfoResponse{Value: map[string]string{}}, nil
+}
+
+func (s *Server) join(ctx context.Context, req *joinRequest) (*joinResponse, error) {
+	net, id, err := endpointIDs(req.NetworkID, req.EndpointID)
+	if err != nil {
+		return nil, err
+	}
+	if req.SandboxKey == "" || len(req.SandboxKey) > maxPath {
+		return nil, fmt.Errorf("field SandboxKey: %.80q: %w: want the path of a network namespace", req.SandboxKey, spec.ErrInvalid)
+	}
+	var n *spec.Network
+	var ep *spec.Endpoint
+	err = s.engine.Do(ctx, func(state *spec.State) (err error) {
+		if err := state.Join(net, id, req.SandboxKey); err != nil {
+			return err
+		}
+		n, ep, err = state.Endpoint(net, id)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("join endpoint %s: %w", id.Short(), err)
+	}
+	return newJoinResponse(n, ep), nil
+}
+
+// newJoinResponse tells the engine what to move into the container. Default routes
+// are told as gateways only, because engines since 28 refuse them as static routes.
+func newJoinResponse(n *spec.Network, ep *spec.Endpoint) *joinResponse {
+	r := &joinResponse{InterfaceName: interfaceName{
+		InterfaceName: network.InterfaceName{SrcName: plan.PeerName(ep), DstPrefix: n.InterfacePrefix},
+		DstName:       ep.InterfaceName,
+	}}
+	r.DisableGatewayService = true // no docker_gwbridge beside us
+	if n.Internal {
+		return r
+	}
+	r.Gateway = gateway(n, ep.IPv4)
+	r.GatewayIPv6 = gateway(n, ep.IPv6)
+	return r
+}
+
+// gateway is that of the pool in which an address lies, "" for none.
+func gateway(n *spec.Network, of netip.Prefix) string {
+	pool, ok := n.Pool(of.Addr())
+	if !ok || !pool.Gateway.IsValid() {
+		return ""
+	}
+	return pool.Gateway.String()
+}
+
+// leave leaves the veth pair alone: its end is still in the container, and the
+// engine brings it back before it deletes the endpoint.
+func (s *Server) leave(ctx context.Context, req *network.LeaveRequest) (*nothing, error) {
+	return s.undo(ctx, "leave", req.NetworkID, req.EndpointID, (*spec.State).Leave)
+}
+
+func (s *Server) deleteEndpoint(ctx context.Context, req *network.DeleteEndpointRequest) (*nothing, error) {
+	return s.undo(ctx, "delete", req.NetworkID, req.EndpointID, (*spec.State).RemoveEndpoint)
+}
+
+func (s *Server) revoke(ctx context.Context, req *network.RevokeExternalConnectivityRequest) (*nothing, error) {
+	return s.undo(ctx, "unpublish", req.NetworkID, req.EndpointID, (*spec.State).Unpublish)
+}
+
+// undo takes something back from an endpoint. One that is not known has nothing.
+func (s *Server) undo(ctx context.Context, what, network, endpoint string, change func(*spec.State, spec.ID, spec.ID)) (*nothing, error) {
+	net, id, err := endpointIDs(network, endpoint)
+	if err != nil {
+		return nil, err
+	}
+	err = s.engine.Do(ctx, func(state *spec.State) error {
+		change(state, net, id)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s endpoint %s: %w", what, id.Short(), err)
+	}
+	return &nothing{}, nil
+}
+
+// publish is called for the endpoint that becomes its container's gateway, and only
+// here do published ports count: every endpoint of the container is told of them.
+func (s *Server) publish(ctx context.Context, req *publishRequest) (*nothing, error) {
+	net, id, err := endpointIDs(req.NetworkID, req.EndpointID)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.publishPorts(ctx, net, id, req.Options); err != nil {
+		return nil, fmt.Errorf("publish ports of endpoint %s: %w", id.Short(), err)
+	}
+	return &nothing{}, nil
+}
+
+func (s *Server) publishPorts(ctx context.Context, net, id spec.ID, options spec.Options) error {
+	state := s.engine.Now().State
+	n, _, err := state.Endpoint(net, id)
+	if err != nil {
+		return err
+	}
+	ports, err := options.Ports()
+	if n.Internal {
+		// Engines since 29 call even so. As on Docker's own internal networks,
+		// nothing is published.
+		if len(ports) > 0 || err != nil {
+			s.log.WithFields(logrus.Fields{"network": net, "endpoint": id}).Info("ports are ignored: the network is internal")
+		}
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return s.engine.Do(ctx, func(state *spec.State) error { return state.Publish(net, id, ports) })
+}
+
+func endpointIDs(network, endpoint string) (net, id spec.ID, err error) {
+	if net, err = networkID(network); err != nil {
+		return "", "", err
+	}
+	if id, err = spec.ParseID(endpoint); err != nil {
+		return "", "", fmt.Errorf("field EndpointID: %w", err)
+	}
+	return net, id, nil
+}

@@ -1,0 +1,136 @@
+package driver
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/docker/go-plugins-helpers/network"
+
+	"github.com/drawbridge-net/drawbridge/spec"
+)
+
+func (s *Server) activate(context.Context, *nothing) (*manifest, error) {
+	return &manifest{Implements: []string{"NetworkDriver", "IpamDriver"}}, nil
+}
+
+func (s *Server) networkCapabilities(context.Context, *nothing) (*networkCapabilities, error) {
+	return &networkCapabilities{
+		CapabilitiesResponse: network.CapabilitiesResponse{Scope: network.LocalScope, ConnectivityScope: network.LocalScope},
+		GwAllocChecker:       true,
+	}, nil
+}
+
+// checkGatewayAllocation is asked before anything else of a network. No network that
+// is built yet goes without a gateway's address, but a mistake in the options is
+// named here before a pool is spent on it.
+func (s *Server) checkGatewayAllocation(_ context.Context, req *gatewayAllocationRequest) (*gatewayAllocation, error) {
+	if _, _, err := req.Options.Network(&spec.Network{}); err != nil {
+		return nil, fmt.Errorf("create network: %w", err)
+	}
+	return &gatewayAllocation{}, nil
+}
+
+func (s *Server) createNetwork(ctx context.Context, req *createNetworkRequest) (*nothing, error) {
+	id, err := networkID(req.NetworkID)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.addNetwork(ctx, id, req); err != nil {
+		return nil, fmt.Errorf("create network %s: %w", id.Short(), err)
+	}
+	return &nothing{}, nil
+}
+
+func (s *Server) addNetwork(ctx context.Context, id spec.ID, req *createNetworkRequest) error {
+	n := &spec.Network{ID: id}
+	ipv4, ipv6, err := req.Options.Network(n)
+	if err != nil {
+		return err
+	}
+	subnets, err := parseSubnets(req, ipv4, ipv6)
+	if err != nil {
+		return err
+	}
+	if err := s.checkIPv6(n, ipv6); err != nil {
+		return err
+	}
+	for _, sub := range subnets {
+		if err := sub.checkGateway(n.Internal); err != nil {
+			return err
+		}
+		n.Pools = append(n.Pools, sub.pool)
+	}
+	// The pools are told first: should the network come to nothing, the engine
+	// releases them, and if it cannot, they are collected.
+	for _, sub := range subnets {
+		if !sub.ours {
+			continue
+		}
+		if err := s.ipam.Use(string(id), sub.pool.Prefix, sub.auxiliary); err != nil {
+			return fmt.Errorf("%s: %w", sub.field, err)
+		}
+	}
+	return s.engine.Do(ctx, func(state *spec.State) error { return state.AddNetwork(n) })
+}
+
+// minIPv6MTU is what IPv6 needs of a link (RFC 8200, section 5); below it the kernel
+// turns IPv6 off.
+const minIPv6MTU = 1280
+
+func (s *Server) checkIPv6(n *spec.Network, wanted bool) error {
+	switch {
+	case !wanted:
+		return nil
+	case !s.engine.Now().Plan.Host.IPv6:
+		return fmt.Errorf("enable_ipv6: %w: this host's kernel runs without IPv6", spec.ErrInvalid)
+	case n.MTU != 0 && n.MTU < minIPv6MTU:
+		return fmt.Errorf("option com.docker.network.driver.mtu=%d: %w: IPv6 needs at least %d", n.MTU, spec.ErrInvalid, minIPv6MTU)
+	}
+	return nil
+}
+
+func (s *Server) deleteNetwork(ctx context.Context, req *network.DeleteNetworkRequest) (*nothing, error) {
+	id, err := networkID(req.NetworkID)
+	if err != nil {
+		return nil, err
+	}
+	err = s.engine.Do(ctx, func(state *spec.State) error {
+		state.RemoveNetwork(id)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("delete network %s: %w", id.Short(), err)
+	}
+	return &nothing{}, nil
+}
+
+// allocateNetwork echoes the options: a swarm's manager sends what it gets here, and
+// nothing else, to the nodes.
+func (s *Server) allocateNetwork(_ context.Context, req *network.AllocateNetworkRequest) (*network.AllocateNetworkResponse, error) {
+	if _, err := networkID(req.NetworkID); err != nil {
+		return nil, err
+	}
+	options := req.Options
+	if options == nil {
+		options = map[string]string{}
+	}
+	return &network.AllocateNetworkResponse{Options: options}, nil
+}
+
+func (s *Server) freeNetwork(_ context.Context, req *network.FreeNetworkRequest) (*nothing, error) {
+	_, err := networkID(req.NetworkID)
+	return &nothing{}, err
+}
+
+// discover is told of the nodes of a swarm, of which a local driver has no use.
+func (s *Server) discover(context.Context, *network.DiscoveryNotification) (*nothing, error) {
+	return &nothing{}, nil
+}
+
+func networkID(text string) (spec.ID, error) {
+	id, err := spec.ParseID(text)
+	if err != nil {
+		return "", fmt.Errorf("field NetworkID: %w", err)
+	}
+	return id, nil
+}

@@ -1,0 +1,148 @@
+package driver
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/sirupsen/logrus"
+)
+
+// maxBody bounds a request. A container that publishes every port of both
+// protocols makes about 20 MB of it.
+const maxBody = 32 << 20
+
+// maxErrorText bounds an error in an answer: it ends on somebody's terminal.
+const maxErrorText = 2048
+
+// contentType is what the engine says that it accepts.
+const contentType = "application/vnd.docker.plugins.v1.2+json"
+
+// A handler answers one call, given the request's body.
+type handler func(ctx context.Context, body []byte) (subject, any, error)
+
+// nothing is a request without arguments, or an answer that only says yes.
+type nothing struct{}
+
+// route makes a handler of a function from one wire type to another.
+func route[Req, Resp any](answer func(context.Context, *Req) (*Resp, error)) handler {
+	return func(ctx context.Context, body []byte) (subject, any, error) {
+		req := new(Req)
+		_, argumentless := any(req).(*nothing)
+		var about subject
+		if len(body) > 0 || !argumentless {
+			var err error
+			if about, err = decode(body, req); err != nil {
+				return about, nil, &statusError{http.StatusBadRequest, err}
+			}
+		}
+		resp, err := answer(ctx, req)
+		return about, resp, err
+	}
+}
+
+// statusError is a failure of the conversation. A call that was understood and
+// refused is none: it is answered with 200, because the engine then shows the text
+// as it is and otherwise puts the name of the method before it.
+type statusError struct {
+	status int
+	err    error
+}
+
+func (e *statusError) Error() string { return e.err.Error() }
+func (e *statusError) Unwrap() error { return e.err }
+
+// refusal is an error on the wire: NetworkDriver reads Err, IpamDriver reads Error,
+// and both read Err if the status is not 200.
+type refusal struct{ Err, Error string }
+
+// serve answers one request and writes one line about it into the log.
+func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
+	start := time.Now()
+	about, answer, err := s.dispatch(w, r)
+	status := http.StatusOK
+	if err != nil {
+		text := errorText(err)
+		answer = refusal{text, text}
+		if e := (*statusError)(nil); errors.As(err, &e) {
+			status = e.status
+		}
+	}
+	write(w, status, answer)
+	s.logRequest(r, about, err, time.Since(start))
+}
+
+// dispatch finds the handler and calls it. A panic in it fails this one request.
+func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) (about subject, answer any, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.log.WithFields(logrus.Fields{"method": method(r), "stack": string(debug.Stack())}).Errorf("panic: %v", p)
+			err = &statusError{http.StatusInternalServerError, errors.New("internal error, its cause is in the log of drawbridge")}
+		}
+	}()
+	answerTo, known := s.routes[r.URL.Path]
+	switch {
+	case !known:
+		return about, nil, &statusError{http.StatusNotFound, fmt.Errorf("no such call: %s", method(r))}
+	case r.Method != http.MethodPost:
+		w.Header().Set("Allow", http.MethodPost)
+		return about, nil, &statusError{http.StatusMethodNotAllowed, fmt.Errorf("method %.20s: want POST", r.Method)}
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
+		return about, nil, &statusError{http.StatusRequestEntityTooLarge, fmt.Errorf("request is larger than %d bytes", maxBody)}
+	} else if err != nil {
+		return about, nil, &statusError{http.StatusBadRequest, fmt.Errorf("read request: %w", err)}
+	}
+	return answerTo(r.Context(), body)
+}
+
+// method is the name of the call, e.g. NetworkDriver.Join.
+func method(r *http.Request) string { return excerpt(strings.TrimPrefix(r.URL.Path, "/"), 64) }
+
+func write(w http.ResponseWriter, status int, answer any) {
+	var body bytes.Buffer
+	enc := json.NewEncoder(&body)
+	enc.SetEscapeHTML(false) // people read it
+	if err := enc.Encode(answer); err != nil {
+		panic(fmt.Sprintf("driver: encode %T: %v", answer, err))
+	}
+	w.Header().Set("Content-Type", contentType)
+	w.WriteHeader(status)
+	w.Write(body.Bytes()) // an engine that has gone asks again
+}
+
+// errorText is one line of bounded length.
+func errorText(err error) string {
+	return excerpt(strings.ReplaceAll(err.Error(), "\n", "; "), maxErrorText)
+}
+
+// excerpt is the text, or its beginning where it is too long.
+func excerpt(text string, most int) string {
+	if len(text) <= most {
+		return strings.ToValidUTF8(text, "\uFFFD")
+	}
+	return strings.ToValidUTF8(text[:most], "") + "…"
+}
+
+func (s *Server) logRequest(r *http.Request, about subject, err error, took time.Duration) {
+	line := s.log.WithFields(logrus.Fields{"method": method(r), "took": took.Round(time.Microsecond)})
+	if about.network != "" {
+		line = line.WithField("network", about.network)
+	}
+	if about.endpoint != "" {
+		line = line.WithField("endpoint", about.endpoint)
+	}
+	if err != nil {
+		line.WithField("err", errorText(err)).Warn("refused")
+		return
+	}
+	line.Info("answered")
+}

@@ -1,0 +1,125 @@
+package driver
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/docker/go-plugins-helpers/network"
+
+	"github.com/drawbridge-net/drawbridge/spec"
+)
+
+// subnet is one element of IPv4Data or IPv6Data.
+type subnet struct {
+	field     string // e.g. IPv4Data[0]
+	pool      spec.Pool
+	ours      bool // our own IPAM gave the pool
+	auxiliary []netip.Addr
+}
+
+// parseSubnets reads the subnets of both families, those of IPv4 first.
+func parseSubnets(req *createNetworkRequest, ipv4, ipv6 bool) ([]subnet, error) {
+	if !ipv4 && !ipv6 {
+		return nil, fmt.Errorf("network with neither IPv4 nor IPv6: %w: not built yet", spec.ErrInvalid)
+	}
+	var all []subnet
+	for _, family := range []struct {
+		field   string
+		data    []*network.IPAMData
+		enabled bool
+		is6     bool
+	}{{"IPv4Data", req.IPv4Data, ipv4, false}, {"IPv6Data", req.IPv6Data, ipv6, true}} {
+		if family.enabled != (len(family.data) > 0) {
+			return nil, fmt.Errorf("field %s: %w: %d pools for a network with the family's switch at %t",
+				family.field, spec.ErrInvalid, len(family.data), family.enabled)
+		}
+		for i, data := range family.data {
+			sub, err := parseSubnet(fmt.Sprintf("%s[%d]", family.field, i), data, family.is6)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, sub)
+		}
+	}
+	return all, nil
+}
+
+func parseSubnet(field string, data *network.IPAMData, is6 bool) (subnet, error) {
+	s := subnet{field: field}
+	if data == nil {
+		return s, fmt.Errorf("field %s: %w: want an object, got null", field, spec.ErrInvalid)
+	}
+	s.ours = data.AddressSpace == localSpace
+	prefix, err := parsePrefix(field+".Pool", data.Pool)
+	switch {
+	case err != nil:
+		return s, err
+	case prefix.Addr().Is6() != is6:
+		return s, fmt.Errorf("field %s.Pool: %s: %w: it is of the other family", field, prefix, spec.ErrInvalid)
+	case prefix.Bits() == 0:
+		return s, fmt.Errorf("field %s.Pool: %s: %w: a network without addresses (--ipam-driver null) is not built yet", field, prefix, spec.ErrInvalid)
+	}
+	s.pool.Prefix = prefix
+	if data.Gateway != "" {
+		gateway, err := parsePrefix(field+".Gateway", data.Gateway)
+		if err != nil {
+			return s, err
+		}
+		if gateway.Bits() != prefix.Bits() {
+			return s, fmt.Errorf("field %s.Gateway: %s: %w: its length is not that of %s", field, gateway, spec.ErrInvalid, prefix)
+		}
+		s.pool.Gateway = gateway.Addr()
+	}
+	if err := s.pool.Check(); err != nil {
+		return s, fmt.Errorf("field %s: %w", field, err)
+	}
+	s.auxiliary, err = parseAuxiliary(field+".AuxAddresses", data.AuxAddresses, prefix)
+	return s, err
+}
+
+// parseAuxiliary reads the addresses that belong to none of the network's endpoints,
+// in the order of their names.
+func parseAuxiliary(field string, named map[string]any, pool netip.Prefix) ([]netip.Addr, error) {
+	var all []netip.Addr
+	for _, name := range slices.Sorted(maps.Keys(named)) {
+		at := fmt.Sprintf("%s[%.80q]", field, name)
+		if name == "DefaultGatewayIPv4" || name == "DefaultGatewayIPv6" {
+			return nil, fmt.Errorf("field %s: %w: another default gateway is not built yet", at, spec.ErrInvalid)
+		}
+		text, ok := named[name].(string)
+		if !ok {
+			return nil, fmt.Errorf("field %s: %w: want a string", at, spec.ErrInvalid)
+		}
+		p, err := parsePrefix(at, text)
+		if err != nil {
+			return nil, err
+		}
+		if !pool.Contains(p.Addr()) {
+			return nil, fmt.Errorf("field %s: %s: %w: it lies outside %s", at, p, spec.ErrInvalid, pool)
+		}
+		all = append(all, p.Addr())
+	}
+	return all, nil
+}
+
+// checkGateway refuses a network that containers could not leave: an engine gives
+// those an interface on docker_gwbridge, and with it everything that was meant to
+// be ours.
+func (s subnet) checkGateway(internal bool) error {
+	if internal || s.pool.Gateway.IsValid() {
+		return nil
+	}
+	return fmt.Errorf("field %s.Gateway: %w: there is none, and no container could leave %s; name one with --gateway, or make the network --internal",
+		s.field, spec.ErrInvalid, s.pool.Prefix)
+}
+
+// parsePrefix reads e.g. 172.30.0.5/24.
+func parsePrefix(field, text string) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(text)
+	if err != nil || p.Addr().Is4In6() {
+		return netip.Prefix{}, fmt.Errorf("field %s: %.80q: %w: want an address with its length, e.g. 172.30.0.5/24", field, text, spec.ErrInvalid)
+	}
+	return p, nil
+}
