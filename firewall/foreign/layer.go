@@ -1,0 +1,191 @@
+package foreign
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/coreos/go-iptables/iptables"
+
+	"github.com/drawbridge-net/drawbridge/plan"
+	"github.com/drawbridge-net/drawbridge/tree"
+)
+
+// Withdraw is the layer that takes away our accepts that are not planned. It
+// belongs ahead of the layer of our own firewall, whose drops must outlive them.
+type Withdraw struct{ Rules *Rules }
+
+// Insert is the layer that adds the accepts that are planned. It belongs behind
+// the layer of our own firewall, whose drops must stand before them.
+type Insert struct{ Rules *Rules }
+
+// chooser finds the changes of a chain after which it is as wanted.
+type chooser func(rules []rule, wanted []accept) []step
+
+// Apply takes away what is not planned.
+func (l Withdraw) Apply(ctx context.Context, have, want *plan.Plan) error {
+	if have != nil && !shrinks(have, want) {
+		return nil
+	}
+	return l.Rules.apply(ctx, want, stray)
+}
+
+// Check reports accepts that are not planned.
+func (l Withdraw) Check(ctx context.Context, want *plan.Plan) ([]plan.Drift, error) {
+	return check(ctx, want, stray)
+}
+
+// Remove does nothing: Insert's, which goes first, has taken away every accept.
+func (l Withdraw) Remove(context.Context) error { return nil }
+
+// Apply adds what is missing and moves what stands in the wrong place.
+func (l Insert) Apply(ctx context.Context, have, want *plan.Plan) error {
+	if have != nil && !shrinks(want, have) {
+		return nil
+	}
+	return l.Rules.apply(ctx, want, place)
+}
+
+// Check reports accepts that are missing or stand in the wrong place.
+func (l Insert) Check(ctx context.Context, want *plan.Plan) ([]plan.Drift, error) {
+	return check(ctx, want, place)
+}
+
+// Remove takes every rule with our mark out of every FORWARD chain.
+func (l Insert) Remove(ctx context.Context) error {
+	return l.Rules.apply(ctx, &plan.Plan{Host: &plan.Host{}}, stray)
+}
+
+// shrinks reports whether from has accepts that to lacks. So a request that
+// touches no bridge costs no look.
+func shrinks(from, to *plan.Plan) bool {
+	for _, c := range from.Host.Drops {
+		if from.Networks.Len() > 0 && !slices.Contains(to.Host.Drops, c) {
+			return true
+		}
+		for d := range tree.Diff(from.Networks, to.Networks) {
+			if !slices.Equal(accepts(d.Old, c), accepts(d.New, c)) && d.Old != nil {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// wanted are the accepts that a plan has in a filter table's FORWARD. If that is
+// gone or no longer drops by policy, nothing needs to be let through it.
+func wanted(p *plan.Plan, f filter) []accept {
+	var all []accept
+	if !f.drops || !slices.Contains(p.Host.Drops, f.Chain) {
+		return nil
+	}
+	for _, n := range p.Networks.All() {
+		all = append(all, accepts(n, f.Chain)...)
+	}
+	return all
+}
+
+func (r *Rules) apply(ctx context.Context, want *plan.Plan, choose chooser) error {
+	filters, err := read(ctx)
+	failed := []error{err}
+	for _, f := range filters {
+		wanted := wanted(want, f)
+		if steps := choose(f.forward, wanted); len(steps) > 0 {
+			failed = append(failed, r.mend(f.Chain, steps, func(rules []rule) []step { return choose(rules, wanted) }))
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// mendAttempts bounds how often a chain is read again because others write it too:
+// a place that is right when it is read may be another when it is written.
+const mendAttempts = 3
+
+// mend changes a chain until next finds nothing more to change. steps are what it
+// has found so far.
+func (r *Rules) mend(c plan.Chain, steps []step, next func([]rule) []step) error {
+	tool, err := r.tool(c)
+	if err != nil {
+		return blame(c, steps, err)
+	}
+	var failed []error
+	for range mendAttempts {
+		lines, err := tool.List("filter", forward)
+		if err != nil {
+			return blame(c, steps, err)
+		}
+		_, chains := parse(strings.Join(lines, "\n"))
+		if steps = next(chains[forward]); len(steps) == 0 {
+			return nil
+		}
+		failed = nil
+		for _, s := range steps {
+			if err := do(tool, s); err != nil {
+				failed = append(failed, blame(c, []step{s}, err))
+			}
+		}
+	}
+	return errors.Join(failed...)
+}
+
+func do(tool *iptables.IPTables, s step) error {
+	if s.at != gone {
+		return tool.Insert("filter", forward, s.at+1, s.rule.args...)
+	}
+	err := tool.Delete("filter", forward, s.rule.args...)
+	if e := (*iptables.Error)(nil); errors.As(err, &e) && e.IsNotExist() {
+		return nil
+	}
+	return err
+}
+
+// blame is the error of steps that could not be made.
+func blame(c plan.Chain, steps []step, err error) error {
+	var all []error
+	for _, s := range steps {
+		all = append(all, &plan.ObjectError{Owner: plan.Owner{Network: s.network}, Object: object(c, s.rule), Err: err})
+	}
+	return errors.Join(all...)
+}
+
+// object is e.g. iptables-nft FORWARD -i dbr3f2a9c0d11ee -j ACCEPT.
+func object(c plan.Chain, r rule) string {
+	words := []string{command(c), forward}
+	if r.in != "" {
+		words = append(words, "-i", r.in)
+	}
+	if r.out != "" {
+		words = append(words, "-o", r.out)
+	}
+	return strings.Join(append(words, "-j", r.target), " ")
+}
+
+// check names every rule that has to be changed, once.
+func check(ctx context.Context, want *plan.Plan, choose chooser) ([]plan.Drift, error) {
+	filters, err := read(ctx)
+	var all []plan.Drift
+	for _, f := range filters {
+		found := locate(f.forward)
+		for _, s := range choose(f.forward, wanted(want, f)) {
+			if d := drift(f.Chain, s, found[s.rule.identity()]); !slices.Contains(all, d) {
+				all = append(all, d)
+			}
+		}
+	}
+	return all, err
+}
+
+func drift(c plan.Chain, s step, found copies) plan.Drift {
+	d := plan.Drift{Owner: plan.Owner{Network: s.network}, Object: object(c, s.rule), Field: "rule"}
+	if s.network == "" {
+		d.Got = fmt.Sprintf("one marked %q", s.rule.comment)
+		return d
+	}
+	d.Want = "one behind the engine's jumps, ahead of ufw's"
+	if found != (copies{}) {
+		d.Got = fmt.Sprintf("%d there, %d ahead, %d behind", found.within, found.ahead, found.behind)
+	}
+	return d
+}

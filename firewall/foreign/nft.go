@@ -1,0 +1,160 @@
+package foreign
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
+	"github.com/google/nftables/xt"
+
+	"github.com/drawbridge-net/drawbridge/plan"
+)
+
+// The newest engine's nftables mode: in its tables ip docker-bridges and ip6
+// docker-bridges, each bridge has a chain for what leaves by it, and its name is in
+// the chain's (daemon/libnetwork/drivers/bridge/internal/nftabler in
+// github.com/moby/moby).
+const (
+	engineTable = "docker-bridges"
+	engineChain = "filter-forward-in__"
+)
+
+const readAttempts = 5
+
+// readNFT reads nftables' side over netlink, without a process. A dump that is
+// overtaken by a change may lack rules and does not say so, hence two in a row
+// must agree.
+func readNFT() ([]filter, error) {
+	var last []filter
+	var failed error
+	for range readAttempts {
+		now, err := dumpNFT()
+		if err == nil && failed == nil && last != nil && reflect.DeepEqual(now, last) {
+			return now, nil
+		}
+		last, failed = now, err
+	}
+	if failed == nil {
+		failed = errors.New("they change faster than they can be read")
+	}
+	return last, fmt.Errorf("read nftables' rules: %w", failed)
+}
+
+func dumpNFT() (_ []filter, err error) {
+	conn, err := nftables.New(nftables.AsLasting())
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, conn.CloseLasting()) }()
+	filter4, err := dumpFamily(conn, nftables.TableFamilyIPv4)
+	if err != nil {
+		return nil, fmt.Errorf("IPv4: %w", err)
+	}
+	filter6, err := dumpFamily(conn, nftables.TableFamilyIPv6)
+	if err != nil {
+		return nil, fmt.Errorf("IPv6: %w", err)
+	}
+	filter4.Chain, filter6.Chain = plan.Chain{Family: 4, Kind: kindNFT}, plan.Chain{Family: 6, Kind: kindNFT}
+	return []filter{filter4, filter6}, nil
+}
+
+// dumpFamily reads a family's chains of iptables-nft, and the names of the engine's
+// own.
+func dumpFamily(conn *nftables.Conn, family nftables.TableFamily) (f filter, err error) {
+	chains, err := conn.ListChainsOfTableFamily(family)
+	if err != nil {
+		return f, err
+	}
+	for _, c := range chains {
+		if bridge, ok := strings.CutPrefix(c.Name, engineChain); ok && c.Table.Name == engineTable {
+			f.engines = append(f.engines, bridge)
+		}
+		if c.Table.Name != "filter" || !tells(c.Name) {
+			continue
+		}
+		rules, err := dumpRules(conn, c)
+		if err != nil {
+			return f, fmt.Errorf("chain %s: %w", c.Name, err)
+		}
+		f.engines = bridges(f.engines, c.Name, rules)
+		if c.Name == forward {
+			f.forward, f.drops = rules, c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop
+		}
+	}
+	return f, nil
+}
+
+func dumpRules(conn *nftables.Conn, c *nftables.Chain) ([]rule, error) {
+	raw, err := conn.GetRules(c.Table, c)
+	if err != nil {
+		return nil, err
+	}
+	rules := make([]rule, len(raw))
+	for i, r := range raw {
+		rules[i] = decode(r)
+	}
+	return rules, nil
+}
+
+// decode understands what iptables-nft makes of a rule. Its -i and -o are a meta
+// load of the interface's name and a comparison, which for an exact name includes
+// the zero byte at its end.
+func decode(raw *nftables.Rule) rule {
+	r := rule{plain: true}
+	if comment, ok := userdata.GetString(raw.UserData, userdata.TypeComment); ok {
+		r.comment = strings.TrimRight(comment, "\x00")
+	}
+	var loaded *expr.Meta
+	for _, e := range raw.Exprs {
+		switch e := e.(type) {
+		case *expr.Meta:
+			loaded = e
+			continue
+		case *expr.Cmp:
+			r.compare(loaded, e)
+		case *expr.Match:
+			if comment, ok := e.Info.(*xt.Comment); ok {
+				r.comment = string(*comment)
+			} else {
+				r.plain = false
+			}
+		case *expr.Counter:
+		case *expr.Verdict:
+			r.target = target(e)
+		case *expr.Target:
+			r.target, r.plain = e.Name, false
+		default:
+			r.plain = false
+		}
+		loaded = nil
+	}
+	return r
+}
+
+// compare takes in that what was loaded must be as e says.
+func (r *rule) compare(loaded *expr.Meta, e *expr.Cmp) {
+	name, rest, exact := strings.Cut(string(e.Data), "\x00")
+	exact = exact && strings.Trim(rest, "\x00") == "" && e.Op == expr.CmpOpEq
+	switch {
+	case loaded != nil && exact && loaded.Key == expr.MetaKeyIIFNAME:
+		r.in = name
+	case loaded != nil && exact && loaded.Key == expr.MetaKeyOIFNAME:
+		r.out = name
+	default:
+		r.plain = false
+	}
+}
+
+func target(v *expr.Verdict) string {
+	switch v.Kind {
+	case expr.VerdictAccept:
+		return "ACCEPT"
+	case expr.VerdictDrop:
+		return "DROP"
+	}
+	return v.Chain
+}

@@ -1,0 +1,139 @@
+package foreign
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/drawbridge-net/drawbridge/plan"
+)
+
+// rule is what we understand of an iptables rule.
+type rule struct {
+	in, out string // matched exactly; "" for none, for a negated one and for a wildcard
+	target  string // e.g. ACCEPT or DOCKER-USER
+	comment string
+	plain   bool     // it matches nothing else
+	args    []string // as iptables takes them; nil if not read as text
+}
+
+// ours reports whether the rule carries a network's mark.
+func (r rule) ours() bool { return strings.HasPrefix(r.comment, plan.NetworkMark("")) }
+
+// identity is what makes two rules the same to us.
+type identity struct {
+	in, out, target, comment string
+	plain                    bool
+}
+
+func (r rule) identity() identity { return identity{r.in, r.out, r.target, r.comment, r.plain} }
+
+// engineChains are the chains whose rules an engine alone writes. DOCKER is not
+// among them: it holds a rule for every published port, and names no bridge that
+// the others do not.
+var engineChains = [...]string{
+	"DOCKER-FORWARD", "DOCKER-BRIDGE", "DOCKER-CT", "DOCKER-INTERNAL",
+	"DOCKER-ISOLATION-STAGE-1", "DOCKER-ISOLATION-STAGE-2",
+}
+
+const forward = "FORWARD"
+
+// tells reports whether a chain's rules can name an engine's bridges.
+func tells(chain string) bool {
+	return chain == forward || slices.Contains(engineChains[:], chain)
+}
+
+// bridges adds to names the bridges that the rules of a chain name. FORWARD is
+// everybody's, so there only a jump into an engine's chain tells. DOCKER-USER is
+// an administrator's, who may well jump into it for what enters by eth0.
+func bridges(names []string, chain string, rules []rule) []string {
+	for _, r := range rules {
+		if chain == forward && (!r.engine() || r.target == "DOCKER-USER") || r.ours() {
+			continue
+		}
+		for _, name := range []string{r.in, r.out} {
+			if name != "" && name != "lo" {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
+}
+
+// engine reports whether the rule jumps into a chain of an engine.
+func (r rule) engine() bool { return r.target == "DOCKER" || strings.HasPrefix(r.target, "DOCKER-") }
+
+// parse reads the text of iptables -S: FORWARD's policy, and the rules of every
+// chain that tells something.
+func parse(text string) (drops bool, chains map[string][]rule) {
+	chains = map[string][]rule{}
+	for line := range strings.Lines(text) {
+		kind, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
+		chain, rest, _ := strings.Cut(rest, " ")
+		switch {
+		case kind == "-P" && chain == forward:
+			drops = rest == "DROP"
+		case kind == "-A" && tells(chain):
+			chains[chain] = append(chains[chain], parseRule(words(rest)))
+		}
+	}
+	return drops, chains
+}
+
+func parseRule(args []string) rule {
+	r := rule{plain: true, args: args}
+	for i := 0; i < len(args); i++ {
+		value := ""
+		if i+1 < len(args) {
+			value = args[i+1]
+		}
+		exact := !strings.HasSuffix(value, "+") && (i == 0 || args[i-1] != "!")
+		switch {
+		case args[i] == "-i" && exact:
+			r.in = value
+		case args[i] == "-o" && exact:
+			r.out = value
+		case args[i] == "-j" || args[i] == "-g":
+			r.target = value
+		case args[i] == "-m" && value == "comment":
+		case args[i] == "--comment":
+			r.comment = value
+		default:
+			r.plain = false
+			continue
+		}
+		i++
+	}
+	return r
+}
+
+// words takes a line apart as a shell would: iptables -S puts quotes around what
+// has spaces, and a backslash ahead of a quote or backslash in it.
+func words(line string) []string {
+	var all []string
+	var word strings.Builder
+	begun, quoted, escaped := false, false, false
+	for _, c := range line {
+		switch {
+		case escaped:
+			word.WriteRune(c)
+			escaped = false
+		case c == '\\':
+			begun, escaped = true, true
+		case c == '"':
+			begun, quoted = true, !quoted
+		case c == ' ' && !quoted:
+			if begun {
+				all = append(all, word.String())
+			}
+			word.Reset()
+			begun = false
+		default:
+			begun = true
+			word.WriteRune(c)
+		}
+	}
+	if begun {
+		all = append(all, word.String())
+	}
+	return all
+}
