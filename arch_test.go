@@ -21,7 +21,9 @@ type listed struct {
 	Imports    []string
 }
 
-func (p listed) name() string { return strings.TrimPrefix(strings.TrimPrefix(p.ImportPath, module), "/") }
+func (p listed) name() string {
+	return strings.TrimPrefix(strings.TrimPrefix(p.ImportPath, module), "/")
+}
 
 func packages(t *testing.T) []listed {
 	t.Helper()

@@ -11,6 +11,7 @@ import (
 
 	"github.com/drawbridge-net/drawbridge/engine"
 	"github.com/drawbridge-net/drawbridge/ipam"
+	"github.com/drawbridge-net/drawbridge/spec"
 )
 
 // Server answers the operator's questions.
@@ -62,19 +63,27 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	s.answer(w, all)
 }
 
-// remove refuses while there are networks, unless it is forced: an engine would
-// go on believing in them.
 func (s *Server) remove(w http.ResponseWriter, r *http.Request) {
-	if n := s.Engine.Now().State.Networks.Len(); n > 0 && r.URL.Query().Get("force") == "" {
-		s.fail(w, http.StatusConflict, fmt.Errorf("%d networks of Docker still use Drawbridge: remove them with docker network rm, or use --force", n))
-		return
-	}
-	if err := errors.Join(s.Engine.Remove(context.WithoutCancel(r.Context())), s.forgetPools()); err != nil {
+	err := s.Remove(context.WithoutCancel(r.Context()), r.URL.Query().Get("force") != "")
+	switch {
+	case errors.Is(err, spec.ErrInUse):
+		s.fail(w, http.StatusConflict, err)
+	case err != nil:
 		s.fail(w, http.StatusInternalServerError, err)
-		return
+	default:
+		s.answer(w, "removed")
+		s.Removed()
 	}
-	s.answer(w, "removed")
-	s.Removed()
+}
+
+// Remove takes everything of ours off the host and forgets networks and pools.
+// Unless forced, it refuses while there are networks: an engine would go on
+// believing in them.
+func (s *Server) Remove(ctx context.Context, force bool) error {
+	if n := s.Engine.Now().State.Networks.Len(); n > 0 && !force {
+		return fmt.Errorf("%d networks of Docker's: %w: remove them with docker network rm, or use --force", n, spec.ErrInUse)
+	}
+	return errors.Join(s.Engine.Remove(ctx), s.forgetPools())
 }
 
 func (s *Server) forgetPools() error {

@@ -1,0 +1,163 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/drawbridge-net/drawbridge/engine"
+	"github.com/drawbridge-net/drawbridge/firewall/foreign"
+	"github.com/drawbridge-net/drawbridge/firewall/nftables"
+	"github.com/drawbridge-net/drawbridge/ipam"
+	"github.com/drawbridge-net/drawbridge/link"
+	"github.com/drawbridge-net/drawbridge/plan"
+	"github.com/drawbridge-net/drawbridge/publish"
+	"github.com/drawbridge-net/drawbridge/spec"
+	"github.com/drawbridge-net/drawbridge/store"
+)
+
+// daemon is all the parts put together.
+type daemon struct {
+	store    *store.Store
+	links    *link.Kernel
+	firewall *nftables.Firewall
+	foreign  *foreign.Rules
+	engine   *engine.Engine
+	pools    *ipam.Allocator
+}
+
+// assemble opens the state, makes the parts and brings the host to what was
+// planned when the last daemon ended.
+func assemble(ctx context.Context, stateDir, runDir string, log logrus.FieldLogger) (_ *daemon, err error) {
+	d := &daemon{}
+	defer func() {
+		if err != nil {
+			d.close()
+		}
+	}()
+	boot, err := link.BootID()
+	if err != nil {
+		return nil, err
+	}
+	if d.store, err = store.Open(stateDir, runDir, boot); err != nil {
+		return nil, err
+	}
+	if d.links, err = link.New(d.store.Settings()); err != nil {
+		return nil, err
+	}
+	if d.firewall, err = nftables.New(); err != nil {
+		return nil, err
+	}
+	if d.foreign, err = foreign.New(); err != nil {
+		return nil, err
+	}
+	if d.pools, err = ipam.New(ipam.Config{Store: d.store.Pools(), Host: d.obstacles}); err != nil {
+		return nil, err
+	}
+	// In the order of adding: ports are held before anything is translated to
+	// them, drops stand before there is a link, and the accepts in somebody else's
+	// chain come last and go first.
+	layers := []engine.Layer{d.foreign.Withdraw(), publish.New(), d.firewall, d.links, d.foreign.Insert()}
+	d.engine = engine.New(d.store.Networks(), d, layers, log)
+	if err = d.engine.Start(ctx); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// close lets go of files and sockets. Everything in the kernel stays.
+func (d *daemon) close() {
+	if d.foreign != nil {
+		_ = d.foreign.Close()
+	}
+	if d.firewall != nil {
+		_ = d.firewall.Close()
+	}
+	if d.links != nil {
+		_ = d.links.Close()
+	}
+	if d.store != nil {
+		_ = d.store.Close()
+	}
+}
+
+func (d *daemon) notices() []string { return d.store.Notices() }
+
+// Look is what an engine.Observer must tell: the bridges that engines' rules name
+// decide which of the host's links are uplinks.
+func (d *daemon) Look(ctx context.Context) (*plan.Host, error) {
+	engines, drops, err := d.foreign.Look(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read the firewall: %w", err)
+	}
+	host, err := d.links.Look(ctx, engines)
+	if err != nil {
+		return nil, fmt.Errorf("read links: %w", err)
+	}
+	host.Drops = drops
+	return host, nil
+}
+
+// Exists reports whether the host has an interface of this name.
+func (d *daemon) Exists(name string) (bool, error) { return d.links.Exists(name) }
+
+// obstacles are what a chosen pool must keep away from.
+func (d *daemon) obstacles() ([]ipam.Obstacle, error) {
+	found, err := d.links.Obstacles()
+	if err != nil {
+		return nil, err
+	}
+	all := make([]ipam.Obstacle, 0, len(found))
+	for _, o := range found {
+		all = append(all, ipam.Obstacle{Prefix: o.Prefix, What: o.What, Weak: o.Weak})
+	}
+	return all, nil
+}
+
+// collectEvery is how often what a lost answer left behind is looked for.
+const collectEvery = time.Minute
+
+// collect takes back what the engine does not know that it has.
+func (d *daemon) collect(ctx context.Context, log logrus.FieldLogger) error {
+	tick := time.NewTicker(collectEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		got, err := d.pools.Collect(live{d.engine.Now().State})
+		for _, p := range got.Pools {
+			log.WithField("pool", p.ID).Warn("took back a pool whose network is gone")
+		}
+		for _, l := range got.Leases {
+			log.WithFields(logrus.Fields{"pool": l.Pool, "address": l.Addr}).Warn("took back an address that no endpoint has")
+		}
+		if err != nil {
+			log.WithError(err).Warn("take back pools and addresses")
+		}
+	}
+}
+
+// live tells the allocator which of our networks and endpoints there are.
+type live struct{ state spec.State }
+
+// Network reports whether there is a network with this ID.
+func (l live) Network(id string) bool {
+	_, err := l.state.Network(spec.ID(id))
+	return err == nil
+}
+
+// Address reports whether an endpoint of that network has the address.
+func (l live) Address(network string, addr netip.Addr) bool {
+	n, err := l.state.Network(spec.ID(network))
+	if errors.Is(err, spec.ErrNotFound) {
+		return false
+	}
+	return n.Holds(addr)
+}

@@ -1,0 +1,182 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/drawbridge-net/drawbridge/admin"
+	"github.com/drawbridge-net/drawbridge/driver"
+)
+
+// settings are the flags of serve.
+type settings struct {
+	pluginSocket string
+	adminSocket  string
+	stateDir     string
+	runDir       string
+	logLevel     string
+}
+
+func (e *env) serve() *cobra.Command {
+	var s settings
+	c := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the daemon that Docker talks to",
+		Long: `Run the daemon that Docker talks to.
+
+It brings back every network, endpoint and published port that it knew before it
+opens its socket, and leaves all of them in the kernel when it ends: running
+containers do not notice whether it runs.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			s.adminSocket = e.adminSocket
+			log := logrus.New()
+			log.SetOutput(e.stderr)
+			level, err := logrus.ParseLevel(s.logLevel)
+			if err != nil {
+				return fmt.Errorf("flag --log-level: %w", err)
+			}
+			log.SetLevel(level)
+			return serve(c.Context(), s, log)
+		},
+	}
+	c.Flags().StringVar(&s.pluginSocket, "plugin-socket", "/run/docker/plugins/drawbridge.sock", "where Docker finds the driver; its name is the driver's")
+	c.Flags().StringVar(&s.stateDir, "state-dir", "/var/lib/drawbridge", "what must outlive a power cut")
+	c.Flags().StringVar(&s.runDir, "run-dir", "/run/drawbridge", "what dies with the boot")
+	c.Flags().StringVar(&s.logLevel, "log-level", "info", "debug, info, warn or error")
+	return c
+}
+
+// serve runs the daemon until ctx ends.
+func serve(ctx context.Context, s settings, log *logrus.Logger) error {
+	if err := raiseFileLimit(); err != nil {
+		log.WithError(err).Warn("every published port holds a socket, and few can be held")
+	}
+	d, err := assemble(ctx, s.stateDir, s.runDir, log)
+	if err != nil {
+		return err
+	}
+	defer d.close()
+	for _, notice := range d.notices() {
+		log.Warn(notice)
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	operator := &admin.Server{Engine: d.engine, Pools: d.pools, Version: version(), Notices: d.notices(), Log: log, Removed: stop}
+	docker := driver.New(d.engine, d.pools, log)
+	adminListener, err := listenAdmin(s.adminSocket)
+	if err != nil {
+		return err
+	}
+	dockerListener, err := docker.Listen(s.pluginSocket)
+	if err != nil {
+		return errors.Join(err, adminListener.Close())
+	}
+	log.WithField("socket", s.pluginSocket).Info("ready")
+	if err := notifyReady(); err != nil {
+		log.WithError(err).Warn("tell the service manager that we are ready")
+	}
+	return together(ctx, stop,
+		func(ctx context.Context) error { return docker.Serve(ctx, dockerListener) },
+		func(ctx context.Context) error { return serveAdmin(ctx, operator, adminListener) },
+		d.engine.Run,
+		func(ctx context.Context) error { return d.links.Watch(ctx, d.engine.Wake) },
+		func(ctx context.Context) error { return d.firewall.Watch(ctx, d.engine.Wake) },
+		func(ctx context.Context) error { return d.foreign.Watch(ctx, d.engine.Wake) },
+		func(ctx context.Context) error { return d.collect(ctx, log) },
+	)
+}
+
+// together runs all until the first ends or ctx does, and waits for every one.
+func together(ctx context.Context, stop func(), all ...func(context.Context) error) error {
+	errs := make([]error, len(all))
+	var wait sync.WaitGroup
+	for i, run := range all {
+		wait.Go(func() {
+			defer stop()
+			errs[i] = run(ctx)
+		})
+	}
+	wait.Wait()
+	return errors.Join(errs...)
+}
+
+// raiseFileLimit lets a process hold as many sockets as the kernel allows it.
+func raiseFileLimit() error {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return fmt.Errorf("read the limit of open files: %w", err)
+	}
+	limit.Cur = limit.Max
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return fmt.Errorf("raise the limit of open files to %d: %w", limit.Max, err)
+	}
+	const enough = 65536
+	if limit.Max < enough {
+		return fmt.Errorf("the limit of open files is %d, want %d or more (ulimit -Hn)", limit.Max, enough)
+	}
+	return nil
+}
+
+// listenAdmin opens the operator's socket, for root alone. Whoever holds the
+// lock on the state is the only daemon, so a socket that is there is a leftover.
+func listenAdmin(path string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("operator socket: %w", err)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("operator socket: %w", err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("operator socket: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(fmt.Errorf("operator socket: %w", err), l.Close())
+	}
+	return l, nil
+}
+
+func serveAdmin(ctx context.Context, s *admin.Server, l net.Listener) error {
+	server := &http.Server{Handler: s.Handler(), ReadHeaderTimeout: time.Second}
+	stopped := context.AfterFunc(ctx, func() {
+		// An answer under way, such as that to remove, is still given.
+		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = server.Shutdown(drain)
+	})
+	defer stopped()
+	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("operator socket: %w", err)
+	}
+	return nil
+}
+
+// notifyReady tells systemd that the sockets are open (sd_notify(3)), which then
+// starts Docker.
+func notifyReady() error {
+	socket := os.Getenv("NOTIFY_SOCKET")
+	if socket == "" {
+		return nil
+	}
+	conn, err := net.Dial("unixgram", socket)
+	if err != nil {
+		return fmt.Errorf("notify %s: %w", socket, err)
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte("READY=1")); err != nil {
+		return fmt.Errorf("notify %s: %w", socket, err)
+	}
+	return nil
+}

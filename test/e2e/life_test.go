@@ -1,0 +1,201 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/drawbridge-net/drawbridge/test/lab"
+	"github.com/drawbridge-net/drawbridge/test/lab/hello"
+)
+
+func TestEngineConnectAndDisconnectWhileRunning(t *testing.T) {
+	eachEngine(t, func(s *site) {
+		s.network("web", "--subnet", "172.30.1.0/24")
+		s.network("back", "--subnet", "172.30.2.0/24")
+		s.Run("c1", "--network", "web", "-p", "8080:80")
+		s.Run("d1", "--network", "back")
+		s.Docker("network", "connect", "back", "c1")
+		s.MustReach("d1", "tcp", "c1:80", "c1")
+		s.MustReach("c1", "tcp", "d1:80", "d1")
+		s.Outside.MustReach("tcp", "192.0.2.1:8080", "c1")
+		s.MustReach("c1", "tcp", lab.Internet+":80", "outside")
+
+		s.Docker("network", "disconnect", "web", "c1")
+		s.Outside.MustReach("tcp", "192.0.2.1:8080", "c1") // its gateway is now the other network
+		s.MustReach("c1", "tcp", lab.Internet+":80", "outside")
+		s.Docker("network", "disconnect", "back", "c1")
+		s.Outside.MustNotReach("tcp", "192.0.2.1:8080", hello.Refuse)
+		s.Docker("network", "connect", "--ip", "172.30.1.77", "web", "c1")
+		if got := s.address("c1", "web"); got != "172.30.1.77" {
+			s.t.Errorf("--ip 172.30.1.77 gave %s", got)
+		}
+		s.Outside.MustReach("tcp", "192.0.2.1:8080", "c1")
+	})
+}
+
+func TestEngineOtherModesBesideOurs(t *testing.T) {
+	eachEngine(t, func(s *site) {
+		s.network("web", "--subnet", "172.30.1.0/24")
+		s.Run("c1", "--network", "web", "-p", "8080:80")
+		s.Docker("run", "-d", "--name", "beside", "--network=container:c1", lab.Image, "peer", "serve", "tcp:81")
+		s.Docker("run", "-d", "--name", "hostmode", "--network=host", lab.Image, "sleep", "1000")
+		s.Docker("run", "-d", "--name", "alone", "--network=none", lab.Image, "sleep", "1000")
+		s.Run("c2", "--network", "web")
+		s.MustReach("c2", "tcp", "c1:81", "c1")
+		s.MustReach("beside", "tcp", lab.Internet+":80", "outside")
+		s.MustReach("hostmode", "tcp", s.address("c1", "web")+":80", "c1")
+		s.MustReach("hostmode", "tcp", "127.0.0.1:8080", "c1")
+		s.MustNotReach("alone", "tcp", s.address("c1", "web")+":80", hello.Refuse)
+	})
+}
+
+func TestEngineComposeServicesFindEachOther(t *testing.T) {
+	eachEngine(t, func(s *site) {
+		const project = `
+version: "3.7"
+services:
+  one: {image: lab, hostname: one, ports: ["8080:80"]}
+  two: {image: lab, hostname: two}
+networks:
+  default: {driver: drawbridge, ipam: {driver: drawbridge}}
+`
+		if _, err := s.Compose("p", project, "up", "-d"); err != nil {
+			s.t.Fatal(err)
+		}
+		s.MustReach("p_one_1", "tcp", "two:80", "two")
+		s.MustReach("p_two_1", "udp", "one:80", "one")
+		s.Outside.MustReach("tcp", "192.0.2.1:8080", "one")
+		if _, err := s.Compose("p", project, "down"); err != nil {
+			s.t.Fatal(err)
+		}
+	})
+}
+
+func TestEngineThirtyContainersTenAtATime(t *testing.T) {
+	eachEngine(t, func(s *site) {
+		s.network("web", "--subnet", "172.30.1.0/24")
+		slots := make(chan struct{}, 10)
+		errs := make([]error, 30)
+		var wait sync.WaitGroup
+		for i := range errs {
+			wait.Go(func() {
+				slots <- struct{}{}
+				defer func() { <-slots }()
+				name := fmt.Sprintf("n%d", i)
+				_, errs[i] = s.TryDocker("run", "-d", "--name", name, "--hostname", name, "--network", "web", "-p", fmt.Sprintf("%d:80", 8000+i), lab.Image)
+			})
+		}
+		wait.Wait()
+		addresses := map[string]bool{}
+		for i, err := range errs {
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			name := fmt.Sprintf("n%d", i)
+			addresses[s.address(name, "web")] = true
+			s.Outside.MustReach("tcp", fmt.Sprintf("192.0.2.1:%d", 8000+i), name)
+		}
+		if len(addresses) != len(errs) {
+			s.t.Errorf("%d containers have %d addresses", len(errs), len(addresses))
+		}
+	})
+}
+
+func TestEngineEstablishedConnectionsOutliveTheDaemon(t *testing.T) {
+	eachEngine(t, func(s *site) {
+		s.network("web", "--subnet", "172.30.1.0/24")
+		s.Run("c1", "--network", "web", "-p", "8080:80")
+		before := s.Host.Snapshot()
+		flow := s.Outside.Dial("tcp", "192.0.2.1:8080")
+		ask := func(when string) {
+			s.t.Helper()
+			if _, err := flow.Ask(hello.Patience); err != nil {
+				s.t.Fatalf("the connection broke %s: %v", when, err)
+			}
+		}
+		ask("at once")
+		s.KillDaemon()
+		ask("when the daemon was killed")
+		s.Outside.MustReach("tcp", "192.0.2.1:8080", "c1")
+		s.StartDaemon()
+		ask("when the daemon came back")
+		s.StopDaemon()
+		ask("when the daemon was stopped")
+		s.StartDaemon()
+		ask("when the daemon came back again")
+		if diff := before.Diff(s.Host.Snapshot()); diff != "" {
+			s.t.Errorf("the host is not as it was before the daemon was killed:\n%s", diff)
+		}
+		s.Outside.MustReach("tcp", "192.0.2.1:8080", "c1")
+		s.Run("c2", "--network", "web")
+		s.MustReach("c2", "tcp", "c1:80", "c1")
+		s.showsPorts("c1", "0.0.0.0:8080->80/tcp")
+	})
+}
+
+func TestEngineRestartsAndFindsItsContainersAgain(t *testing.T) {
+	eachEngine(t, func(s *site) {
+		s.network("web", "--subnet", "172.30.1.0/24")
+		s.Run("c1", "--network", "web", "-p", "8080:80", "--restart", "always")
+		s.Run("c2", "--network", "web")
+		s.StopDocker()
+		s.Outside.MustNotReach("tcp", "192.0.2.1:8080", hello.Refuse)
+		s.StartDocker()
+		lab.Until(s.t, "c1 is back", func() error {
+			_, err := s.Outside.Ask("tcp", "192.0.2.1:8080")
+			return err
+		})
+		s.Docker("start", "c2")
+		s.MustReach("c2", "tcp", "c1:80", "c1")
+		s.Docker("restart", "-t", "1", "c1")
+		s.Outside.MustReach("tcp", "192.0.2.1:8080", "c1")
+
+		s.KillDocker()
+		s.StartDocker()
+		lab.Until(s.t, "c1 is back after the engine was killed", func() error {
+			_, err := s.Outside.Ask("tcp", "192.0.2.1:8080")
+			return err
+		})
+	})
+}
+
+func TestEngineDockersOwnAddressesUnderOurNetworks(t *testing.T) {
+	eachEngine(t, func(s *site) {
+		s.Docker("network", "create", "-d", "drawbridge", "web")
+		s.Run("c1", "--network", "web", "-p", "8080:80", "--mac-address", "02:00:5e:00:53:01")
+		s.Run("c2", "--network", "web")
+		s.MustReach("c2", "tcp", "c1:80", "c1")
+		s.Outside.MustReach("tcp", "192.0.2.1:8080", "c1")
+		if got := s.Docker("exec", "c1", "cat", "/sys/class/net/eth0/address"); strings.TrimSpace(got) != "02:00:5e:00:53:01" {
+			s.t.Errorf("--mac-address gave %s", got)
+		}
+	})
+}
+
+// TestEngineWhatIsNotBuiltIsRefused tells a person at the prompt what is wrong.
+func TestEngineWhatIsNotBuiltIsRefused(t *testing.T) {
+	eachEngine(t, func(s *site) {
+		s.network("web", "--subnet", "172.30.1.0/24")
+		for _, row := range []struct {
+			args []string
+			want string
+		}{
+			{[]string{"network", "create", "-d", "drawbridge", "-o", "com.docker.network.bridge.enable_icc=false", "x"}, "com.docker.network.bridge.enable_icc"},
+			{[]string{"network", "create", "-d", "drawbridge", "-o", "com.docker.network.driver.mtu=large", "x"}, "com.docker.network.driver.mtu"},
+			{[]string{"network", "create", "-d", "drawbridge", "-o", "drawbridge.mut=1400", "x"}, "nearest"},
+			{[]string{"network", "create", "-d", "drawbridge", "--subnet", "172.30.1.128/25", "x"}, "172.30.1.0/24"},
+			{[]string{"run", "--rm", "--network", "web", "-p", "80", lab.Image, "true"}, "host port"},
+			{[]string{"run", "--rm", "--network", "web", "-p", "8080:80/sctp", lab.Image, "true"}, "SCTP"},
+		} {
+			if out, err := s.TryDocker(row.args...); err == nil || !strings.Contains(err.Error(), row.want) {
+				s.t.Errorf("docker %s: want an error that names %q, got %v%s", strings.Join(row.args, " "), row.want, err, out)
+			}
+		}
+		s.Host.Serve("tcp", ":6000")
+		if _, err := s.TryDocker("run", "--rm", "--network", "web", "-p", "6000:80", lab.Image, "true"); err == nil || !strings.Contains(err.Error(), "6000") {
+			s.t.Errorf("a port that is taken: want an error that names it, got %v", err)
+		}
+	})
+}

@@ -1,0 +1,261 @@
+package e2e
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/drawbridge-net/drawbridge/test/lab"
+	"github.com/drawbridge-net/drawbridge/test/lab/hello"
+)
+
+// families names what differs between the two families in a scenario.
+type family struct {
+	tcp, udp     string // names of the networks for the host's own dials
+	address      func(s *site, container, network string) string
+	host         func(s *site) string // the host's own address
+	outside      func(s *site) string
+	internet     string
+	loopback     string // which a published port is reached by
+	gateway      string // of network web
+	otherGateway string // of network other
+}
+
+var both = map[string]family{
+	"IPv4": {
+		tcp: "tcp4", udp: "udp4",
+		address:  (*site).address,
+		host:     func(s *site) string { return s.Host.Addr.String() },
+		outside:  func(s *site) string { return s.Outside.Addr.String() },
+		internet: lab.Internet, loopback: "127.0.0.1",
+		gateway: "172.30.1.1", otherGateway: "172.30.2.1",
+	},
+	"IPv6": {
+		tcp: "tcp6", udp: "udp6",
+		address:  (*site).address6,
+		host:     func(s *site) string { return s.Host.Addr6.String() },
+		outside:  func(s *site) string { return s.Outside.Addr6.String() },
+		internet: lab.Internet6,
+		gateway:  "fd00:30:1::1", otherGateway: "fd00:30:2::1",
+	},
+}
+
+// web and other are two dual-stack networks; c1 publishes its ports 80 as 8080,
+// and c2 lives beside it, d1 on the other network.
+func (s *site) webAndOther() {
+	s.t.Helper()
+	s.dual("web", "172.30.1.0/24", "fd00:30:1::/64")
+	s.dual("other", "172.30.2.0/24", "fd00:30:2::/64")
+	s.Run("c1", "--network", "web", "-p", "8080:80/tcp", "-p", "8080:80/udp")
+	s.Run("c2", "--network", "web")
+	s.Run("d1", "--network", "other")
+}
+
+func TestEngineContainersReachEachOtherTheHostAndTheWorld(t *testing.T) {
+	eachEngine(t, func(s *site) {
+		s.webAndOther()
+		s.MustReach("c1", "tcp", "c2:80", "c2")
+		s.MustReach("c2", "udp", "c1:80", "c1")
+		for name, f := range both {
+			c1, c2 := f.address(s, "c1", "web"), f.address(s, "c2", "web")
+			got := s.MustReach("c1", "tcp", join(c2, "80"), "c2")
+			s.sees(name+" container to container", got.Client, c1)
+			s.sees(name+" host to container", s.Host.MustReach("tcp", join(c1, "80"), "c1"), f.gateway)
+			for _, network := range []string{"tcp", "udp"} {
+				got := s.MustReach("c1", network, join(f.internet, "80"), "outside")
+				s.sees(name+" container to the world", got.Client, f.host(s))
+			}
+		}
+	})
+}
+
+func TestEnginePublishedPortAnswersFromEverywhereAndSeesTheClient(t *testing.T) {
+	eachEngine(t, func(s *site) {
+		s.webAndOther()
+		for name, f := range both {
+			for _, network := range []string{"tcp", "udp"} {
+				port := join(f.host(s), "8080")
+				s.sees(name+" from outside", s.Outside.MustReach(network, port, "c1"), f.outside(s))
+				s.sees(name+" from the host's own address", s.Host.MustReach(network, port, "c1"), f.host(s))
+				s.sees(name+" from another network", s.MustReach("d1", network, port, "c1").Client, f.address(s, "d1", "other"))
+				// Client and server on one bridge: the answer must come back through the host.
+				s.sees(name+" from a peer", s.MustReach("c2", network, port, "c1").Client, f.gateway)
+				s.sees(name+" from the container itself", s.MustReach("c1", network, port, "c1").Client, f.gateway)
+			}
+		}
+		s.sees("from 127.0.0.1", s.Host.MustReach("tcp", "127.0.0.1:8080", "c1"), "172.30.1.1")
+		s.sees("from 127.0.0.1", s.Host.MustReach("udp", "127.0.0.1:8080", "c1"), "172.30.1.1")
+		// ::1 is not translated; a refusal at once lets localhost fall back to 127.0.0.1.
+		s.Host.MustNotReach("tcp", "[::1]:8080", hello.Refuse)
+		s.Outside.MustNotReach("tcp", join(both["IPv4"].host(s), "8081"), hello.Refuse)
+		s.showsPorts("c1", "0.0.0.0:8080->80/tcp", "[::]:8080->80/tcp", "0.0.0.0:8080->80/udp")
+
+		s.Docker("rm", "-f", "c1")
+		s.Outside.MustNotReach("tcp", join(both["IPv4"].host(s), "8080"), hello.Refuse)
+	})
+}
+
+// showsPorts fails the test unless drawbridge ps shows these ports for a container.
+func (s *site) showsPorts(container string, ports ...string) {
+	s.t.Helper()
+	out, err := s.Drawbridge("ps", "--docker-socket", "/run/docker.sock")
+	if err != nil {
+		s.t.Fatalf("ps: %v", err)
+	}
+	for line := range strings.Lines(out) {
+		if !strings.HasPrefix(line, container+" ") {
+			continue
+		}
+		for _, p := range ports {
+			if !strings.Contains(line, p) {
+				s.t.Errorf("ps: %q does not show %s", line, p)
+			}
+		}
+		return
+	}
+	s.t.Errorf("ps does not show container %s:\n%s", container, out)
+}
+
+func TestEngineLoopbackPublishedPortIsTheHostsAlone(t *testing.T) {
+	eachEngine(t, func(s *site) {
+		s.network("web", "--subnet", "172.30.1.0/24")
+		s.Run("c1", "--network", "web", "-p", "127.0.0.1:8080:80", "-p", "127.0.0.1:8080:80/udp", "-p", "9000-9009:9000-9009")
+		s.Run("c2", "--network", "web")
+		s.Host.MustReach("tcp", "127.0.0.1:8080", "c1")
+		s.Host.MustReach("udp", "127.0.0.1:8080", "c1")
+		s.Outside.MustNotReach("tcp", "192.0.2.1:8080", hello.Refuse)
+		// A neighbour that sends packets for 127.0.0.1 to the host's own MAC.
+		s.Neighbour.Set("net/ipv4/conf/eth0/route_localnet", "1")
+		s.Neighbour.Run("ip", "route", "del", "local", "127.0.0.1", "dev", "lo", "table", "local")
+		s.Neighbour.Run("ip", "route", "del", "local", "127.0.0.0/8", "dev", "lo", "table", "local")
+		s.Neighbour.Run("ip", "route", "add", "127.0.0.0/8", "via", s.Host.Addr.String(), "src", s.Neighbour.Addr.String())
+		s.Neighbour.MustNotReach("tcp", "127.0.0.1:8080", hello.Drop)
+		s.Neighbour.MustNotReach("udp", "127.0.0.1:8080", hello.Drop)
+		s.showsPorts("c1", "127.0.0.1:8080->80/tcp", "0.0.0.0:9000-9009->9000-9009/tcp")
+		s.Docker("exec", "-d", "c1", "peer", "serve", "tcp:9009")
+		lab.Until(s.t, "the range's last port answers", func() error {
+			_, err := s.Outside.Ask("tcp", "192.0.2.1:9009")
+			return err
+		})
+	})
+}
+
+func TestEngineNetworksAreIsolated(t *testing.T) {
+	eachEngine(t, func(s *site) {
+		s.webAndOther()
+		for _, f := range both {
+			s.MustNotReach("d1", "tcp", join(f.address(s, "c1", "web"), "80"), hello.Drop)
+			s.MustNotReach("c1", "udp", join(f.address(s, "d1", "other"), "80"), hello.Drop)
+		}
+		s.MustReach("c1", "tcp", "c2:80", "c2")
+	})
+}
+
+// TestEngineUnpublishedPortsAreClosed goes through both policies of FORWARD that an
+// engine leaves: it sets DROP where it found forwarding off, as here.
+func TestEngineUnpublishedPortsAreClosed(t *testing.T) {
+	eachEngine(t, func(s *site) {
+		s.webAndOther()
+		s.Docker("network", "create", "--subnet", "172.31.9.0/24", "docker")
+		s.Run("k1", "--network", "docker", "-p", "7070:80")
+		s.Neighbour.Route(netip.MustParsePrefix("172.30.0.0/16"), s.Lab.Host)
+		s.Neighbour.Route(netip.MustParsePrefix("fd00:30::/32"), s.Lab.Host)
+		for _, policy := range []string{"DROP", "ACCEPT"} {
+			s.Host.Run("iptables-nft", "-P", "FORWARD", policy)
+			s.Host.Run("ip6tables-nft", "-P", "FORWARD", policy)
+			s.settled()
+			for _, f := range both {
+				c1 := f.address(s, "c1", "web")
+				s.Neighbour.MustNotReach("tcp", join(c1, "80"), hello.Drop)
+				s.Neighbour.MustNotReach("udp", join(c1, "80"), hello.Drop)
+				s.Outside.MustReach("tcp", join(f.host(s), "8080"), "c1")
+				s.MustReach("c1", "tcp", join(f.internet, "80"), "outside")
+			}
+			c1, k1 := s.address("c1", "web"), s.address("k1", "docker")
+			s.MustNotReach("k1", "tcp", c1+":80", hello.Drop)
+			s.MustNotReach("c1", "tcp", k1+":80", hello.Drop)
+			s.sees("from Docker's network to our published port",
+				s.MustReach("k1", "tcp", "192.0.2.1:8080", "c1").Client, k1)
+			s.MustReach("c1", "tcp", "192.0.2.1:7070", "k1")
+		}
+		s.Host.Run("iptables-nft", "-P", "FORWARD", "DROP")
+		s.Host.Run("ip6tables-nft", "-P", "FORWARD", firstPolicy6(s))
+	})
+}
+
+// firstPolicy6 is what the engine set for IPv6 at its start: DROP up to 27 and,
+// since this host did not forward IPv6, ACCEPT on the newest, which forwards it not.
+func firstPolicy6(s *site) string {
+	if s.Version() == lab.Oldest {
+		return "ACCEPT"
+	}
+	return "DROP"
+}
+
+// settled waits until the daemon has taken in what the host has become.
+func (s *site) settled() {
+	s.t.Helper()
+	lab.Until(s.t, "the host is as planned", func() error {
+		_, err := s.Drawbridge("status")
+		return err
+	})
+}
+
+func TestEngineHostsServicesAnswerContainers(t *testing.T) {
+	eachEngine(t, func(s *site) {
+		s.dual("web", "172.30.1.0/24", "fd00:30:1::/64")
+		s.Host.Serve("tcp", ":7000")
+		s.Run("c1", "--network", "web", "--add-host", "host.docker.internal:host-gateway")
+		for _, address := range []string{"172.30.1.1:7000", "[fd00:30:1::1]:7000", "192.0.2.1:7000", "[2001:db8:1::1]:7000"} {
+			s.sees(address, s.MustReach("c1", "tcp", address, "host").Client, s.ownFor("c1", address))
+		}
+		// host-gateway is the address of docker0.
+		s.MustReach("c1", "tcp", "host.docker.internal:7000", "host")
+	})
+}
+
+// ownFor is the container's address of the family of another address.
+func (s *site) ownFor(container, address string) string {
+	s.t.Helper()
+	if strings.HasPrefix(address, "[") {
+		return s.address6(container, "web")
+	}
+	return s.address(container, "web")
+}
+
+func TestEngineInternalNetworkIsClosedBothWays(t *testing.T) {
+	eachEngine(t, func(s *site) {
+		s.network("db", "--internal", "--subnet", "172.30.3.0/24")
+		s.network("web", "--subnet", "172.30.1.0/24")
+		s.Run("i1", "--network", "db", "-p", "8080:80")
+		s.Run("i2", "--network", "db")
+		s.Run("c1", "--network", "web", "-p", "9090:80")
+		i1 := s.address("i1", "db")
+		s.MustReach("i2", "tcp", "i1:80", "i1")
+		s.Host.MustReach("tcp", i1+":80", "i1")
+		if out := s.Docker("exec", "i1", "ip", "route"); strings.Contains(out, "default") {
+			t.Errorf("a container of an internal network has a default route: %s", out)
+		}
+		s.Outside.MustNotReach("tcp", "192.0.2.1:8080", hello.Refuse)
+		s.MustNotReach("c1", "tcp", i1+":80", hello.Drop)
+		// Even with a route of its own making nothing leaves, nor by a published port.
+		s.Docker("exec", "--privileged", "i1", "ip", "route", "add", "default", "via", "172.30.3.1")
+		s.MustNotReach("i1", "tcp", lab.Internet+":80", hello.Drop)
+		s.MustNotReach("i1", "tcp", "192.0.2.1:9090", hello.Drop)
+		s.MustNotReach("i1", "tcp", s.address("c1", "web")+":80", hello.Drop)
+	})
+}
+
+func TestEngineRemotePortsAreNotHijacked(t *testing.T) {
+	eachEngine(t, func(s *site) {
+		s.network("web")
+		s.Outside.Serve("tcp", ":8080")
+		s.Run("c1", "--network", "web", "-p", "8080:80")
+		s.Run("c2", "--network", "web")
+		s.MustReach("c2", "tcp", lab.Internet+":8080", "outside")
+		s.MustReach("c1", "tcp", s.Outside.Addr.String()+":8080", "outside")
+		if got := s.Host.MustReach("tcp", lab.Internet+":8080", "outside"); got.Addr() != s.Lab.Host.Addr {
+			s.t.Errorf("the host's own connection came from %s", got)
+		}
+	})
+}

@@ -1,0 +1,132 @@
+// Package e2e shows on real engines, by packets, what Drawbridge promises. Every
+// scenario has an engine of its own, and must leave nothing behind.
+package e2e
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/drawbridge-net/drawbridge/test/lab"
+)
+
+// site is a host with an engine and Drawbridge on it, and the world around it.
+type site struct {
+	*lab.Lab
+	*lab.Engine
+	t *testing.T
+}
+
+// eachEngine runs a scenario on each engine and then has Drawbridge removed: the
+// host must be as it was before Drawbridge came.
+func eachEngine(t *testing.T, scenario func(s *site)) {
+	t.Helper()
+	eachEngineWith(t, nil, scenario)
+}
+
+func eachEngineWith(t *testing.T, flags []string, scenario func(s *site)) {
+	t.Helper()
+	t.Parallel()
+	lab.EachEngine(t, func(t *testing.T, version string) {
+		l := lab.New(t)
+		s := &site{Lab: l, Engine: l.Engine(version, flags...), t: t}
+		warmUp(s)
+		before := l.Host.Snapshot()
+		s.StartDaemon()
+		l.Outside.Serve("tcp", ":80")
+		l.Outside.Serve("udp", ":80")
+		scenario(s)
+		s.removeAll()
+		s.nothingLeft(before)
+	})
+}
+
+// warmUp has the engine publish a port once: what it never takes back of its own
+// after the first time must not be taken for ours.
+func warmUp(s *site) {
+	s.Docker("network", "create", "warm")
+	s.Run("warm", "--network", "warm", "-p", "1:1")
+	s.Docker("rm", "-f", "warm")
+	s.Docker("network", "rm", "warm")
+}
+
+// network creates one of Drawbridge's networks, which has its addresses from
+// Drawbridge too.
+func (s *site) network(name string, args ...string) {
+	s.t.Helper()
+	s.Docker(append(append([]string{"network", "create", "-d", "drawbridge", "--ipam-driver", "drawbridge"}, args...), name)...)
+}
+
+// dual creates a network with both families.
+func (s *site) dual(name, v4, v6 string, args ...string) {
+	s.t.Helper()
+	s.network(name, append([]string{"--ipv6", "--subnet", v4, "--subnet", v6}, args...)...)
+}
+
+// inspect is one line of docker inspect -f.
+func (s *site) inspect(format, name string) string {
+	s.t.Helper()
+	return strings.TrimSpace(s.Docker("inspect", "-f", format, name))
+}
+
+// address is a container's IPv4 address on a network.
+func (s *site) address(container, network string) string {
+	s.t.Helper()
+	return s.inspect(`{{(index .NetworkSettings.Networks "`+network+`").IPAddress}}`, container)
+}
+
+// address6 is its IPv6 address.
+func (s *site) address6(container, network string) string {
+	s.t.Helper()
+	return s.inspect(`{{(index .NetworkSettings.Networks "`+network+`").GlobalIPv6Address}}`, container)
+}
+
+// gateway is a container's IPv4 gateway on a network.
+func (s *site) gateway(container, network string) string {
+	s.t.Helper()
+	return s.inspect(`{{(index .NetworkSettings.Networks "`+network+`").Gateway}}`, container)
+}
+
+// sees fails the test unless a server saw this address as its client's.
+func (s *site) sees(what string, got netip.AddrPort, want string) {
+	s.t.Helper()
+	if got.Addr().String() != want {
+		s.t.Fatalf("%s: the server saw %s as its client, want %s", what, got.Addr(), want)
+	}
+}
+
+// removeAll ends every container and removes every network.
+func (s *site) removeAll() {
+	s.t.Helper()
+	if ids := strings.Fields(s.Docker("ps", "-aq")); len(ids) > 0 {
+		s.Docker(append([]string{"rm", "-f"}, ids...)...)
+	}
+	if ids := strings.Fields(s.Docker("network", "ls", "-q", "--filter", "type=custom")); len(ids) > 0 {
+		s.Docker(append([]string{"network", "rm"}, ids...)...)
+	}
+}
+
+// nothingLeft has Drawbridge removed and compares the host with what it was.
+func (s *site) nothingLeft(before lab.Snapshot) {
+	s.t.Helper()
+	if out, err := s.Drawbridge("networks", "--json"); err != nil || strings.TrimSpace(out) != "[]" {
+		s.t.Errorf("networks after all were removed: %s%v", out, err)
+	}
+	if out, err := s.Drawbridge("status"); err != nil {
+		s.t.Errorf("status after all were removed: %v\n%s", err, out)
+	}
+	if out, err := s.Drawbridge("remove", "--state-dir", s.Dir()+"/drawbridge"); err != nil {
+		s.t.Fatalf("remove: %v\n%s", err, out)
+	}
+	if diff := before.Diff(s.Host.Snapshot()); diff != "" {
+		s.t.Errorf("the host is not as it was before Drawbridge:\n%s", diff)
+	}
+}
+
+// join makes an address with a port, also of IPv6.
+func join(host, port string) string {
+	if strings.Contains(host, ":") {
+		return "[" + host + "]:" + port
+	}
+	return host + ":" + port
+}
