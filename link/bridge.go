@@ -1,0 +1,93 @@
+package link
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/drawbridge-net/drawbridge/plan"
+)
+
+// bridge compares a network's bridge, and its addresses last: disable_ipv6 would
+// take those of IPv6 away again.
+func (p *pass) bridge(o object) error {
+	d, err := p.own(o, func() error { return p.kernel.createBridge(o.name) })
+	if err != nil || d == nil {
+		return err
+	}
+	b := o.bridge
+	for _, look := range []func() error{
+		func() error { return p.mac(d, b.MAC, b.MAC[:]) },
+		func() error { return p.mtu(d, b.MTU) },
+		func() error { return p.spanning(d) },
+		func() error { return p.settings(b.Name, b.Settings) },
+		func() error { return p.up(d) },
+		func() error { return p.surplus(d, b) },
+		func() error { return p.missing(d, b) },
+	} {
+		if err := look(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// spanning keeps the spanning tree off and ports without delay: else a new
+// container would be cut off for twice 15 seconds. With the tree on, the kernel
+// refuses a delay of 0, so it goes first.
+func (p *pass) spanning(d *device) error {
+	if d.stp {
+		if err := p.differs("stp", "off", "on", func() error { return p.kernel.setSTPOff(d) }); err != nil {
+			return err
+		}
+	}
+	if d.delayed {
+		return p.differs("forward delay", "0", "more", func() error { return p.kernel.setNoDelay(d) })
+	}
+	return nil
+}
+
+// surplus takes away addresses that are not planned. It comes before missing: an
+// address of IPv4 that is added beside another of its subnet becomes that one's
+// secondary, and would go with it.
+func (p *pass) surplus(d *device, b *plan.Bridge) error {
+	addrs, err := p.scene.addresses(d.index)
+	if err != nil {
+		return err
+	}
+	for _, a := range addrs {
+		if a.Addr().IsLinkLocalUnicast() || slices.Contains(b.Addresses, a) {
+			continue
+		}
+		err := p.differs("address "+a.String(), "", "present", func() error {
+			p.scene.forgetAddresses()
+			return gone(p.kernel.deleteAddress(d.index, a))
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *pass) missing(d *device, b *plan.Bridge) error {
+	addrs, err := p.scene.addresses(d.index)
+	if err != nil {
+		return err
+	}
+	for _, a := range b.Addresses {
+		if slices.Contains(addrs, a) {
+			continue
+		}
+		err := p.differs("address "+a.String(), "present", "", func() error { return p.kernel.addAddress(d.index, a) })
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unmapped gives IPv4 addresses their short form, in which the plan has them.
+func unmapped(ip []byte) (netip.Addr, bool) {
+	addr, ok := netip.AddrFromSlice(ip)
+	return addr.Unmap(), ok
+}

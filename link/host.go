@@ -1,0 +1,114 @@
+package link
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"regexp"
+	"slices"
+
+	"github.com/drawbridge-net/drawbridge/plan"
+)
+
+// engineBridge matches the names that Docker gives its own bridges. An engine that
+// was told to leave iptables alone names them in no rule.
+var engineBridge = regexp.MustCompile(`^(docker0|docker_gwbridge|br-[0-9a-f]{12})$`)
+
+// Look finds the host's facts, all but Drops. Engines are the bridges that an
+// engine's own rules name. What we ourselves have set is reported as it was found,
+// so that a plan made from the facts does not depend on the plan before.
+func (k *Kernel) Look(_ context.Context, engines []string) (*plan.Host, error) {
+	found, err := k.found()
+	if err != nil {
+		return nil, err
+	}
+	devices, err := k.devices()
+	if err != nil {
+		return nil, err
+	}
+	addrs, err := k.addresses()
+	if err != nil {
+		return nil, err
+	}
+	host := &plan.Host{}
+	if err := host4And6(host, found); err != nil {
+		return nil, err
+	}
+	bridges := map[int]bool{}
+	for _, d := range devices {
+		named := slices.Contains(engines, d.name)
+		bridges[d.index] = named || d.kind == "bridge" && engineBridge.MatchString(d.name)
+		if named && !d.ours() {
+			host.Engines = append(host.Engines, plan.HostLink{Name: d.name, Subnets: subnets(addrs[d.index])})
+		}
+	}
+	for _, d := range devices {
+		if !d.up || d.loopback || d.ours() || bridges[d.index] || bridges[d.master] || len(subnets(addrs[d.index])) == 0 {
+			continue
+		}
+		accepts, err := acceptsRA(host, d.name, found)
+		if err != nil {
+			return nil, err
+		}
+		host.Uplinks = append(host.Uplinks, plan.HostLink{Name: d.name, AcceptRA: accepts})
+	}
+	for _, list := range [][]plan.HostLink{host.Uplinks, host.Engines} {
+		slices.SortFunc(list, func(a, b plan.HostLink) int { return cmp.Compare(a.Name, b.Name) })
+	}
+	return host, nil
+}
+
+func host4And6(host *plan.Host, found map[string]int) error {
+	on := func(family int) (bool, error) {
+		value, err := asFound(uplinkSetting{everywhere, plan.Setting{Family: family, Name: "forwarding"}}, found)
+		return value != 0, err
+	}
+	var err error
+	if host.Forwarding4, err = on(4); err != nil {
+		return fmt.Errorf("look at ip_forward: %w", err)
+	}
+	if host.IPv6, err = exists("/proc/sys/net/ipv6/conf/all/forwarding"); err != nil || !host.IPv6 {
+		return err
+	}
+	if host.Forwarding6, err = on(6); err != nil {
+		return fmt.Errorf("look at forwarding of IPv6: %w", err)
+	}
+	host.ForceForwarding, err = exists("/proc/sys/net/ipv6/conf/all/force_forwarding")
+	return err
+}
+
+// acceptsRA reports whether the link would take addresses and routes from a
+// router, and hence lose them if the host became one.
+func acceptsRA(host *plan.Host, link string, found map[string]int) (bool, error) {
+	if !host.IPv6 {
+		return false, nil
+	}
+	value, err := asFound(uplinkSetting{link, plan.Setting{Family: 6, Name: "accept_ra"}}, found)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil // vanished, or without IPv6
+	}
+	return value != 0, err
+}
+
+// asFound reads a setting, or recalls what it was before we changed it.
+func asFound(u uplinkSetting, found map[string]int) (int, error) {
+	if value, ok := found[u.key()]; ok {
+		return value, nil
+	}
+	return readSetting(u.link, u.Setting)
+}
+
+// subnets are those of addresses that reach beyond the link, sorted.
+func subnets(addrs []netip.Prefix) []netip.Prefix {
+	var all []netip.Prefix
+	for _, a := range addrs {
+		if !a.Addr().IsLinkLocalUnicast() {
+			all = append(all, a.Masked())
+		}
+	}
+	slices.SortFunc(all, netip.Prefix.Compare)
+	return slices.Compact(all)
+}

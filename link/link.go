@@ -1,0 +1,211 @@
+// Package link makes the kernel's interfaces match a plan: bridges, veth pairs,
+// their addresses and their sysctls, over rtnetlink and /proc/sys. It also tells
+// what the host is like: its other interfaces, its routes, its forwarding.
+//
+// It decides nothing (plan does), filters nothing (the firewalls do) and touches
+// no interface that is not marked as ours, save for the sysctls of uplinks, whose
+// found values it puts back.
+package link
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/drawbridge-net/drawbridge/plan"
+	"github.com/drawbridge-net/drawbridge/spec"
+	"github.com/drawbridge-net/drawbridge/tree"
+)
+
+// Memory keeps what settings of uplinks were before we changed them, for as long
+// as the host is up. A setting is named like ipv4.eth0.forwarding.
+type Memory interface {
+	Found() (map[string]int, error)
+	Remember(setting string, value int) error
+	Forget(setting string) error
+}
+
+// Kernel is the layer of links. It works in the network namespace of the thread
+// that called New; what it does by /proc/sys follows the calling thread, so a
+// process that has threads in several namespaces must call from the right one.
+type Kernel struct {
+	memory Memory
+
+	// routes is the library's socket, for addresses and routes. Links have one of
+	// our own, since the library creates a pair in two steps and reads neither
+	// hairpin mode nor forward delay.
+	routes  *netlink.Handle
+	sockets map[int]*nl.SocketHandle
+
+	mu sync.Mutex // one Apply, Check or Remove at a time; Watch looks in between
+	// planned are the objects last applied, by every name that they have here.
+	planned map[string]object
+	uplinks []plan.Uplink
+}
+
+// New opens the sockets. The Memory must be of this boot and of this network
+// namespace: see BootID.
+func New(mem Memory) (*Kernel, error) {
+	routes, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open rtnetlink: %w", err)
+	}
+	socket, err := nl.Subscribe(unix.NETLINK_ROUTE)
+	if err != nil {
+		routes.Close()
+		return nil, fmt.Errorf("open rtnetlink: %w", err)
+	}
+	// The kernel's own words make better errors; an old kernel has none.
+	_ = socket.SetExtAck(true)
+	return &Kernel{
+		memory:  mem,
+		routes:  routes,
+		sockets: map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: socket}},
+		planned: map[string]object{},
+	}, nil
+}
+
+// Close gives the sockets back. What was made stays.
+func (k *Kernel) Close() {
+	k.routes.Close()
+	for _, s := range k.sockets {
+		s.Close()
+	}
+}
+
+// Apply makes the host's links match want. With have it looks at nothing but what
+// differs; without, at every link.
+func (k *Kernel) Apply(ctx context.Context, have, want *plan.Plan) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	p := &pass{kernel: k, mend: true, scene: newScene(k)}
+	if have == nil {
+		if err := p.scene.look(); err != nil {
+			return err
+		}
+		have, k.planned = &plan.Plan{}, map[string]object{}
+	}
+	gone, wanted := difference(have, want)
+	k.expect(gone, wanted, want.Uplinks)
+	gone = append(gone, p.scene.unplanned(k.planned)...)
+	sameUplinks := !p.scene.complete && reflect.DeepEqual(have.Uplinks, want.Uplinks)
+
+	if !sameUplinks {
+		p.setUplinks(want.Uplinks)
+	}
+	p.links(ctx, gone, wanted)
+	if !sameUplinks {
+		p.restoreUplinks(want.Uplinks)
+	}
+	return errors.Join(p.errs...)
+}
+
+// Check reports where the host's links differ from want.
+func (k *Kernel) Check(ctx context.Context, want *plan.Plan) ([]plan.Drift, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	p := &pass{kernel: k, scene: newScene(k)}
+	if err := p.scene.look(); err != nil {
+		return nil, err
+	}
+	_, wanted := difference(&plan.Plan{}, want)
+	names := map[string]object{}
+	for _, o := range wanted {
+		names[o.name] = o
+	}
+	p.setUplinks(want.Uplinks)
+	p.links(ctx, p.scene.unplanned(names), wanted)
+	p.restoreUplinks(want.Uplinks)
+	return p.drift, errors.Join(p.errs...)
+}
+
+// Remove deletes every link that carries our mark and puts the uplinks' settings
+// back.
+func (k *Kernel) Remove(ctx context.Context) error {
+	return k.Apply(ctx, nil, &plan.Plan{})
+}
+
+// Exists reports whether the host has an interface of this name.
+func (k *Kernel) Exists(name string) (bool, error) {
+	d, err := k.device(name)
+	if err != nil {
+		return false, fmt.Errorf("look for link %s: %w", name, err)
+	}
+	return d != nil, nil
+}
+
+// object is one link that is planned, or that carries our mark and is not.
+type object struct {
+	owner plan.Owner
+	name  string
+	mark  string
+	// Exactly one of the two says what it is.
+	bridge *plan.Bridge
+	veth   *plan.Veth
+}
+
+func (o object) kind() string {
+	if o.bridge != nil {
+		return "bridge"
+	}
+	return "veth"
+}
+
+func bridgeOf(n *plan.Network) object {
+	return object{owner: plan.Owner{Network: n.ID}, name: n.Bridge.Name, mark: plan.NetworkMark(n.ID), bridge: n.Bridge}
+}
+
+func vethOf(network spec.ID, e *plan.Endpoint) object {
+	owner := plan.Owner{Network: network, Endpoint: e.ID}
+	return object{owner: owner, name: e.Veth.Name, mark: plan.EndpointMark(e.ID), veth: e.Veth}
+}
+
+// difference lists what have has and want has not, and what want has anew or
+// otherwise, without looking at what both share.
+func difference(have, want *plan.Plan) (gone, wanted []object) {
+	for c := range tree.Diff(have.Networks, want.Networks) {
+		before, after := c.Old, c.New
+		switch {
+		case after == nil:
+			after = &plan.Network{ID: c.Key}
+			gone = append(gone, bridgeOf(before))
+		case before == nil:
+			before = &plan.Network{ID: c.Key}
+			wanted = append(wanted, bridgeOf(after))
+		case before.Bridge != after.Bridge:
+			wanted = append(wanted, bridgeOf(after))
+		}
+		for e := range tree.Diff(before.Endpoints, after.Endpoints) {
+			switch {
+			case e.New == nil:
+				gone = append(gone, vethOf(c.Key, e.Old))
+			case e.Old == nil || !reflect.DeepEqual(e.Old.Veth, e.New.Veth):
+				wanted = append(wanted, vethOf(c.Key, e.New))
+			}
+		}
+	}
+	return gone, wanted
+}
+
+// expect notes what Watch is to find.
+func (k *Kernel) expect(gone, wanted []object, uplinks []plan.Uplink) {
+	for _, o := range gone {
+		delete(k.planned, o.name)
+		if o.veth != nil {
+			delete(k.planned, o.veth.Peer)
+		}
+	}
+	for _, o := range wanted {
+		k.planned[o.name] = o
+		if o.veth != nil {
+			k.planned[o.veth.Peer] = o
+		}
+	}
+	k.uplinks = uplinks
+}

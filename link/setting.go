@@ -1,0 +1,96 @@
+package link
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/drawbridge-net/drawbridge/plan"
+)
+
+func settingFile(link string, s plan.Setting) string {
+	return fmt.Sprintf("/proc/sys/net/ipv%d/conf/%s/%s", s.Family, link, s.Name)
+}
+
+func readSetting(link string, s plan.Setting) (int, error) {
+	text, err := os.ReadFile(settingFile(link, s))
+	if errors.Is(err, fs.ErrNotExist) && s.Family == 6 && s.Name == "disable_ipv6" {
+		// Below an MTU of 1280 the kernel takes IPv6 off an interface for good, and
+		// its settings with it.
+		if there, _ := exists("/proc/sys/net/ipv4/conf/" + link); there {
+			return 1, nil
+		}
+	}
+	if err != nil {
+		return 0, cause(err)
+	}
+	value, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", field(s), err)
+	}
+	return value, nil
+}
+
+// writeSetting uses /proc/sys, which tells all who follow such events. Where that
+// is read-only, as in a managed plugin, IPv4 can be set by rtnetlink too.
+func (k *Kernel) writeSetting(link string, s plan.Setting) error {
+	file, err := os.OpenFile(settingFile(link, s), os.O_WRONLY, 0)
+	if err == nil {
+		_, err = file.WriteString(strconv.Itoa(s.Value))
+		err = errors.Join(err, file.Close())
+	}
+	if !errors.Is(err, unix.EROFS) || s.Family != 4 {
+		return err
+	}
+	d, err := k.device(link)
+	if err != nil || d == nil {
+		return errors.Join(err, unix.EROFS)
+	}
+	return k.setDevconf(d, s)
+}
+
+// devconf are the numbers of IPv4 settings (IPV4_DEVCONF_… in linux/ip.h).
+func devconf(name string) (int, bool) {
+	switch name {
+	case "forwarding":
+		return 1, true
+	case "rp_filter":
+		return 8, true
+	case "route_localnet":
+		return 26, true
+	}
+	return 0, false
+}
+
+func (k *Kernel) setDevconf(d *device, s plan.Setting) error {
+	number, ok := devconf(s.Name)
+	if !ok {
+		return unix.EROFS
+	}
+	families := nl.NewRtAttr(unix.IFLA_AF_SPEC, nil)
+	conf := families.AddRtAttr(unix.AF_INET, nil).AddRtAttr(unix.IFLA_INET_CONF, nil)
+	conf.AddRtAttr(number, nl.Uint32Attr(uint32(s.Value)))
+	return k.change(d, families)
+}
+
+func exists(file string) (bool, error) {
+	_, err := os.Stat(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// cause leaves a path error's file name out: the object and the field say it.
+func cause(err error) error {
+	if p := (*fs.PathError)(nil); errors.As(err, &p) {
+		return p.Err
+	}
+	return err
+}

@@ -1,0 +1,94 @@
+package link
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// veth compares an endpoint's pair of interfaces.
+func (p *pass) veth(o object) error {
+	there, err := p.scene.find(o.name)
+	if err != nil {
+		return err
+	}
+	if there == nil && o.veth.Joined {
+		return p.differs("pair", "present", "", func() error { return nil }) // nobody would come for a new one
+	}
+	d, err := p.own(o, func() error { return p.createVeth(o) })
+	if err != nil || d == nil {
+		return err
+	}
+	v := o.veth
+	for _, look := range []func() error{
+		func() error { return p.mtu(d, v.MTU) },
+		func() error { return p.master(d, v.Bridge) },
+		func() error { return p.settings(v.Name, v.Settings) },
+		func() error { return p.hairpin(d) },
+		func() error { return p.up(d) },
+		func() error { return p.peer(o, d) },
+	} {
+		if err := look(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *pass) createVeth(o object) error {
+	bridge, err := p.scene.find(o.veth.Bridge)
+	if err != nil {
+		return err
+	}
+	if bridge == nil {
+		return fmt.Errorf("bridge %s: %w", o.veth.Bridge, unix.ENODEV)
+	}
+	return p.kernel.createVeth(o.veth, bridge.index)
+}
+
+func (p *pass) master(d *device, name string) error {
+	bridge, err := p.scene.find(name)
+	if err != nil {
+		return err
+	}
+	if bridge != nil && bridge.index == d.master {
+		return nil
+	}
+	got := ""
+	if d.master != 0 {
+		got = p.scene.nameOf(d.master)
+	}
+	return p.differs("master", name, got, func() error {
+		if bridge == nil {
+			return unix.ENODEV
+		}
+		d.hairpin = false // a new port begins without
+		return p.kernel.setMaster(d, bridge.index)
+	})
+}
+
+// hairpin lets the bridge send a frame back to the port that it came from, which a
+// container needs to reach itself through a published port.
+func (p *pass) hairpin(d *device) error {
+	if d.hairpin {
+		return nil
+	}
+	return p.differs("hairpin", "on", "off", func() error { return p.kernel.setHairpin(d) })
+}
+
+// peer compares the container's end while it is still here. Once the engine has
+// taken it, it is the engine's.
+func (p *pass) peer(o object, d *device) error {
+	peer, err := p.scene.find(o.veth.Peer)
+	if err != nil || peer == nil || !d.peerHere || peer.index != d.peer {
+		return err
+	}
+	p.object = "link " + o.veth.Peer
+	if err := p.mac(peer, o.veth.MAC, o.veth.MAC[:]); err != nil {
+		return fmt.Errorf("peer %s: %w", o.veth.Peer, err)
+	}
+	if err := p.mtu(peer, o.veth.MTU); err != nil {
+		return fmt.Errorf("peer %s: %w", o.veth.Peer, err)
+	}
+	return nil
+}

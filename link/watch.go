@@ -1,0 +1,184 @@
+package link
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/drawbridge-net/drawbridge/plan"
+)
+
+// watchBuffer is how many bytes of events may wait while we are busy. What does
+// not fit is lost, which the kernel tells.
+const watchBuffer = 4 << 20
+
+// Watch calls wake, until ctx ends, when the kernel reports something that the
+// facts of the host or what was last applied may have to follow: links, addresses,
+// and the sysctls that have events (forwarding and rp_filter).
+//
+// Our own doing wakes nobody. The kernel marks too few events with who caused
+// them, so an event about an object of ours leads to a look at just that object,
+// after the Apply under way, and wakes if it is not as planned. What remains: an
+// uplink's setting that we put back looks like anybody's change.
+//
+// Routes are not followed, since nothing that we do depends on them and a host may
+// have a million.
+func (k *Kernel) Watch(ctx context.Context, wake func()) error {
+	socket, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
+		unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV6_NETCONF)
+	if err != nil {
+		return fmt.Errorf("watch links: %w", err)
+	}
+	stop := context.AfterFunc(ctx, socket.Close)
+	defer func() {
+		if stop() {
+			socket.Close()
+		}
+	}()
+	if socket.SetReceiveBufferSize(watchBuffer, true) != nil {
+		// Root of a user namespace only gets what the administrator allows all.
+		_ = socket.SetReceiveBufferSize(watchBuffer, false)
+	}
+	w := &watcher{kernel: k, ours: map[int]string{}}
+	wake() // for what happened before we listened
+	for {
+		messages, _, err := socket.Receive()
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, unix.ENOBUFS):
+			wake() // events are lost, so anything may have happened
+			continue
+		case err != nil:
+			return fmt.Errorf("watch links: %w", err)
+		}
+		if w.concern(messages) {
+			wake()
+		}
+	}
+}
+
+// watcher judges events. It alone remembers which index is whose, since an event
+// about an address names no link, and may come when the link is gone.
+type watcher struct {
+	kernel *Kernel
+	ours   map[int]string // names of links of ours by index
+}
+
+func (w *watcher) concern(messages []syscall.NetlinkMessage) bool {
+	w.kernel.mu.Lock()
+	defer w.kernel.mu.Unlock()
+	for _, m := range messages {
+		if w.concerns(m) {
+			return true
+		}
+	}
+	return false
+}
+
+func (w *watcher) concerns(m syscall.NetlinkMessage) bool {
+	switch m.Header.Type {
+	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
+		return w.link(m)
+	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
+		return w.address(m)
+	case unix.RTM_NEWNETCONF:
+		return w.netconf(m)
+	}
+	return false
+}
+
+func (w *watcher) link(m syscall.NetlinkMessage) bool {
+	d, err := parseDevice(m.Data)
+	if err != nil {
+		return true
+	}
+	deleted := m.Header.Type == unix.RTM_DELLINK
+	if !w.kernel.knows(d) && w.ours[d.index] == "" {
+		// Facts about a link begin with its addresses, whose end has its own event.
+		return !deleted && d.family == unix.AF_UNSPEC
+	}
+	w.ours[d.index] = d.name
+	if deleted && d.family == unix.AF_UNSPEC {
+		delete(w.ours, d.index)
+	}
+	return w.kernel.strays(d.name)
+}
+
+func (w *watcher) address(m syscall.NetlinkMessage) bool {
+	name, ours := w.name(indexOf(m))
+	return !ours || w.kernel.strays(name)
+}
+
+// name finds whose an index is, and whether it is ours.
+func (w *watcher) name(index int) (string, bool) {
+	if name, ok := w.ours[index]; ok {
+		return name, true
+	}
+	d, err := w.kernel.deviceAt(index)
+	if err != nil || d == nil {
+		return "", false
+	}
+	if w.kernel.knows(d) {
+		w.ours[index] = d.name
+		return d.name, true
+	}
+	return d.name, false
+}
+
+func (w *watcher) netconf(m syscall.NetlinkMessage) bool {
+	const sizeofHeader, ifindex = 4, 1 // struct netconfmsg, NETCONFA_IFINDEX in linux/netconf.h
+	if len(m.Data) < sizeofHeader {
+		return true
+	}
+	index := 0
+	err := each(m.Data[sizeofHeader:], func(kind uint16, value []byte) error {
+		if kind == ifindex {
+			index = number(value)
+		}
+		return nil
+	})
+	if err != nil || index <= 0 {
+		return true // all links, or those to come
+	}
+	name, ours := w.name(index)
+	if ours {
+		return w.kernel.strays(name)
+	}
+	return !w.kernel.asPlanned(name)
+}
+
+// knows reports whether a link is planned or carries our mark.
+func (k *Kernel) knows(d *device) bool {
+	_, planned := k.planned[d.name]
+	return planned || strings.HasPrefix(d.alias, plan.MarkPrefix)
+}
+
+// strays looks at one object of ours and reports whether it differs from the plan.
+func (k *Kernel) strays(name string) bool {
+	o, planned := k.planned[name]
+	if !planned {
+		d, err := k.device(name)
+		return err != nil || d != nil && d.ours()
+	}
+	p := &pass{kernel: k, scene: newScene(k)}
+	p.links(context.Background(), nil, []object{o})
+	return len(p.drift) > 0 || len(p.errs) > 0
+}
+
+// asPlanned reports whether a link is an uplink on which all stands as we set it.
+func (k *Kernel) asPlanned(name string) bool {
+	for _, u := range k.uplinks {
+		if u.Name == name && len(u.Settings) > 0 {
+			p := &pass{kernel: k, scene: newScene(k)}
+			err := p.settings(u.Name, u.Settings)
+			return err == nil && len(p.drift) == 0
+		}
+	}
+	return false
+}
