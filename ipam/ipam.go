@@ -26,8 +26,9 @@ type Config struct {
 	Store Store
 
 	// Host returns what chosen pools must keep away from, e.g. the host's own
-	// addresses. Pools that are asked for by name are not held against it: on a
-	// macvlan network the host's own subnet is the right one.
+	// addresses, but not the bridge of a network that is being removed. Pools
+	// that are asked for by name are not held against it: on a macvlan network
+	// the host's own subnet is the right one.
 	Host func() ([]Obstacle, error)
 
 	// Ranges are what pools are chosen from, in this order. Without any of a

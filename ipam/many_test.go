@@ -70,6 +70,33 @@ func TestRequestsFromManyAtOnceNeverGetTheSame(t *testing.T) {
 	}
 }
 
+// There are more addresses than rest in the order of their release.
+func TestEveryAddressHasItsTurnBeforeAnyComesAgain(t *testing.T) {
+	alloc := newAllocator(t, ipam.Config{})
+	pool, err := alloc.RequestPool(ipam.PoolRequest{Prefix: netip.MustParsePrefix("10.0.0.0/18")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const size = 1<<14 - 2
+	given := map[netip.Prefix]bool{}
+	for i := range 3 * size {
+		if i%size == 0 {
+			clear(given)
+		}
+		addr, err := alloc.RequestAddress(ipam.AddressRequest{Pool: pool.ID})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if given[addr] {
+			t.Fatalf("%s comes again after only %d others", addr, len(given))
+		}
+		given[addr] = true
+		if err := alloc.ReleaseAddress(pool.ID, addr.Addr()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestFourThousandPoolsAreChosenAndOutliveARestart(t *testing.T) {
 	const count = 4000
 	store := new(ipamtest.Memory)
@@ -166,6 +193,55 @@ func TestTheSixtyFifthTryIsRefusedAndNamesTheObstacle(t *testing.T) {
 	clock = clock.Add(61 * time.Second)
 	if err := try(); err != nil {
 		t.Errorf("the engine has forgotten the others: %v", err)
+	}
+}
+
+// A recorder is a Store that keeps the last changes.
+type recorder struct {
+	ipamtest.Memory
+	last ipam.Changes
+}
+
+func (r *recorder) Save(c ipam.Changes) error {
+	r.last = c
+	return r.Memory.Save(c)
+}
+
+func TestAContainerWaitsForTheDiskOnlyWhereAnAddressIsReserved(t *testing.T) {
+	store := new(recorder)
+	alloc := newAllocator(t, ipam.Config{Store: store})
+	pool, err := alloc.RequestPool(ipam.PoolRequest{Prefix: netip.MustParsePrefix("10.0.0.0/24")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := netip.MustParseAddr("10.0.0.9")
+	reboot := func() {
+		store.Reboot()
+		alloc = newAllocator(t, ipam.Config{Store: store})
+	}
+	for _, step := range []struct {
+		name    string
+		request ipam.AddressRequest
+		durable bool
+		before  func()
+	}{
+		{"the gateway is durable", ipam.AddressRequest{Gateway: true}, true, nil},
+		{"a container's address is not", ipam.AddressRequest{Owner: "web"}, false, nil},
+		{"nor is it on engines that do not tell the name", ipam.AddressRequest{}, false, nil},
+		{"a named one is, if it may be auxiliary", ipam.AddressRequest{Addr: named}, true, nil},
+		{"but only once", ipam.AddressRequest{Addr: named}, false, reboot},
+		{"nor is it if a container names it", ipam.AddressRequest{Addr: named.Next(), Owner: "db"}, false, nil},
+	} {
+		if step.before != nil {
+			step.before()
+		}
+		step.request.Pool = pool.ID
+		if _, err := alloc.RequestAddress(step.request); err != nil {
+			t.Fatalf("%s: %v", step.name, err)
+		}
+		if c := store.last; (c.PutPools != nil || c.PutReservations != nil) != step.durable {
+			t.Errorf("%s: wrote %+v", step.name, c)
+		}
 	}
 }
 

@@ -31,12 +31,12 @@ func anySequence(t *rapid.T) {
 	t.Repeat(map[string]func(*rapid.T){
 		"name a pool":       m.namePool,
 		"choose a pool":     m.choosePool,
-		"release a pool":    m.releasePool,
-		"use":               m.use,
-		"choose an address": m.chooseAddress,
-		"name an address":   m.nameAddress,
-		"name it again":     m.nameHeldAddress,
-		"release":           m.releaseAddress,
+		"release a pool":    m.with(m.releasePool),
+		"use":               m.with(m.use),
+		"choose an address": m.with(m.chooseAddress),
+		"choose another":    m.with(m.chooseAddress),
+		"name an address":   m.with(m.nameAddress),
+		"release":           m.with(m.releaseAddress),
 		"collect":           m.collect,
 		"wait": func(t *rapid.T) {
 			m.clock = m.clock.Add(time.Duration(rapid.IntRange(1, 400).Draw(t, "s")) * time.Second)
@@ -79,7 +79,7 @@ func anyOf(list ...string) *rapid.Generator[netip.Prefix] {
 
 func (m *machine) restart(t *rapid.T) {
 	if m.broken {
-		t.Skip("the store is broken")
+		return
 	}
 	alloc, err := ipam.New(ipam.Config{
 		Store: &m.store,
@@ -106,7 +106,7 @@ func obstacles() []ipam.Obstacle {
 
 func (m *machine) reboot(t *rapid.T) {
 	if m.broken {
-		t.Skip("the store is broken")
+		return
 	}
 	m.store.Reboot()
 	for _, p := range m.model {
@@ -216,19 +216,21 @@ func (m *machine) born(t *rapid.T, got, want ipam.Pool) {
 	}
 }
 
-// any returns one of the pools, always the same for the same draw.
-func (m *machine) any(t *rapid.T) *modelPool {
-	if len(m.model) == 0 {
-		t.Skip("no pools")
+// with runs an action on one of the pools. It never skips: what a fuzzer sends
+// must not run out of actions.
+func (m *machine) with(action func(*rapid.T, *modelPool)) func(*rapid.T) {
+	return func(t *rapid.T) {
+		if len(m.model) == 0 {
+			return
+		}
+		all := slices.SortedFunc(maps.Values(m.model), func(a, b *modelPool) int {
+			return a.Prefix.Addr().Compare(b.Prefix.Addr())
+		})
+		action(t, all[rapid.IntRange(0, len(all)-1).Draw(t, "which pool")])
 	}
-	all := slices.SortedFunc(maps.Values(m.model), func(a, b *modelPool) int {
-		return a.Prefix.Addr().Compare(b.Prefix.Addr())
-	})
-	return all[rapid.IntRange(0, len(all)-1).Draw(t, "which pool")]
 }
 
-func (m *machine) releasePool(t *rapid.T) {
-	p := m.any(t)
+func (m *machine) releasePool(t *rapid.T, p *modelPool) {
 	if m.agree(t, "release pool", m.alloc.ReleasePool(p.ID), nil) {
 		delete(m.model, p.ID)
 		if err := m.alloc.ReleasePool(p.ID); err != nil {
@@ -237,8 +239,7 @@ func (m *machine) releasePool(t *rapid.T) {
 	}
 }
 
-func (m *machine) use(t *rapid.T) {
-	p := m.any(t)
+func (m *machine) use(t *rapid.T, p *modelPool) {
 	aux := m.someAddr(t, p)
 	owner, leased := p.owners[aux]
 	var want error
@@ -263,9 +264,17 @@ func (m *machine) use(t *rapid.T) {
 	}
 }
 
-// someAddr returns one of the addresses of a pool, special ones included.
+// someAddr returns one of the addresses of a pool, special ones included, half
+// of the time one that is held.
 func (m *machine) someAddr(t *rapid.T, p *modelPool) netip.Addr {
 	all := p.all()
+	held := slices.DeleteFunc(slices.Clone(all), func(a netip.Addr) bool {
+		_, leased := p.owners[a]
+		return !leased && p.roles[a] == ""
+	})
+	if len(held) > 0 && rapid.Bool().Draw(t, "held") {
+		all = held
+	}
 	return all[rapid.IntRange(0, len(all)-1).Draw(t, "which address")]
 }
 
@@ -277,8 +286,7 @@ func (m *machine) request(t *rapid.T, p *modelPool) ipam.AddressRequest {
 	}
 }
 
-func (m *machine) chooseAddress(t *rapid.T) {
-	p := m.any(t)
+func (m *machine) chooseAddress(t *rapid.T, p *modelPool) {
 	r := m.request(t, p)
 	free := p.choosable()
 	var want error
@@ -298,22 +306,8 @@ func (m *machine) chooseAddress(t *rapid.T) {
 	p.hold(r, got.Addr())
 }
 
-func (m *machine) nameAddress(t *rapid.T) {
-	p := m.any(t)
-	m.name(t, p, m.someAddr(t, p))
-}
-
-func (m *machine) nameHeldAddress(t *rapid.T) {
-	p := m.any(t)
-	held := slices.SortedFunc(maps.Keys(p.roles), netip.Addr.Compare)
-	held = append(held, slices.SortedFunc(maps.Keys(p.owners), netip.Addr.Compare)...)
-	if len(held) == 0 {
-		t.Skip("no addresses")
-	}
-	m.name(t, p, held[rapid.IntRange(0, len(held)-1).Draw(t, "which address")])
-}
-
-func (m *machine) name(t *rapid.T, p *modelPool, addr netip.Addr) {
+func (m *machine) nameAddress(t *rapid.T, p *modelPool) {
+	addr := m.someAddr(t, p)
 	r := m.request(t, p)
 	r.Addr = addr
 	_, leased := p.owners[addr]
@@ -336,8 +330,7 @@ func (m *machine) name(t *rapid.T, p *modelPool, addr netip.Addr) {
 	}
 }
 
-func (m *machine) releaseAddress(t *rapid.T) {
-	p := m.any(t)
+func (m *machine) releaseAddress(t *rapid.T, p *modelPool) {
 	addr := m.someAddr(t, p)
 	_, leased := p.owners[addr]
 	_, reserved := p.roles[addr]

@@ -141,7 +141,7 @@ func (p *pool) rest(a netip.Addr) {
 	_, reserved := p.reserved[a]
 	_, leased := p.leases[a]
 	outside := a.Less(p.free.first) || p.free.last.Less(a)
-	if reserved || leased || outside || p.rests[a] != nil {
+	if reserved || leased || outside {
 		return
 	}
 	p.rests[a] = p.resting.PushBack(a)

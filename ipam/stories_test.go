@@ -225,6 +225,11 @@ func lifeStories() []story {
 			use web 3f2a 10.0.0.3
 			list = 10.0.0.0/29 of 3f2a 10.0.0.1 gateway, 10.0.0.3 auxiliary
 			address web 10.0.0.3 by db taken! the network's auxiliary address
+			address web = 10.0.0.2/29
+			address web = 10.0.0.4/29
+			address web = 10.0.0.5/29
+			address web = 10.0.0.6/29
+			address web spent! nothing free: 4 leased, 2 reserved
 			reboot
 			address web 10.0.0.3 taken! the network's auxiliary address
 			release web 10.0.0.3
@@ -300,6 +305,29 @@ func lifeStories() []story {
 			address lost ! no such pool
 			address b gateway = 172.30.0.1/17
 			pool c 0.0.0.0/17 = 10.208.0.0/17`},
+		{"a pool that yields is chosen again before a route is overlapped", `
+			obstacle weak 10.208.0.0/13 route to 10.208.0.0/13 via tun0
+			pool lost 0.0.0.0/13 = 10.216.0.0/13
+			later 2m
+			pool a 0.0.0.0/13 = 10.216.0.0/13
+			later 59s
+			pool b 0.0.0.0/13 = 10.208.0.0/13
+			later 2s
+			pool c 0.0.0.0/13 = 10.216.0.0/13
+			address c = 10.216.0.1/13
+			later 2m
+			pool d 0.0.0.0/13 = 10.208.0.0/13`},
+		{"a pool that yields makes no way through one that does not", `
+			pool lost1 10.0.0.0/24
+			pool lost2 10.0.2.0/24
+			pool web 10.0.1.0/24
+			address web gateway = 10.0.1.1/24
+			later 2m
+			pool wide 10.0.0.0/16 taken! pool 10.0.1.0/24
+			list = 10.0.0.0/24; 10.0.1.0/24 10.0.1.1 gateway; 10.0.2.0/24
+			pool low 10.0.0.0/23 taken! pool 10.0.1.0/24
+			pool high 10.0.2.0/23 = 10.0.2.0/23
+			list = 10.0.0.0/24; 10.0.1.0/24 10.0.1.1 gateway; 10.0.2.0/23`},
 		{"an address that no endpoint of ours ever took is collected", `
 			pool web 10.0.0.0/29
 			address web gateway = 10.0.0.1/29
