@@ -42,18 +42,52 @@ func touched(owner plan.Owner, before, after *plan.Plan) bool {
 	return b != nil && a != b
 }
 
-// leaves takes apart what errors.Join put together.
+// untouched are those drifts that a change from before to after says nothing about:
+// they are as true after it as they were.
+func untouched(drift []plan.Drift, before, after *plan.Plan) []plan.Drift {
+	var kept []plan.Drift
+	for _, d := range drift {
+		if !touched(d.Owner, before, after) {
+			kept = append(kept, d)
+		}
+	}
+	return kept
+}
+
+// drifts makes Drift of what a layer could not do.
+func drifts(err error) []plan.Drift {
+	var all []plan.Drift
+	for _, leaf := range leaves(err) {
+		d := plan.Drift{Object: "host", Field: "apply", Want: "done", Got: leaf.Error()}
+		if o := (*plan.ObjectError)(nil); errors.As(leaf, &o) {
+			d.Owner, d.Object, d.Got = o.Owner, o.Object, o.Err.Error()
+		}
+		all = append(all, d)
+	}
+	return all
+}
+
+// leaves takes apart what errors.Join put together, also where it was given more
+// text around it.
 func leaves(err error) []error {
 	if err == nil {
 		return nil
 	}
-	joined, ok := err.(interface{ Unwrap() []error })
-	if !ok {
+	o := (*plan.ObjectError)(nil)
+	if errors.As(err, &o) && err == error(o) {
 		return []error{err}
 	}
-	var all []error
-	for _, e := range joined.Unwrap() {
-		all = append(all, leaves(e)...)
+	switch e := err.(type) {
+	case interface{ Unwrap() []error }:
+		var all []error
+		for _, one := range e.Unwrap() {
+			all = append(all, leaves(one)...)
+		}
+		return all
+	case interface{ Unwrap() error }:
+		if inner := leaves(e.Unwrap()); len(inner) > 1 {
+			return inner
+		}
 	}
-	return all
+	return []error{err}
 }

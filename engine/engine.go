@@ -65,8 +65,9 @@ type Engine struct {
 	layers   []Layer // in the order of adding; removing goes the other way round
 	log      logrus.FieldLogger
 
-	mu   sync.Mutex // one change at a time
-	have *plan.Plan // what the host was made to match; nil after a failure
+	mu    sync.Mutex // one change at a time
+	have  *plan.Plan // what the host was made to match; nil after a failure
+	saved spec.State // what the store holds; not the present State after a failure
 
 	now  atomic.Pointer[Snapshot]
 	wake chan struct{}
@@ -90,9 +91,13 @@ func (e *Engine) Start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("look at the host: %w", err)
 	}
+	e.saved = state
 	want := plan.New(state, host)
 	err = e.apply(ctx, want)
-	e.publish(state, want, err)
+	e.publish(state, want, drifts(err))
+	if err != nil {
+		e.Wake()
+	}
 	return nil
 }
 
@@ -114,14 +119,14 @@ func (e *Engine) Do(ctx context.Context, change func(*spec.State) error) error {
 		return nil
 	}
 	want := before.Plan.Next(before.State, next, before.Plan.Host)
-	if err := e.store.Save(before.State, next); err != nil {
-		return fmt.Errorf("save: %w", err)
+	if err := e.save(next); err != nil {
+		return err
 	}
 	err := e.apply(ctx, want)
 	if blamed := blame(err, before.Plan, want); blamed != nil {
-		return errors.Join(blamed, e.undo(ctx, before, next))
+		return errors.Join(blamed, e.undo(ctx, before))
 	}
-	e.publish(next, want, err)
+	e.publish(next, want, append(untouched(before.Drift, before.Plan, want), drifts(err)...))
 	if err != nil {
 		e.Wake()
 	}
@@ -129,14 +134,27 @@ func (e *Engine) Do(ctx context.Context, change func(*spec.State) error) error {
 }
 
 // undo brings State and host back to what they were.
-func (e *Engine) undo(ctx context.Context, before Snapshot, next spec.State) error {
-	var failed error
-	if err := e.store.Save(next, before.State); err != nil {
-		failed = fmt.Errorf("undo: save: %w", err)
+func (e *Engine) undo(ctx context.Context, before Snapshot) error {
+	failed := e.save(before.State)
+	if failed != nil {
+		failed = fmt.Errorf("undo: %w", failed) // the next change or look saves again
 	}
 	e.have = nil
-	e.publish(before.State, before.Plan, e.apply(ctx, before.Plan))
+	e.publish(before.State, before.Plan, drifts(e.apply(ctx, before.Plan)))
+	e.Wake()
 	return failed
+}
+
+// save makes the store hold a State, whatever it holds now.
+func (e *Engine) save(state spec.State) error {
+	if e.saved.Networks == state.Networks {
+		return nil
+	}
+	if err := e.store.Save(e.saved, state); err != nil {
+		return fmt.Errorf("save: %w", err)
+	}
+	e.saved = state
+	return nil
 }
 
 // apply walks the layers, first trusting what is remembered, then, after a
@@ -145,13 +163,14 @@ func (e *Engine) undo(ctx context.Context, before Snapshot, next spec.State) err
 func (e *Engine) apply(ctx context.Context, want *plan.Plan) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), applyTimeout)
 	defer cancel()
-	err := e.walk(ctx, e.have, want)
-	if err != nil && e.have != nil {
+	have := e.have
+	e.have = nil // should a layer panic, the next one looks
+	err := e.walk(ctx, have, want)
+	if err != nil && have != nil {
 		err = e.walk(ctx, nil, want)
 	}
-	e.have = want
-	if err != nil && blame(err, nil, nil) != nil {
-		e.have = nil
+	if blame(err, nil, nil) == nil {
+		e.have = want
 	}
 	return err
 }
@@ -168,19 +187,12 @@ func (e *Engine) walk(ctx context.Context, have, want *plan.Plan) error {
 	return errors.Join(all...)
 }
 
-// publish makes a State and its Plan the present ones, with what err says did not
-// work as Drift.
-func (e *Engine) publish(state spec.State, p *plan.Plan, err error) {
-	s := &Snapshot{State: state, Plan: p}
-	for _, leaf := range leaves(err) {
-		d := plan.Drift{Object: "host", Field: "apply", Want: "done", Got: leaf.Error()}
-		if o := (*plan.ObjectError)(nil); errors.As(leaf, &o) {
-			d = plan.Drift{Owner: o.Owner, Object: o.Object, Field: "apply", Want: "done", Got: o.Err.Error()}
-		}
-		e.log.WithFields(logrus.Fields{"owner": d.Owner.String(), "object": d.Object}).WithError(leaf).Warn("left for the reconciler")
-		s.Drift = append(s.Drift, d)
+// publish makes a State and its Plan the present ones.
+func (e *Engine) publish(state spec.State, p *plan.Plan, drift []plan.Drift) {
+	for _, d := range drift {
+		e.log.WithFields(logrus.Fields{"owner": d.Owner.String(), "object": d.Object}).Warnf("left for the reconciler: %s", d.Got)
 	}
-	e.now.Store(s)
+	e.now.Store(&Snapshot{State: state, Plan: p, Drift: drift})
 }
 
 // Evict removes an endpoint whose veth pair is gone, for an engine that died may
@@ -209,7 +221,7 @@ func (e *Engine) Remove(ctx context.Context) error {
 	for i := len(e.layers) - 1; i >= 0; i-- {
 		failed = append(failed, e.layers[i].Remove(ctx))
 	}
-	failed = append(failed, e.store.Save(before.State, spec.State{}))
+	failed = append(failed, e.save(spec.State{}))
 	e.have = nil
 	e.now.Store(&Snapshot{Plan: plan.New(spec.State{}, before.Plan.Host)})
 	return errors.Join(failed...)

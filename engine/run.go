@@ -56,6 +56,9 @@ func (e *Engine) reconcile(ctx context.Context) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	before := e.Now()
+	if err := e.save(before.State); err != nil {
+		e.log.WithError(err).Warn("save what an undone change left in the store")
+	}
 	want := before.Plan
 	if !reflect.DeepEqual(host, want.Host) {
 		want = want.Next(before.State, before.State, host)
@@ -75,7 +78,7 @@ func (e *Engine) reconcile(ctx context.Context) {
 		e.have = nil
 	}
 	// What still differs afterwards waits for the next event or tick.
-	e.publish(before.State, want, e.apply(ctx, want))
+	e.publish(before.State, want, drifts(e.apply(ctx, want)))
 }
 
 // Check reports where the host differs from the present plan.

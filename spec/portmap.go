@@ -91,7 +91,10 @@ func (b binding) String() string {
 }
 
 func protoName(number int64) string {
-	if number < 0 || number > 255 {
+	switch {
+	case number == sctp:
+		return "sctp"
+	case number < 0 || number > 255:
 		return fmt.Sprintf("protocol %d", number)
 	}
 	return Proto(number).String()

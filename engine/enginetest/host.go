@@ -76,8 +76,7 @@ func (h *Host) Become(facts plan.Host) {
 	h.facts = facts
 }
 
-// Writes is how many objects were written or removed so far, Looks how often the
-// layer had to look at everything.
+// Writes is how many objects were written or removed so far.
 func (h *Host) Writes() int { return h.count(&h.writes) }
 
 // Looks is how often the layer had to look at everything.
@@ -233,7 +232,6 @@ type Store struct {
 	mu    sync.Mutex
 	state spec.State
 	err   error
-	wrong error
 }
 
 // Fail makes every later call fail and do nothing; nil mends it.
@@ -258,8 +256,7 @@ func (s *Store) Save(before, after spec.State) error {
 		return s.err
 	}
 	if before.Networks != s.state.Networks {
-		s.wrong = errors.New("saved over a State that the store does not hold")
-		return s.wrong
+		return errors.New("saved over a State that the store does not hold")
 	}
 	s.state = after
 	return nil
