@@ -7,6 +7,7 @@
 package publish
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -105,7 +106,8 @@ func ports(e *plan.Endpoint) []spec.Port {
 	return e.Ports
 }
 
-// withHeld adds empty claims for whoever holds something and claims nothing.
+// withHeld adds empty claims for whoever holds something and claims nothing, in
+// the order of the owners.
 func (p *Ports) withHeld(claims []claim) []claim {
 	claiming := make(map[plan.Owner]bool, len(claims))
 	for _, c := range claims {
@@ -116,6 +118,9 @@ func (p *Ports) withHeld(claims []claim) []claim {
 			claims = append(claims, claim{owner: owner})
 		}
 	}
+	slices.SortFunc(claims, func(a, b claim) int {
+		return cmp.Or(a.owner.Network.Compare(b.owner.Network), a.owner.Endpoint.Compare(b.owner.Endpoint))
+	})
 	return claims
 }
 
