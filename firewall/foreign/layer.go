@@ -167,14 +167,15 @@ func check(ctx context.Context, want *plan.Plan, choose chooser) ([]plan.Drift, 
 	filters, err := read(ctx)
 	var all []plan.Drift
 	for _, f := range filters {
+		if f.hidden != nil {
+			all = append(all, plan.Drift{Object: command(f.Chain), Field: "rules", Want: "readable", Got: f.hidden.Error()})
+		}
 		found := locate(f.forward)
 		for _, s := range choose(f.forward, wanted(want, f)) {
-			if d := drift(f.Chain, s, found[s.rule.identity()]); !slices.Contains(all, d) {
-				all = append(all, d)
-			}
+			all = append(all, drift(f.Chain, s, found[s.rule.identity()]))
 		}
 	}
-	return all, err
+	return slices.Compact(all), err
 }
 
 func drift(c plan.Chain, s step, found copies) plan.Drift {

@@ -80,12 +80,14 @@ func list(ctx context.Context, c plan.Chain) (string, error) {
 
 const pollEvery = 2 * time.Second
 
-// Watch calls wake whenever the rules of legacy iptables have changed, until ctx
-// ends. They have no events, so it polls; nftables' do, and are not its business.
+// Watch calls wake once at its beginning and whenever the rules of legacy iptables
+// have changed, until ctx ends. They have no events, so it polls; those of nftables
+// do, and are not its business.
 func (r *Rules) Watch(ctx context.Context, wake func()) error {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	before, beforeErr := readLegacy(ctx)
+	wake() // what has changed since somebody last looked
 	for {
 		select {
 		case <-ctx.Done():

@@ -1,0 +1,222 @@
+package foreign
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/drawbridge-net/drawbridge/plan"
+	"github.com/drawbridge-net/drawbridge/spec"
+)
+
+var (
+	nft4    = plan.Chain{Family: 4, Kind: kindNFT}
+	nft6    = plan.Chain{Family: 6, Kind: kindNFT}
+	legacy4 = plan.Chain{Family: 4, Kind: kindLegacy}
+)
+
+// recorded reads the rules of a real host, as iptables -S printed them.
+func recorded(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("testdata", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func TestEveryBridgeThatAnEngineNamesIsFound(t *testing.T) {
+	all := []string{"br-alone", "br-db", "br-six", "br-web", "docker0"}
+	for name, row := range map[string]struct {
+		recording string
+		want      []string
+		drops     bool
+	}{
+		"20.10 names them in FORWARD":                     {"engine-20.10.iptables", all, true},
+		"the newest names them in chains of its own":      {"engine-newest.iptables", all, true},
+		"the newest names those with IPv6 in ip6tables":   {"engine-newest.ip6tables", []string{"br-six"}, true},
+		"a host with ufw and no engine names none":        {"ufw.iptables", nil, true},
+		"20.10 beside ufw names the same as without":      {"engine-20.10-ufw.iptables", all, true},
+		"an administrator's rules name none of an engine": {"administrator.iptables", nil, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFilter(nft4, recorded(t, row.recording))
+			if diff := cmp.Diff(row.want, sortedOnce(f.engines)); diff != "" {
+				t.Errorf("bridges (-want +got):\n%s", diff)
+			}
+			if f.drops != row.drops {
+				t.Errorf("drops by policy: want %t, got %t", row.drops, f.drops)
+			}
+		})
+	}
+}
+
+func sortedOnce(names []string) []string {
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+func TestRuleIsReadAsIptablesPrintsIt(t *testing.T) {
+	for name, row := range map[string]struct {
+		text string
+		want rule
+	}{
+		"ours is plain": {
+			`-i dbr0 -m comment --comment "drawbridge network 3f2a" -j ACCEPT`,
+			rule{in: "dbr0", target: "ACCEPT", comment: "drawbridge network 3f2a", plain: true},
+		},
+		"a negated interface is none":     {`-i docker0 ! -o docker0 -j ACCEPT`, rule{in: "docker0", target: "ACCEPT"}},
+		"a wildcard is none":              {`-i br-+ -j DROP`, rule{target: "DROP"}},
+		"a goto is a target":              {`-o br0 -g DOCKER`, rule{out: "br0", target: "DOCKER", plain: true}},
+		"any other match makes it unlike": {`-s 10.0.0.0/8 -i br0 -j ACCEPT`, rule{in: "br0", target: "ACCEPT"}},
+		"a comment may hold quotes": {
+			`-m comment --comment "a \"b\" -j DROP" -j ACCEPT`, rule{comment: `a "b" -j DROP`, target: "ACCEPT", plain: true},
+		},
+		"a target's options make it unlike": {`-i br0 -j LOG --log-prefix "[x] "`, rule{in: "br0", target: "LOG"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := parseRule(words(row.text))
+			got.args = nil
+			if diff := cmp.Diff(row.want, got, cmp.AllowUnexported(rule{})); diff != "" {
+				t.Errorf("rule (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func id(prefix string) spec.ID { return spec.ID(prefix + strings.Repeat("0", 64-len(prefix))) }
+
+func TestAcceptsStandBehindTheEngineAndAheadOfUfw(t *testing.T) {
+	in := accept{"-i", "dbrweb", id("web")}
+	out := accept{"-o", "dbrweb", id("web")}
+	for name, row := range map[string]struct{ recording, above, below string }{
+		"20.10, behind the jump of its oldest bridge": {"engine-20.10.iptables", "-o docker0 -j DOCKER", "-i docker0 ! -o docker0 -j ACCEPT"},
+		"the newest, behind its two jumps":            {"engine-newest.iptables", "-j DOCKER-FORWARD", ""},
+		"ufw alone, ahead of its first chain":         {"ufw.iptables", "", "-j ufw-before-logging-forward"},
+		"20.10 beside ufw, behind the engine":         {"engine-20.10-ufw.iptables", "-o docker0 -j DOCKER", "-i docker0 ! -o docker0 -j ACCEPT"},
+		"no engine, behind what decides before it":    {"administrator.iptables", "-i eth0 -j DOCKER-USER", "-o dmz0 -j DOCKERS"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := newFilter(nft4, recorded(t, row.recording)).forward
+			after := before
+			for _, s := range place(before, []accept{in, out}) {
+				after = s.do(after)
+			}
+			first := slices.IndexFunc(after, func(r rule) bool { return r.ours() })
+			if len(after) != len(before)+2 || first < 0 || !after[first+1].ours() {
+				t.Fatalf("want two accepts side by side, got %v", after)
+			}
+			if got := textAt(after, first-1); got != row.above {
+				t.Errorf("above them: want %q, got %q", row.above, got)
+			}
+			if got := textAt(after, first+2); got != row.below {
+				t.Errorf("below them: want %q, got %q", row.below, got)
+			}
+		})
+	}
+}
+
+func textAt(rules []rule, i int) string {
+	if i < 0 || i >= len(rules) {
+		return ""
+	}
+	return strings.Join(rules[i].args, " ")
+}
+
+// TestPlaceHealsAnyOrder shows for any chain that the changes leave every wanted
+// accept once and in its place, everything foreign as it was, and nothing to do.
+func TestPlaceHealsAnyOrder(t *testing.T) {
+	wanted := []accept{{"-i", "dbra", id("a")}, {"-o", "dbra", id("a")}, {"-i", "dbrb", id("b")}}
+	any := []rule{
+		wanted[0].rule(), wanted[1].rule(), wanted[2].rule(), accept{"-i", "dbrold", id("old")}.rule(),
+		{target: "DOCKER-USER", plain: true}, {out: "docker0", target: "DOCKER", plain: true},
+		{target: "ufw-before-forward", plain: true}, {in: "eth0", target: "DROP", plain: true},
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		rules := rapid.SliceOfN(rapid.SampledFrom(any), 0, 12).Draw(t, "rules")
+		after := rules
+		for _, s := range slices.Concat(stray(rules, wanted), place(without(rules, wanted), wanted)) {
+			after = s.do(after)
+		}
+		if diff := cmp.Diff(foreignOnly(rules), foreignOnly(after), cmp.AllowUnexported(rule{})); diff != "" {
+			t.Fatalf("foreign rules (-before +after):\n%s", diff)
+		}
+		from, to := window(after)
+		for _, a := range wanted {
+			if got := locate(after)[a.rule().identity()]; got != (copies{within: 1}) {
+				t.Fatalf("%v: want once in [%d, %d), got %+v in %v", a, from, to, got, after)
+			}
+		}
+		if left := slices.Concat(stray(after, wanted), place(after, wanted)); len(left) > 0 {
+			t.Fatalf("still to do: %v", left)
+		}
+	})
+}
+
+// without is the chain that stray leaves.
+func without(rules []rule, wanted []accept) []rule {
+	for _, s := range stray(rules, wanted) {
+		rules = s.do(rules)
+	}
+	return rules
+}
+
+func foreignOnly(rules []rule) []rule {
+	return slices.DeleteFunc(slices.Clone(rules), rule.ours)
+}
+
+func TestSamePlanCostsNoLook(t *testing.T) {
+	host := &plan.Host{Drops: []plan.Chain{nft4, nft6}}
+	one, two := planOf(t, host, "web"), planOf(t, host, "web", "db")
+	noDrops := planOf(t, &plan.Host{}, "web", "db")
+	for name, row := range map[string]struct {
+		have, want         *plan.Plan
+		withdraws, inserts bool
+	}{
+		"the same plan":                      {one, one, false, false},
+		"a network more":                     {one, two, false, true},
+		"a network less":                     {two, one, true, false},
+		"FORWARD no longer drops":            {two, noDrops, true, false},
+		"FORWARD drops from now on":          {noDrops, two, false, true},
+		"a network more, and nothing drops":  {planOf(t, &plan.Host{}), noDrops, false, false},
+		"the same networks, planned anew":    {two, planOf(t, host, "web", "db"), false, false},
+		"no network, and FORWARD drops anew": {planOf(t, &plan.Host{}), planOf(t, host), false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := shrinks(row.have, row.want); got != row.withdraws {
+				t.Errorf("Withdraw looks: want %t, got %t", row.withdraws, got)
+			}
+			if got := shrinks(row.want, row.have); got != row.inserts {
+				t.Errorf("Insert looks: want %t, got %t", row.inserts, got)
+			}
+		})
+	}
+}
+
+// newNetwork is the i-th network of a test, with both families.
+func newNetwork(name string, i int) *spec.Network {
+	subnet := netip.MustParsePrefix(fmt.Sprintf("172.30.%d.0/24", i))
+	subnet6 := netip.MustParsePrefix(fmt.Sprintf("fd00:30:%d::/64", i))
+	return &spec.Network{ID: id(name), Pools: []spec.Pool{
+		{Prefix: subnet, Gateway: subnet.Addr().Next()}, {Prefix: subnet6, Gateway: subnet6.Addr().Next()},
+	}}
+}
+
+// planOf plans networks of both families by these names.
+func planOf(t *testing.T, host *plan.Host, names ...string) *plan.Plan {
+	t.Helper()
+	var s spec.State
+	for i, name := range names {
+		if err := s.AddNetwork(newNetwork(name, i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return plan.New(s, host)
+}
