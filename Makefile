@@ -77,7 +77,7 @@ golden: ## rewrite the golden files from what the code does now
 .PHONY: demo
 demo: build ## see it work on a private engine; this machine's stays untouched (root)
 	test/engines/fetch tools debian
-	test/demo
+	$(GO) test -count=1 -run "^TestEngineDemo$$" ./test/demo
 
 .PHONY: install
 install: build ## install the program and its systemd unit on this machine (root)

@@ -52,16 +52,14 @@ func assemble(ctx context.Context, stateDir, runDir string, log logrus.FieldLogg
 	if d.firewall, err = nftables.New(); err != nil {
 		return nil, err
 	}
-	if d.foreign, err = foreign.New(); err != nil {
-		return nil, err
-	}
+	d.foreign = &foreign.Rules{}
 	if d.pools, err = ipam.New(ipam.Config{Store: d.store.Pools(), Host: d.obstacles}); err != nil {
 		return nil, err
 	}
 	// In the order of adding: ports are held before anything is translated to
 	// them, drops stand before there is a link, and the accepts in somebody else's
 	// chain come last and go first.
-	layers := []engine.Layer{d.foreign.Withdraw(), publish.New(), d.firewall, d.links, d.foreign.Insert()}
+	layers := []engine.Layer{foreign.Withdraw{Rules: d.foreign}, publish.New(), d.firewall, d.links, foreign.Insert{Rules: d.foreign}}
 	d.engine = engine.New(d.store.Networks(), d, layers, log)
 	if err = d.engine.Start(ctx); err != nil {
 		return nil, err
@@ -71,14 +69,11 @@ func assemble(ctx context.Context, stateDir, runDir string, log logrus.FieldLogg
 
 // close lets go of files and sockets. Everything in the kernel stays.
 func (d *daemon) close() {
-	if d.foreign != nil {
-		_ = d.foreign.Close()
-	}
 	if d.firewall != nil {
-		_ = d.firewall.Close()
+		d.firewall.Close()
 	}
 	if d.links != nil {
-		_ = d.links.Close()
+		d.links.Close()
 	}
 	if d.store != nil {
 		_ = d.store.Close()
@@ -107,7 +102,7 @@ func (d *daemon) Exists(name string) (bool, error) { return d.links.Exists(name)
 
 // obstacles are what a chosen pool must keep away from.
 func (d *daemon) obstacles() ([]ipam.Obstacle, error) {
-	found, err := d.links.Obstacles()
+	found, err := d.links.Taken(context.Background())
 	if err != nil {
 		return nil, err
 	}

@@ -79,7 +79,7 @@ func serve(ctx context.Context, s settings, log *logrus.Logger) error {
 	if err != nil {
 		return err
 	}
-	dockerListener, err := docker.Listen(s.pluginSocket)
+	dockerListener, err := driver.Listen(s.pluginSocket)
 	if err != nil {
 		return errors.Join(err, adminListener.Close())
 	}

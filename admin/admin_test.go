@@ -1,0 +1,167 @@
+package admin_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/sirupsen/logrus"
+	"github.com/sirupsen/logrus/hooks/test"
+
+	"github.com/drawbridge-net/drawbridge/admin"
+	"github.com/drawbridge-net/drawbridge/engine"
+	"github.com/drawbridge-net/drawbridge/ipam"
+	"github.com/drawbridge-net/drawbridge/ipam/ipamtest"
+	"github.com/drawbridge-net/drawbridge/plan"
+	"github.com/drawbridge-net/drawbridge/spec"
+)
+
+// host is a Store that forgets, an Observer of a host that forwards nothing, and a
+// Layer that knows how many planned links somebody has taken away.
+type host struct {
+	missing []plan.Drift
+	removed bool
+}
+
+func (h *host) Load() (spec.State, error)  { return spec.State{}, nil }
+func (h *host) Save(_, _ spec.State) error { return nil }
+func (h *host) Look(context.Context) (*plan.Host, error) {
+	return &plan.Host{Uplinks: []plan.HostLink{{Name: "eth0"}}}, nil
+}
+func (h *host) Exists(string) (bool, error)                             { return true, nil }
+func (h *host) Apply(context.Context, *plan.Plan, *plan.Plan) error     { return nil }
+func (h *host) Check(context.Context, *plan.Plan) ([]plan.Drift, error) { return h.missing, nil }
+func (h *host) Remove(context.Context) error                            { h.removed = true; return nil }
+
+type daemon struct {
+	host   *host
+	engine *engine.Engine
+	client *admin.Client
+	ended  chan struct{}
+}
+
+func start(t *testing.T) *daemon {
+	t.Helper()
+	log, _ := test.NewNullLogger()
+	d := &daemon{host: &host{}, ended: make(chan struct{}, 1)}
+	d.engine = engine.New(d.host, d.host, []engine.Layer{d.host}, log)
+	must(t, d.engine.Start(context.Background()))
+	pools, err := ipam.New(ipam.Config{Store: &ipamtest.Memory{}, Host: func() ([]ipam.Obstacle, error) { return nil, nil }})
+	must(t, err)
+	socket := filepath.Join(t.TempDir(), "admin.sock")
+	l, err := net.Listen("unix", socket)
+	must(t, err)
+	s := &admin.Server{Engine: d.engine, Pools: pools, Version: "v1", Log: logrus.FieldLogger(log), Removed: func() { d.ended <- struct{}{} }}
+	server := &httptest.Server{Listener: l, Config: &http.Server{Handler: s.Handler()}}
+	server.Start()
+	t.Cleanup(server.Close)
+	d.client = admin.NewClient(socket)
+	return d
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+const (
+	networkID  = "3f2a9c0d11ee00000000000000000000000000000000000000000000000000aa"
+	endpointID = "9b01c2d3e4f500000000000000000000000000000000000000000000000000bb"
+)
+
+// publish gives the daemon a network with one container that publishes.
+func (d *daemon) publish(t *testing.T) {
+	t.Helper()
+	must(t, d.engine.Do(t.Context(), func(s *spec.State) error {
+		return errors.Join(
+			s.AddNetwork(&spec.Network{ID: networkID, Masquerade: true, Pools: []spec.Pool{
+				{Prefix: netip.MustParsePrefix("172.30.0.0/24"), Gateway: netip.MustParseAddr("172.30.0.1")},
+				{Prefix: netip.MustParsePrefix("fd00:30::/64"), Gateway: netip.MustParseAddr("fd00:30::1")},
+			}}),
+			s.AddEndpoint(networkID, &spec.Endpoint{
+				ID: endpointID, MAC: spec.MAC{2, 0, 0, 0, 0, 1},
+				IPv4: netip.MustParsePrefix("172.30.0.2/24"), IPv6: netip.MustParsePrefix("fd00:30::2/64"),
+			}),
+			s.Publish(networkID, endpointID, []spec.Port{
+				{Proto: spec.TCP, HostPort: 8080, ContainerPort: 80, Count: 1},
+				{Proto: spec.UDP, Host: netip.MustParseAddr("127.0.0.1"), HostPort: 9000, ContainerPort: 9000, Count: 10},
+			}),
+		)
+	}))
+}
+
+func TestOperatorSeesNetworksAndEndpoints(t *testing.T) {
+	d := start(t)
+	d.publish(t)
+	networks, err := d.client.Networks(t.Context())
+	must(t, err)
+	if diff := cmp.Diff([]admin.Network{{
+		ID: networkID, Bridge: "dbr3f2a9c0d11ee", Subnets: []string{"172.30.0.0/24", "fd00:30::/64"},
+		Gateways: []string{"172.30.0.1", "fd00:30::1"}, MTU: 1500, Endpoints: 1,
+	}}, networks); diff != "" {
+		t.Errorf("networks (-want +got):\n%s", diff)
+	}
+	endpoints, err := d.client.Endpoints(t.Context())
+	must(t, err)
+	if diff := cmp.Diff([]admin.Endpoint{{
+		ID: endpointID, Network: networkID, Addresses: []string{"172.30.0.2/24", "fd00:30::2/64"}, MAC: "02:00:00:00:00:01", Link: "dbv9b01c2d3e4f5",
+		Ports: []string{"127.0.0.1:9000-9009->9000-9009/udp", "0.0.0.0:8080->80/tcp", "[::]:8080->80/tcp"},
+	}}, endpoints, cmp.Transformer("sorted", func(in []string) map[string]bool {
+		set := map[string]bool{}
+		for _, s := range in {
+			set[s] = true
+		}
+		return set
+	})); diff != "" {
+		t.Errorf("endpoints (-want +got):\n%s", diff)
+	}
+	text, err := d.client.Plan(t.Context())
+	must(t, err)
+	if !strings.Contains(text, "dnat tcp 0.0.0.0:8080 to 172.30.0.2:80") {
+		t.Errorf("the plan does not show the published port:\n%s", text)
+	}
+}
+
+func TestStatusNamesWhatDiffersOnTheHost(t *testing.T) {
+	d := start(t)
+	d.publish(t)
+	d.host.missing = []plan.Drift{{Object: "link dbr3f2a9c0d11ee", Field: "mtu", Want: "1500", Got: "1400"}}
+	got, err := d.client.Status(t.Context())
+	must(t, err)
+	want := admin.Status{Version: "v1", Networks: 1, Endpoints: 1, Drift: d.host.missing, Notices: got.Notices}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("status (-want +got):\n%s", diff)
+	}
+	if all := strings.Join(got.Notices, "\n"); !strings.Contains(all, "eth0") {
+		t.Errorf("the notices do not say that forwarding is on for eth0:\n%s", all)
+	}
+}
+
+func TestRemoveIsRefusedWhileThereAreNetworksUnlessForced(t *testing.T) {
+	d := start(t)
+	d.publish(t)
+	if err := d.client.Remove(t.Context(), false); err == nil || !strings.Contains(err.Error(), "--force") || d.host.removed {
+		t.Fatalf("removed %t, error %v; want a refusal that names --force", d.host.removed, err)
+	}
+	must(t, d.client.Remove(t.Context(), true))
+	<-d.ended
+	if n := d.engine.Now().State.Networks.Len(); n != 0 || !d.host.removed {
+		t.Errorf("after removal %d networks are known, layers removed %t", n, d.host.removed)
+	}
+}
+
+func TestWithoutADaemonTheClientSaysSo(t *testing.T) {
+	c := admin.NewClient(filepath.Join(t.TempDir(), "none.sock"))
+	if _, err := c.Status(t.Context()); !errors.Is(err, admin.ErrNotRunning) {
+		t.Errorf("got %v, want ErrNotRunning", err)
+	}
+}
