@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/drawbridge-net/drawbridge/plan"
 )
@@ -42,14 +43,22 @@ func touched(owner plan.Owner, before, after *plan.Plan) bool {
 	return b != nil && a != b
 }
 
-// untouched are those drifts that a change from before to after says nothing about:
-// they are as true after it as they were.
+// untouched are those drifts on objects that before and after share: nobody looked at
+// them for this change, so they are as true as they were.
 func untouched(drift []plan.Drift, before, after *plan.Plan) []plan.Drift {
 	var kept []plan.Drift
 	for _, d := range drift {
-		if !touched(d.Owner, before, after) {
-			kept = append(kept, d)
+		old, _ := before.Networks.Get(d.Owner.Network)
+		now, _ := after.Networks.Get(d.Owner.Network)
+		if d.Owner != (plan.Owner{}) && (old == nil || now == nil) || touched(d.Owner, before, after) {
+			continue
 		}
+		if d.Owner.Endpoint != "" {
+			if _, there := now.Endpoints.Get(d.Owner.Endpoint); !there {
+				continue
+			}
+		}
+		kept = append(kept, d)
 	}
 	return kept
 }
@@ -68,26 +77,27 @@ func drifts(err error) []plan.Drift {
 }
 
 // leaves takes apart what errors.Join put together, also where it was given more
-// text around it.
+// text around it, as far as there are objects to tell from each other.
 func leaves(err error) []error {
-	if err == nil {
+	var inner []error
+	switch e := err.(type) { //nolint:errorlint // it is the tree of errors itself that is walked
+	case nil:
 		return nil
-	}
-	o := (*plan.ObjectError)(nil)
-	if errors.As(err, &o) && err == error(o) {
+	case *plan.ObjectError:
 		return []error{err}
-	}
-	switch e := err.(type) {
 	case interface{ Unwrap() []error }:
-		var all []error
 		for _, one := range e.Unwrap() {
-			all = append(all, leaves(one)...)
+			inner = append(inner, leaves(one)...)
 		}
-		return all
 	case interface{ Unwrap() error }:
-		if inner := leaves(e.Unwrap()); len(inner) > 1 {
-			return inner
-		}
+		inner = leaves(e.Unwrap())
+	}
+	isObject := func(err error) bool {
+		o := (*plan.ObjectError)(nil)
+		return errors.As(err, &o)
+	}
+	if len(inner) > 1 && slices.ContainsFunc(inner, isObject) {
+		return inner
 	}
 	return []error{err}
 }

@@ -122,11 +122,16 @@ func (e *Engine) Do(ctx context.Context, change func(*spec.State) error) error {
 	if err := e.save(next); err != nil {
 		return err
 	}
+	looked := e.have == nil
 	err := e.apply(ctx, want)
 	if blamed := blame(err, before.Plan, want); blamed != nil {
 		return errors.Join(blamed, e.undo(ctx, before))
 	}
-	e.publish(next, want, append(untouched(before.Drift, before.Plan, want), drifts(err)...))
+	drift := drifts(err)
+	if err == nil && !looked {
+		drift = untouched(before.Drift, before.Plan, want)
+	}
+	e.publish(next, want, drift)
 	if err != nil {
 		e.Wake()
 	}
@@ -140,8 +145,11 @@ func (e *Engine) undo(ctx context.Context, before Snapshot) error {
 		failed = fmt.Errorf("undo: %w", failed) // the next change or look saves again
 	}
 	e.have = nil
-	e.publish(before.State, before.Plan, drifts(e.apply(ctx, before.Plan)))
-	e.Wake()
+	err := e.apply(ctx, before.Plan)
+	e.publish(before.State, before.Plan, drifts(err))
+	if err != nil || failed != nil {
+		e.Wake()
+	}
 	return failed
 }
 

@@ -1,0 +1,531 @@
+package engine_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/sirupsen/logrus"
+	logtest "github.com/sirupsen/logrus/hooks/test"
+
+	"github.com/drawbridge-net/drawbridge/engine"
+	"github.com/drawbridge-net/drawbridge/engine/enginetest"
+	"github.com/drawbridge-net/drawbridge/plan"
+	"github.com/drawbridge-net/drawbridge/spec"
+)
+
+var errBroken = errors.New("broken on purpose")
+
+// rig is an engine over three layers, each a host in memory.
+type rig struct {
+	t      *testing.T
+	store  *enginetest.Store
+	layers []*enginetest.Host
+	engine *engine.Engine
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	r := &rig{t: t, store: &enginetest.Store{}}
+	for range 3 {
+		r.layers = append(r.layers, enginetest.NewHost())
+	}
+	r.restart()
+	return r
+}
+
+// restart makes a new engine over the same store and layers.
+func (r *rig) restart() {
+	r.t.Helper()
+	log, _ := logtest.NewNullLogger()
+	log.SetLevel(logrus.PanicLevel)
+	var layers []engine.Layer
+	for _, l := range r.layers {
+		layers = append(layers, l)
+	}
+	r.engine = engine.New(r.store, r.layers[0], layers, log)
+	if err := r.engine.Start(r.t.Context()); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) do(change func(*spec.State) error) error {
+	return r.engine.Do(r.t.Context(), change)
+}
+
+func (r *rig) must(changes ...func(*spec.State) error) {
+	r.t.Helper()
+	for _, change := range changes {
+		if err := r.do(change); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+}
+
+// world is all that a change can have changed, as text.
+func (r *rig) world() string {
+	r.t.Helper()
+	stored, err := r.store.Load()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	text := describe(r.engine.Now().State) + "stored:\n" + describe(stored)
+	for i, l := range r.layers {
+		text += fmt.Sprintf("layer %d:\n%s", i, l)
+	}
+	return text
+}
+
+func describe(state spec.State) string { return plan.New(state, &plan.Host{IPv6: true}).String() }
+
+func (r *rig) same(want string) {
+	r.t.Helper()
+	if diff := cmp.Diff(want, r.world()); diff != "" {
+		r.t.Errorf("the world has changed (-want +got):\n%s", diff)
+	}
+}
+
+// id is an ID as long as Docker's.
+func id(kind string, n int) spec.ID {
+	return spec.ID(fmt.Sprintf("%s%011d%052d", kind, n, 0))
+}
+
+func addNetwork(n int) func(*spec.State) error {
+	subnet := netip.MustParsePrefix(fmt.Sprintf("10.%d.0.0/24", n))
+	return func(s *spec.State) error {
+		return s.AddNetwork(&spec.Network{ID: id("a", n), InterfacePrefix: "eth", Pools: []spec.Pool{
+			{Prefix: subnet, Gateway: subnet.Addr().Next()},
+		}})
+	}
+}
+
+func addEndpoint(n, ep int) func(*spec.State) error {
+	addr := netip.MustParsePrefix(fmt.Sprintf("10.%d.0.%d/24", n, ep))
+	return func(s *spec.State) error {
+		return s.AddEndpoint(id("a", n), &spec.Endpoint{
+			ID: id("e", 1000*n+ep), IPv4: addr, MAC: spec.EndpointMAC(id("a", n), []netip.Prefix{addr}),
+		})
+	}
+}
+
+func removeEndpoint(n, ep int) func(*spec.State) error {
+	return func(s *spec.State) error {
+		s.RemoveEndpoint(id("a", n), id("e", 1000*n+ep))
+		return nil
+	}
+}
+
+func publish(n, ep int, port uint16) func(*spec.State) error {
+	return func(s *spec.State) error {
+		return s.Publish(id("a", n), id("e", 1000*n+ep), []spec.Port{
+			{Proto: spec.TCP, HostPort: port, ContainerPort: port, Count: 1},
+		})
+	}
+}
+
+func veth(n, ep int) string { return "link dbv" + string(id("e", 1000*n+ep)[:12]) }
+func bridge(n int) string   { return "link dbr" + string(id("a", n)[:12]) }
+
+func TestDoBothOrNeither(t *testing.T) {
+	changes := map[string]struct {
+		change func(*spec.State) error
+		object string
+	}{
+		"a network is added":    {addNetwork(2), bridge(2)},
+		"an endpoint is added":  {addEndpoint(1, 9), veth(1, 9)},
+		"a port is published":   {publish(1, 2, 8080), veth(1, 2)},
+		"another network's key": {addNetwork(3), bridge(3)},
+	}
+	for name, c := range changes {
+		for at := range 3 {
+			t.Run(fmt.Sprintf("%s and layer %d cannot do it", name, at), func(t *testing.T) {
+				r := newRig(t)
+				r.must(addNetwork(1), addEndpoint(1, 2))
+				before := r.world()
+				r.layers[at].Break(c.object, errBroken)
+				err := r.do(c.change)
+				if !errors.Is(err, errBroken) || !strings.Contains(err.Error(), c.object) {
+					t.Errorf("want the error of %s, got %v", c.object, err)
+				}
+				r.layers[at].Break(c.object, nil)
+				r.same(before)
+				r.must(c.change)
+			})
+		}
+		t.Run(name+" and the store cannot save it", func(t *testing.T) {
+			r := newRig(t)
+			r.must(addNetwork(1), addEndpoint(1, 2))
+			before := r.world()
+			r.store.Fail(errBroken)
+			if err := r.do(c.change); !errors.Is(err, errBroken) {
+				t.Errorf("want the store's error, got %v", err)
+			}
+			r.store.Fail(nil)
+			r.same(before)
+			r.must(c.change)
+		})
+		t.Run(name+" and a layer fails without naming an object", func(t *testing.T) {
+			r := newRig(t)
+			r.must(addNetwork(1), addEndpoint(1, 2))
+			before := r.world()
+			r.layers[1].Fail(errBroken)
+			if err := r.do(c.change); !errors.Is(err, errBroken) {
+				t.Errorf("want the layer's error, got %v", err)
+			}
+			r.layers[1].Fail(nil)
+			r.must(addEndpoint(1, 77), removeEndpoint(1, 77)) // the next change looks and mends
+			r.same(before)
+		})
+	}
+}
+
+func TestWhatSpecRefusesIsNeverTried(t *testing.T) {
+	r := newRig(t)
+	r.must(addNetwork(1))
+	before, writes := r.world(), r.layers[0].Writes()
+	err := r.do(func(s *spec.State) error {
+		s.RemoveNetwork(id("a", 1))
+		return errBroken
+	})
+	if !errors.Is(err, errBroken) {
+		t.Errorf("want the change's own error, got %v", err)
+	}
+	r.same(before)
+	if now := r.layers[0].Writes(); now != writes {
+		t.Errorf("%d objects were written", now-writes)
+	}
+}
+
+func TestRepeatedChangeTouchesNothing(t *testing.T) {
+	r := newRig(t)
+	r.must(addNetwork(1), addEndpoint(1, 2), publish(1, 2, 80))
+	writes := r.layers[0].Writes()
+	r.store.Fail(errBroken) // it must not even save
+	r.must(addNetwork(1), addEndpoint(1, 2), publish(1, 2, 80), removeEndpoint(1, 99))
+	if now := r.layers[0].Writes(); now != writes {
+		t.Errorf("%d objects were written", now-writes)
+	}
+}
+
+func TestOneRequestNeverPaysForAnothersTrouble(t *testing.T) {
+	r := newRig(t)
+	r.must(addNetwork(1), addNetwork(2))
+	// Somebody deletes the first network's bridge, and it cannot be made again.
+	r.layers[1].Delete(bridge(1))
+	r.layers[1].Break(bridge(1), errBroken)
+	r.layers[1].Break(veth(2, 2), errors.New("once"))
+	if err := r.do(addEndpoint(2, 2)); err == nil || strings.Contains(err.Error(), bridge(1)) {
+		t.Errorf("want the error of the endpoint alone, got %v", err)
+	}
+	r.layers[1].Break(veth(2, 2), nil)
+	r.must(addEndpoint(2, 2))
+	wantDrift(t, r.engine, bridge(1))
+	r.must(addEndpoint(2, 3))
+	wantDrift(t, r.engine, bridge(1)) // still true, although nobody looked again
+	if err := r.do(addEndpoint(1, 2)); err != nil {
+		t.Errorf("an endpoint does not own its network's bridge, yet: %v", err)
+	}
+	r.must(func(s *spec.State) error { s.RemoveNetwork(id("a", 1)); return nil })
+	wantDrift(t, r.engine)
+}
+
+func TestRemovalThatTheHostRefusesDoesNotJamDocker(t *testing.T) {
+	r := newRig(t)
+	r.must(addNetwork(1), addEndpoint(1, 2))
+	r.layers[2].Break(veth(1, 2), errBroken)
+	r.must(removeEndpoint(1, 2))
+	wantDrift(t, r.engine, veth(1, 2))
+	if _, _, err := at(r.engine).Endpoint(id("a", 1), id("e", 1002)); !errors.Is(err, spec.ErrNotFound) {
+		t.Errorf("the endpoint is still there: %v", err)
+	}
+	r.layers[2].Break(veth(1, 2), nil)
+	run(t, r.engine)
+	r.engine.Wake()
+	waitFor(t, "the leftover veth pair to go", func() bool {
+		return !strings.Contains(r.layers[2].String(), "dbv") && len(r.engine.Now().Drift) == 0
+	})
+}
+
+func at(e *engine.Engine) *spec.State {
+	state := e.Now().State
+	return &state
+}
+
+func wantDrift(t *testing.T, e *engine.Engine, objects ...string) {
+	t.Helper()
+	var got []string
+	for _, d := range e.Now().Drift {
+		got = append(got, d.Object)
+	}
+	if diff := cmp.Diff(objects, got); diff != "" {
+		t.Errorf("drift (-want +got):\n%s", diff)
+	}
+}
+
+// run starts the reconcile clock until the test ends.
+func run(t *testing.T, e *engine.Engine) {
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- e.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func waitFor(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	deadline := time.After(10 * time.Second)
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !done() {
+		select {
+		case <-deadline:
+			t.Fatalf("waited in vain for %s", what)
+		case <-tick.C:
+		}
+	}
+}
+
+func TestStartBringsEverythingBack(t *testing.T) {
+	r := newRig(t)
+	r.must(addNetwork(1), addEndpoint(1, 2), publish(1, 2, 80))
+	before := r.world()
+	for _, l := range r.layers {
+		if err := l.Remove(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.restart()
+	r.same(before)
+	writes := r.layers[0].Writes()
+	r.restart()
+	if now := r.layers[0].Writes(); now != writes {
+		t.Errorf("a start over a host that is right wrote %d objects", now-writes)
+	}
+}
+
+func TestStartWithOneBrokenNetworkKeepsTheOthersUp(t *testing.T) {
+	r := newRig(t)
+	r.must(addNetwork(1), addNetwork(2))
+	before := r.world()
+	r.layers[0].Delete(bridge(1))
+	r.layers[0].Delete(bridge(2))
+	r.layers[0].Break(bridge(1), errBroken)
+	r.restart()
+	wantDrift(t, r.engine, bridge(1))
+	if !strings.Contains(r.layers[0].String(), bridge(2)) {
+		t.Error("the other network is down as well")
+	}
+	r.layers[0].Break(bridge(1), nil)
+	run(t, r.engine) // Start has left word for it
+	waitFor(t, "the bridge", func() bool { return len(r.engine.Now().Drift) == 0 })
+	r.same(before)
+}
+
+func TestStartFailsWhereNothingIsKnown(t *testing.T) {
+	for name, breakIt := range map[string]func(*rig){
+		"the store does not open": func(r *rig) { r.store.Fail(errBroken) },
+		"the host cannot be seen": func(r *rig) { r.layers[0].Fail(errBroken) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			breakIt(r)
+			log, _ := logtest.NewNullLogger()
+			e := engine.New(r.store, r.layers[0], nil, log)
+			if err := e.Start(t.Context()); !errors.Is(err, errBroken) {
+				t.Errorf("want the cause, got %v", err)
+			}
+		})
+	}
+}
+
+func TestRunMendsWhatAnEventTellsOf(t *testing.T) {
+	r := newRig(t)
+	r.must(addNetwork(1), addEndpoint(1, 2))
+	before := r.world()
+	run(t, r.engine)
+	r.layers[0].Delete(bridge(1))
+	r.layers[1].Delete(veth(1, 2))
+	drift, err := r.engine.Check(t.Context())
+	if err != nil || len(drift) != 2 {
+		t.Errorf("want two drifts, got %v, %v", drift, err)
+	}
+	r.engine.Wake()
+	waitFor(t, "the mend", func() bool {
+		return strings.Contains(r.layers[0].String(), bridge(1)) && strings.Contains(r.layers[1].String(), veth(1, 2))
+	})
+	r.same(before)
+}
+
+func TestRunFollowsTheHost(t *testing.T) {
+	r := newRig(t)
+	r.must(addNetwork(1))
+	run(t, r.engine)
+	r.layers[0].Become(plan.Host{IPv6: true, Uplinks: []plan.HostLink{{Name: "eth7"}}})
+	r.engine.Wake()
+	waitFor(t, "the new uplink in the plan", func() bool {
+		return strings.Contains(r.engine.Now().Plan.String(), "eth7")
+	})
+}
+
+func TestUndoneChangeThatCouldNotBeSavedIsSavedLater(t *testing.T) {
+	r := newRig(t)
+	r.must(addNetwork(1))
+	before := r.world()
+	// The layer fails, and with it the store, so the change stays in the store.
+	r.layers[0].Break(bridge(2), errBroken)
+	r.layers[2].Break(bridge(2), errBroken)
+	failing := &failAfter{Store: r.store, left: 1}
+	log, _ := logtest.NewNullLogger()
+	r.engine = engine.New(failing, r.layers[0], []engine.Layer{r.layers[0], r.layers[1], r.layers[2]}, log)
+	if err := r.engine.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.do(addNetwork(2)); !errors.Is(err, errBroken) || !strings.Contains(err.Error(), "undo: save") {
+		t.Errorf("want both errors, got %v", err)
+	}
+	failing.mend()
+	run(t, r.engine) // the failure has left word for it
+	waitFor(t, "the store to hold the State again", func() bool {
+		stored, err := r.store.Load()
+		return err == nil && stored.Networks == r.engine.Now().State.Networks
+	})
+	r.same(before)
+}
+
+// failAfter is a store that fails after a number of saves.
+type failAfter struct {
+	*enginetest.Store
+	mu   sync.Mutex
+	left int
+}
+
+func (f *failAfter) Save(before, after spec.State) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.left--; f.left < 0 {
+		return errBroken
+	}
+	return f.Store.Save(before, after)
+}
+
+func (f *failAfter) mend() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.left = 1 << 30
+}
+
+func TestEvictTakesTheDeadOnly(t *testing.T) {
+	r := newRig(t)
+	r.must(addNetwork(1), addEndpoint(1, 2), addEndpoint(1, 3))
+	evict := func(ep int) bool {
+		t.Helper()
+		gone, err := r.engine.Evict(t.Context(), id("a", 1), id("e", 1000+ep))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return gone
+	}
+	if evict(2) {
+		t.Error("an endpoint with its veth pair was evicted")
+	}
+	r.layers[0].Delete(veth(1, 3))
+	if !evict(3) || !evict(3) {
+		t.Error("a dead endpoint stays")
+	}
+	if _, _, err := at(r.engine).Endpoint(id("a", 1), id("e", 1003)); !errors.Is(err, spec.ErrNotFound) {
+		t.Errorf("the evicted endpoint is still wanted: %v", err)
+	}
+	r.must(func(s *spec.State) error { _, _, err := s.Endpoint(id("a", 1), id("e", 1002)); return err })
+}
+
+func TestRemoveLeavesNothing(t *testing.T) {
+	r := newRig(t)
+	empty := r.world()
+	r.must(addNetwork(1), addEndpoint(1, 2), publish(1, 2, 80))
+	if err := r.engine.Remove(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.same(empty)
+	r.must(addNetwork(1)) // and it can go on
+}
+
+func TestPanicInALayerLeavesAnEngineThatWorks(t *testing.T) {
+	r := newRig(t)
+	r.must(addNetwork(1))
+	log, _ := logtest.NewNullLogger()
+	bomb := &bomb{Host: r.layers[1]}
+	r.engine = engine.New(r.store, r.layers[0], []engine.Layer{r.layers[0], bomb, r.layers[2]}, log)
+	if err := r.engine.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	before := r.world()
+	bomb.armed = true
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("the layer did not panic")
+			}
+		}()
+		_ = r.do(addNetwork(2))
+	}()
+	bomb.armed = false
+	r.must(addNetwork(3), func(s *spec.State) error { s.RemoveNetwork(id("a", 3)); return nil })
+	r.same(before)
+}
+
+// bomb is a layer with a bug.
+type bomb struct {
+	*enginetest.Host
+	armed bool
+}
+
+func (b *bomb) Apply(ctx context.Context, have, want *plan.Plan) error {
+	if b.armed {
+		panic("boom")
+	}
+	return b.Host.Apply(ctx, have, want)
+}
+
+func TestManyAtOnce(t *testing.T) {
+	r := newRig(t)
+	run(t, r.engine)
+	var all sync.WaitGroup
+	for n := 1; n <= 8; n++ {
+		all.Go(func() {
+			if err := r.do(addNetwork(n)); err != nil {
+				t.Error(err)
+			}
+			for ep := 2; ep < 30; ep++ {
+				if err := r.do(addEndpoint(n, ep)); err != nil {
+					t.Error(err)
+				}
+				r.engine.Wake()
+				if ep%2 == 0 {
+					if err := r.do(removeEndpoint(n, ep)); err != nil {
+						t.Error(err)
+					}
+				}
+				_ = r.engine.Now().Plan.String()
+			}
+		})
+	}
+	all.Wait()
+	drift, err := r.engine.Check(t.Context())
+	if err != nil || len(drift) > 0 {
+		t.Errorf("drift %v, error %v", drift, err)
+	}
+	r.restart()
+	if got := at(r.engine).Networks.Len(); got != 8 {
+		t.Errorf("%d networks", got)
+	}
+}
