@@ -7,12 +7,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
-	bbolterrors "go.etcd.io/bbolt/errors"
 )
 
 // schema is the version of what both files hold. It grows when an older program
@@ -49,80 +47,73 @@ func (e *damagedError) Unwrap() error { return e.cause }
 // openFile opens or makes a file that has, or gets, the header.
 func openFile(path string, want header) (*file, error) {
 	_, statErr := os.Stat(path)
-	db, err := openChecked(path, want.Boot != "")
-	errno := syscall.Errno(0)
-	switch {
-	case errors.Is(err, bbolterrors.ErrTimeout):
-		return nil, fmt.Errorf("open %s: another drawbridge is running: %w", path, err)
-	case errors.As(err, &errno):
+	volatile := want.Boot != ""
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
+		NoSync:       volatile,
+		NoGrowSync:   volatile,
+		FreelistType: bbolt.FreelistMapType,
+		OpenFile:     openSound,
+	})
+	if err != nil {
 		return nil, fmt.Errorf("open state: %w", err)
-	case err != nil:
-		return nil, &damagedError{path, err}
 	}
 	f := &file{path, db}
-	if err := f.admit(want); err != nil {
+	if err = f.check(); err == nil {
+		err = f.admit(want)
+	}
+	if err != nil {
 		return nil, errors.Join(err, f.close())
 	}
-	if statErr != nil && want.Boot == "" {
+	if statErr != nil && !volatile {
 		err = f.syncName()
 	}
 	return f, err
 }
 
-// openChecked opens a file and walks through all of it. Where it is damaged bbolt
-// panics or reads beyond the mapped file, if not now then later; so it shall be
-// now, and in this goroutine, where both can be caught. (For that reason the list
-// of free pages is stored in boot.db too: rebuilding it is a walk in a goroutine
-// of bbolt's own.)
-func openChecked(path string, volatile bool) (db *bbolt.DB, err error) {
-	var opened *os.File
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if r := recover(); r != nil {
-			err = errors.Join(fmt.Errorf("%v", r), opened.Close())
-		}
-	}()
-	db, err = bbolt.Open(path, 0o600, &bbolt.Options{
-		Timeout:      lockPatience,
-		NoSync:       volatile,
-		NoGrowSync:   volatile,
-		FreelistType: bbolt.FreelistMapType,
-		OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
-			var err error
-			opened, err = os.OpenFile(name, flag, mode)
-			return opened, err
-		},
-	})
+// openSound opens a file that is ours alone and that bbolt can be trusted with.
+func openSound(path string, flag int, mode os.FileMode) (*os.File, error) {
+	f, err := os.OpenFile(path, flag, mode)
 	if err != nil {
 		return nil, err
 	}
-	if err := check(db, opened); err != nil {
-		return nil, errors.Join(err, db.Close())
+	if err := lock(f); err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
-	return db, nil
+	if err := checkPages(path); err != nil {
+		return nil, errors.Join(&damagedError{path, err}, f.Close())
+	}
+	return f, nil
 }
 
-func check(db *bbolt.DB, opened *os.File) error {
-	info, err := opened.Stat()
-	if err != nil {
-		return err
+// lock takes the lock that bbolt takes too, on the same open file. Nobody else's
+// half-done transaction shall be taken for damage.
+func lock(f *os.File) error {
+	for deadline := time.Now().Add(lockPatience); ; time.Sleep(lockPatience / 20) {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		switch {
+		case err == nil:
+			return nil
+		case !errors.Is(err, syscall.EWOULDBLOCK):
+			return fmt.Errorf("lock %s: %w", f.Name(), err)
+		case time.Now().After(deadline):
+			return fmt.Errorf("lock %s: another drawbridge is running: %w", f.Name(), err)
+		}
 	}
-	return db.View(func(tx *bbolt.Tx) error {
-		if info.Size() < tx.Size() {
-			return fmt.Errorf("%d bytes of %d are missing", tx.Size()-info.Size(), tx.Size())
-		}
-		err := tx.ForEach(func(_ []byte, b *bbolt.Bucket) error {
-			return b.ForEach(func(_, _ []byte) error { return nil })
-		})
-		if err != nil {
-			return err
-		}
-		var found []error
+}
+
+// check finds what the shape of the pages does not show.
+func (f *file) check() error {
+	var found []error
+	err := f.db.View(func(tx *bbolt.Tx) error {
 		for err := range tx.Check() {
 			found = append(found, err)
 		}
-		return errors.Join(found...)
+		return nil
 	})
+	if len(found) > 0 {
+		return &damagedError{f.path, errors.Join(found...)}
+	}
+	return err
 }
 
 // admit compares the file's header with the wanted one, and writes that into a

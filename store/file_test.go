@@ -3,6 +3,7 @@ package store_test
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -81,7 +82,7 @@ func TestNoDamageIsDeadly(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	for range 300 {
+	for range 1000 {
 		dir := t.TempDir()
 		damaged := bytes.Clone(healthy)
 		for range 1 + random.IntN(8) {
@@ -97,6 +98,7 @@ func TestNoDamageIsDeadly(t *testing.T) {
 		if _, err := s.Pools().Load(); err != nil {
 			t.Error(err)
 		}
+		save(t, s, spec.State{}, sample(t))
 		closed(t, s)
 	}
 }
@@ -159,7 +161,10 @@ func TestBrokenRecordHarmsNoOther(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = db.Update(func(tx *bbolt.Tx) error { return tx.Bucket([]byte("network")).Put([]byte("0"), []byte("{")) })
+	err = db.Update(func(tx *bbolt.Tx) error {
+		b := tx.Bucket([]byte("network"))
+		return errors.Join(b.Put([]byte("0"), []byte("{")), b.Put([]byte("1"), []byte("null")))
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +173,7 @@ func TestBrokenRecordHarmsNoOther(t *testing.T) {
 	}
 	s := h.open(t)
 	wantState(t, s, sample(t))
-	wantNotice(t, s, `network "0" is left out`)
+	wantNotice(t, s, `network "0" is left out`, "network  is left out")
 }
 
 // TestKillLosesNothingThatWasAnswered lets another process save until it is killed.

@@ -24,7 +24,7 @@ const (
 // endpoint is the record of one.
 type endpoint struct {
 	Network spec.ID
-	*spec.Endpoint
+	spec.Endpoint
 }
 
 func endpointKey(network, id spec.ID) string { return string(network) + "/" + string(id) }
@@ -33,7 +33,7 @@ func endpointKey(network, id spec.ID) string { return string(network) + "/" + st
 // stays in the file; Notices tells.
 func (n Networks) Load() (spec.State, error) {
 	var state spec.State
-	networks, err := load[*spec.Network](n.store, n.store.state, networkBucket)
+	networks, err := load[spec.Network](n.store, n.store.state, networkBucket)
 	if err != nil {
 		return state, err
 	}
@@ -42,7 +42,7 @@ func (n Networks) Load() (spec.State, error) {
 		return state, err
 	}
 	for _, network := range networks {
-		n.try(&state, n.store.state, func(s *spec.State) error { return s.AddNetwork(network) })
+		n.try(&state, n.store.state, "network "+string(network.ID), func(s *spec.State) error { return s.AddNetwork(&network) })
 	}
 	strays := 0
 	for _, ep := range endpoints {
@@ -50,7 +50,7 @@ func (n Networks) Load() (spec.State, error) {
 			strays++
 			continue
 		}
-		n.try(&state, n.store.boot, func(s *spec.State) error { return s.AddEndpoint(ep.Network, ep.Endpoint) })
+		n.try(&state, n.store.boot, "endpoint "+string(ep.ID), func(s *spec.State) error { return s.AddEndpoint(ep.Network, &ep.Endpoint) })
 	}
 	if strays > 0 {
 		n.store.notice("%s: %d endpoints are left out: their networks are gone", n.store.boot.path, strays)
@@ -59,10 +59,10 @@ func (n Networks) Load() (spec.State, error) {
 }
 
 // try changes the state, or after an error does not.
-func (n Networks) try(state *spec.State, from *file, add func(*spec.State) error) {
+func (n Networks) try(state *spec.State, from *file, object string, add func(*spec.State) error) {
 	next := *state
 	if err := add(&next); err != nil {
-		n.store.notice("%s: left out: %v", from.path, err)
+		n.store.notice("%s: %s is left out: %v", from.path, object, err)
 		return
 	}
 	*state = next
@@ -96,7 +96,7 @@ func difference(before, after spec.State) (durable, volatile edits) {
 				volatile.delete(endpointBucket, endpointKey(c.Key, ep.Key))
 				continue
 			}
-			volatile.put(endpointBucket, endpointKey(c.Key, ep.Key), endpoint{c.Key, ep.New})
+			volatile.put(endpointBucket, endpointKey(c.Key, ep.Key), endpoint{c.Key, *ep.New})
 		}
 	}
 	return durable, volatile

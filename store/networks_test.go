@@ -192,7 +192,7 @@ func TestRecordThatTheRulesRefuseHarmsNoOther(t *testing.T) {
 	if _, _, err := state.Endpoint(networkID(1), endpointID(1001)); err != nil {
 		t.Error(err)
 	}
-	wantNotice(t, s, "state.db: left out: network "+string(networkID(9)), "overlaps")
+	wantNotice(t, s, "state.db: network "+string(networkID(9))+" is left out: ", "overlaps")
 }
 
 func TestFailureOnOneFileUndoesTheOther(t *testing.T) {
