@@ -82,7 +82,7 @@ func (r *Rules) tool(c plan.Chain) (*iptables.IPTables, error) {
 	}
 	t, err := iptables.New(iptables.IPFamily(proto), iptables.Path(command(c)), iptables.Timeout(lockWait))
 	if err != nil {
-		return nil, fmt.Errorf("FORWARD drops by policy and %s, which lets us through it, does not run: %w", command(c), err)
+		return nil, fmt.Errorf("%s writes this rule and does not run: install iptables 1.8 or newer: %w", command(c), err)
 	}
 	if r.tools == nil {
 		r.tools = map[plan.Chain]*iptables.IPTables{}

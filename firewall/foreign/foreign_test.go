@@ -91,6 +91,19 @@ func TestRuleIsReadAsIptablesPrintsIt(t *testing.T) {
 	}
 }
 
+func TestWhatIsQuotedIsReadAsItWas(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		want := rapid.SliceOfN(rapid.StringMatching(`[a-z "\\-]{1,8}`), 1, 5).Draw(t, "words")
+		var line []string
+		for _, word := range want {
+			line = append(line, quote(word))
+		}
+		if diff := cmp.Diff(want, words(strings.Join(line, " "))); diff != "" {
+			t.Fatalf("%s (-want +got):\n%s", line, diff)
+		}
+	})
+}
+
 func id(prefix string) spec.ID { return spec.ID(prefix + strings.Repeat("0", 64-len(prefix))) }
 
 func TestAcceptsStandBehindTheEngineAndAheadOfUfw(t *testing.T) {
@@ -135,9 +148,14 @@ func textAt(rules []rule, i int) string {
 func TestPlaceHealsAnyOrder(t *testing.T) {
 	wanted := []accept{{"-i", "dbra", id("a")}, {"-o", "dbra", id("a")}, {"-i", "dbrb", id("b")}}
 	any := []rule{
-		wanted[0].rule(), wanted[1].rule(), wanted[2].rule(), accept{"-i", "dbrold", id("old")}.rule(),
-		{target: "DOCKER-USER", plain: true}, {out: "docker0", target: "DOCKER", plain: true},
-		{target: "ufw-before-forward", plain: true}, {in: "eth0", target: "DROP", plain: true},
+		wanted[0].rule(),
+		wanted[1].rule(),
+		wanted[2].rule(),
+		accept{"-i", "dbrold", id("old")}.rule(),
+		{target: "DOCKER-USER", plain: true},
+		{out: "docker0", target: "DOCKER", plain: true},
+		{target: "ufw-before-forward", plain: true},
+		{in: "eth0", target: "DROP", plain: true},
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		rules := rapid.SliceOfN(rapid.SampledFrom(any), 0, 12).Draw(t, "rules")

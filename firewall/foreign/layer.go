@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/coreos/go-iptables/iptables"
-
 	"github.com/drawbridge-net/drawbridge/plan"
 	"github.com/drawbridge-net/drawbridge/tree"
 )
@@ -93,61 +91,10 @@ func (r *Rules) apply(ctx context.Context, want *plan.Plan, choose chooser) erro
 	for _, f := range filters {
 		wanted := wanted(want, f)
 		if steps := choose(f.forward, wanted); len(steps) > 0 {
-			failed = append(failed, r.mend(f.Chain, steps, func(rules []rule) []step { return choose(rules, wanted) }))
+			failed = append(failed, r.mend(ctx, f.Chain, steps, func(rules []rule) []step { return choose(rules, wanted) }))
 		}
 	}
 	return errors.Join(failed...)
-}
-
-// mendAttempts bounds how often a chain is read again because others write it too:
-// a place that is right when it is read may be another when it is written.
-const mendAttempts = 3
-
-// mend changes a chain until next finds nothing more to change. steps are what it
-// has found so far.
-func (r *Rules) mend(c plan.Chain, steps []step, next func([]rule) []step) error {
-	tool, err := r.tool(c)
-	if err != nil {
-		return blame(c, steps, err)
-	}
-	var failed []error
-	for range mendAttempts {
-		lines, err := tool.List("filter", forward)
-		if err != nil {
-			return blame(c, steps, err)
-		}
-		_, chains := parse(strings.Join(lines, "\n"))
-		if steps = next(chains[forward]); len(steps) == 0 {
-			return nil
-		}
-		failed = nil
-		for _, s := range steps {
-			if err := do(tool, s); err != nil {
-				failed = append(failed, blame(c, []step{s}, err))
-			}
-		}
-	}
-	return errors.Join(failed...)
-}
-
-func do(tool *iptables.IPTables, s step) error {
-	if s.at != gone {
-		return tool.Insert("filter", forward, s.at+1, s.rule.args...)
-	}
-	err := tool.Delete("filter", forward, s.rule.args...)
-	if e := (*iptables.Error)(nil); errors.As(err, &e) && e.IsNotExist() {
-		return nil
-	}
-	return err
-}
-
-// blame is the error of steps that could not be made.
-func blame(c plan.Chain, steps []step, err error) error {
-	var all []error
-	for _, s := range steps {
-		all = append(all, &plan.ObjectError{Owner: plan.Owner{Network: s.network}, Object: object(c, s.rule), Err: err})
-	}
-	return errors.Join(all...)
 }
 
 // object is e.g. iptables-nft FORWARD -i dbr3f2a9c0d11ee -j ACCEPT.

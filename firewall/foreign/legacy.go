@@ -45,10 +45,10 @@ func newFilter(c plan.Chain, text string) filter {
 	f := filter{Chain: c}
 	drops, chains := parse(text)
 	f.drops, f.forward = drops, chains[forward]
-	for _, name := range engineChains {
-		f.engines = bridges(f.engines, name, chains[name])
+	for name, rules := range chains {
+		f.engines = bridges(f.engines, name, rules)
 	}
-	f.engines = bridges(f.engines, forward, f.forward)
+	slices.Sort(f.engines)
 	return f
 }
 

@@ -26,22 +26,23 @@ const (
 const readAttempts = 5
 
 // readNFT reads nftables' side over netlink, without a process. A dump that is
-// overtaken by a change may lack rules and does not say so, hence two in a row
-// must agree.
+// overtaken by a change may lack rules and does not say so, hence two in a row must
+// agree. While somebody writes all the time the last one has to do; the event of
+// the last write has us look again.
 func readNFT() ([]filter, error) {
 	var last []filter
 	var failed error
 	for range readAttempts {
 		now, err := dumpNFT()
-		if err == nil && failed == nil && last != nil && reflect.DeepEqual(now, last) {
+		if err == nil && reflect.DeepEqual(now, last) {
 			return now, nil
 		}
 		last, failed = now, err
 	}
-	if failed == nil {
-		failed = errors.New("they change faster than they can be read")
+	if failed != nil {
+		return nil, fmt.Errorf("read nftables' rules: %w", failed)
 	}
-	return last, fmt.Errorf("read nftables' rules: %w", failed)
+	return last, nil
 }
 
 func dumpNFT() (_ []filter, err error) {

@@ -99,17 +99,13 @@ func place(rules []rule, wanted []accept) []step {
 	var steps []step
 	found := locate(rules)
 	for _, a := range wanted {
-		now := settle(a, found[a.rule().identity()])
-		for i := range now {
-			if now[i].at != gone {
-				now[i].at = spot(rules)
+		for _, s := range settle(a, found[a.rule().identity()]) {
+			if s.at != gone {
+				s.at = spot(rules)
 			}
-			rules = now[i].do(rules)
+			rules = s.do(rules)
+			steps = append(steps, s)
 		}
-		if len(now) > 0 {
-			found = locate(rules)
-		}
-		steps = append(steps, now...)
 	}
 	return steps
 }

@@ -1,7 +1,6 @@
 package foreign
 
 import (
-	"slices"
 	"strings"
 
 	"github.com/drawbridge-net/drawbridge/plan"
@@ -27,19 +26,18 @@ type identity struct {
 
 func (r rule) identity() identity { return identity{r.in, r.out, r.target, r.comment, r.plain} }
 
-// engineChains are the chains whose rules an engine alone writes. DOCKER is not
-// among them: it holds a rule for every published port, and names no bridge that
-// the others do not.
-var engineChains = [...]string{
-	"DOCKER-FORWARD", "DOCKER-BRIDGE", "DOCKER-CT", "DOCKER-INTERNAL",
-	"DOCKER-ISOLATION-STAGE-1", "DOCKER-ISOLATION-STAGE-2",
-}
-
 const forward = "FORWARD"
 
-// tells reports whether a chain's rules can name an engine's bridges.
+// tells reports whether a chain's rules can name an engine's bridges: FORWARD, and
+// those that an engine alone writes. DOCKER is not among them: it holds a rule for
+// every published port, and names no bridge that the others do not.
 func tells(chain string) bool {
-	return chain == forward || slices.Contains(engineChains[:], chain)
+	switch chain {
+	case forward, "DOCKER-FORWARD", "DOCKER-BRIDGE", "DOCKER-CT", "DOCKER-INTERNAL",
+		"DOCKER-ISOLATION-STAGE-1", "DOCKER-ISOLATION-STAGE-2":
+		return true
+	}
+	return false
 }
 
 // bridges adds to names the bridges that the rules of a chain name. FORWARD is

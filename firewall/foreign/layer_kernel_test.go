@@ -8,10 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -19,133 +17,6 @@ import (
 	"github.com/drawbridge-net/drawbridge/test/lab"
 	"github.com/drawbridge-net/drawbridge/test/lab/hello"
 )
-
-// load gives a host the rules of a recording.
-func load(t *testing.T, h *lab.Host, c plan.Chain, recording string) {
-	t.Helper()
-	// Several users may test on one machine, and the lock's file is one's own.
-	t.Setenv("XTABLES_LOCKFILE", os.DevNull)
-	h.Feed(restorable(recorded(t, recording)), command(c)+"-restore")
-}
-
-// restorable turns what iptables -S prints into what iptables-restore reads.
-func restorable(listing string) string {
-	var b strings.Builder
-	b.WriteString("*filter\n")
-	for line := range strings.Lines(listing) {
-		words := strings.Fields(line)
-		switch words[0] {
-		case "-P":
-			fmt.Fprintf(&b, ":%s %s [0:0]\n", words[1], words[2])
-		case "-N":
-			fmt.Fprintf(&b, ":%s - [0:0]\n", words[1])
-		default:
-			b.WriteString(line)
-		}
-	}
-	b.WriteString("COMMIT\n")
-	return b.String()
-}
-
-func look(t *testing.T, h *lab.Host) (engines []string, drops []plan.Chain) {
-	t.Helper()
-	var err error
-	h.Do(func() { engines, drops, err = new(Rules).Look(context.Background()) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	return engines, drops
-}
-
-func TestKernelLookFindsWhatAnEngineWrote(t *testing.T) {
-	all := []string{"br-alone", "br-db", "br-six", "br-web", "docker0"}
-	for name, row := range map[string]struct {
-		chain     plan.Chain
-		recording string
-		engines   []string
-	}{
-		"20.10 by iptables-nft":             {nft4, "engine-20.10.iptables", all},
-		"20.10 by legacy iptables":          {legacy4, "engine-20.10.iptables", all},
-		"the newest by iptables-nft":        {nft4, "engine-newest.iptables", all},
-		"the newest by legacy iptables":     {legacy4, "engine-newest.iptables", all},
-		"the newest by ip6tables-nft":       {nft6, "engine-newest.ip6tables", []string{"br-six"}},
-		"the newest by legacy ip6tables":    {plan.Chain{Family: 6, Kind: kindLegacy}, "engine-newest.ip6tables", []string{"br-six"}},
-		"an administrator's rules are none": {nft4, "administrator.iptables", nil},
-	} {
-		t.Run(name, func(t *testing.T) {
-			h := lab.NewHost(t)
-			load(t, h, row.chain, row.recording)
-			before := h.Snapshot()
-			engines, drops := look(t, h)
-			if diff := cmp.Diff(row.engines, engines); diff != "" {
-				t.Errorf("engines' bridges (-want +got):\n%s", diff)
-			}
-			if want := row.engines != nil; slices.Equal(drops, []plan.Chain{row.chain}) != want {
-				t.Errorf("FORWARD chains that drop: %v", drops)
-			}
-			if diff := before.Diff(h.Snapshot()); diff != "" {
-				t.Errorf("looking changed the host:\n%s", diff)
-			}
-		})
-	}
-}
-
-func TestKernelLookFindsTheBridgesOfNftablesMode(t *testing.T) {
-	h := lab.NewHost(t)
-	h.Feed(recorded(t, "engine-newest.nft"), "nft", "-f", "-")
-	engines, drops := look(t, h)
-	if diff := cmp.Diff([]string{"br-alone", "br-db", "br-web", "docker0"}, engines); diff != "" || drops != nil {
-		t.Errorf("engines' bridges (-want +got):\n%s\nFORWARD chains that drop: %v", diff, drops)
-	}
-}
-
-// TestKernelLookReadsBothKindsAlike shows that what we read over netlink is what
-// iptables-nft prints.
-func TestKernelLookReadsBothKindsAlike(t *testing.T) {
-	for _, recording := range []string{"engine-20.10.iptables", "engine-newest.iptables", "engine-20.10-ufw.iptables"} {
-		h := lab.NewHost(t)
-		load(t, h, nft4, recording)
-		h.Run("iptables-nft", append([]string{"-I", "FORWARD", "2"}, accept{"-i", "dbr0", id("a")}.args()...)...)
-		h.Run("iptables-nft", append([]string{"-I", "FORWARD", "2", "-s", "10.0.0.0"}, accept{"-o", "dbr0", id("a")}.args()...)...)
-		h.Run("iptables-nft", "-A", "FORWARD", "-i", "br-+", "!", "-o", "dbr0", "-p", "tcp", "--dport", "80", "-j", "REJECT")
-		var filters []filter
-		var err error
-		h.Do(func() { filters, err = readNFT() })
-		if err != nil {
-			t.Fatal(err)
-		}
-		want := newFilter(nft4, h.Run("iptables-nft", "-S"))
-		if len(filters[0].forward) != len(want.forward) {
-			t.Fatalf("%s: want %d rules, got %d", recording, len(want.forward), len(filters[0].forward))
-		}
-		for i, r := range want.forward {
-			if got := filters[0].forward[i]; got.identity() != r.identity() {
-				t.Errorf("%s: rule %s: want %+v, got %+v", recording, r.args, r.identity(), got.identity())
-			}
-		}
-	}
-}
-
-func TestKernelLookMakesNoTable(t *testing.T) {
-	h := lab.NewHost(t)
-	t.Setenv("XTABLES_LOCKFILE", os.DevNull)
-	for range 2 {
-		if engines, drops := look(t, h); engines != nil || drops != nil {
-			t.Errorf("an empty host: engines %v, drops %v", engines, drops)
-		}
-		applyOn(t, h, nil, planOf(t, &plan.Host{Drops: []plan.Chain{nft4, nft6, legacy4}}, "web"))
-		h.Do(func() {
-			for _, name := range []string{"ip_tables_names", "ip6_tables_names"} {
-				if tables, err := os.ReadFile("/proc/thread-self/net/" + name); err != nil || len(tables) > 0 {
-					t.Errorf("%s: %q %v", name, tables, err)
-				}
-			}
-		})
-		if tables := h.Run("nft", "list", "tables"); tables != "" {
-			t.Errorf("nftables: %s", tables)
-		}
-	}
-}
 
 // layers are both, in the order in which they are applied.
 type layers struct {
@@ -254,21 +125,27 @@ func TestKernelAcceptsComeAndGoAsPlanned(t *testing.T) {
 	})
 }
 
-// recordCommands puts between us and iptables a script that notes how it is called.
-func recordCommands(t *testing.T, c plan.Chain) (log string) {
+// recordCommands puts between us and a chain's commands a script that notes how
+// they are called; after is what else the script does.
+func recordCommands(t *testing.T, c plan.Chain, after string) (calls func() []string) {
 	t.Helper()
 	dir := t.TempDir()
-	log = filepath.Join(dir, "log")
-	path, err := exec.LookPath(command(c))
-	if err != nil {
-		t.Fatal(err)
-	}
-	script := fmt.Sprintf("#!/bin/sh\necho \"$@\" >>%s\nexec %s \"$@\"\n", log, path)
-	if err := os.WriteFile(filepath.Join(dir, command(c)), []byte(script), 0o755); err != nil {
-		t.Fatal(err)
+	log := filepath.Join(dir, "log")
+	for _, name := range []string{command(c), command(c) + "-restore"} {
+		path, err := exec.LookPath(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		script := fmt.Sprintf("#!/bin/sh\necho %s \"$@\" >>%s\n%s\nexec %s \"$@\"\n", name, log, after, path)
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(script), 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
-	return log
+	return func() []string {
+		text, _ := os.ReadFile(log) // none where nothing was called
+		return strings.Split(strings.TrimSpace(string(text)), "\n")
+	}
 }
 
 func TestKernelApplyTwiceWritesNothing(t *testing.T) {
@@ -277,22 +154,91 @@ func TestKernelApplyTwiceWritesNothing(t *testing.T) {
 		load(t, h, c, host(c))
 		want := planOf(t, &plan.Host{Drops: []plan.Chain{c}}, "web", "db")
 		applyOn(t, h, nil, want)
-		log := recordCommands(t, c)
+		calls := recordCommands(t, c, "")
 		applyOn(t, h, want, want)
-		if calls, err := os.ReadFile(log); err == nil {
-			t.Errorf("nothing has changed, and yet it was run:\n%s", calls)
+		if got := calls(); got[0] != "" {
+			t.Errorf("nothing has changed, and yet there was run: %q", got)
 		}
 		applyOn(t, h, nil, want)
 		if drift := checkOn(t, h, want); len(drift) > 0 {
 			t.Errorf("drift: %v", drift)
 		}
-		calls, _ := os.ReadFile(log)
-		for line := range strings.Lines(string(calls)) {
-			if c.Kind == kindNFT || !strings.Contains(line, "--list-rules") {
-				t.Errorf("was run: %s", line)
+		for _, call := range calls() {
+			if call != "" && (c.Kind == kindNFT || !strings.Contains(call, "--list-rules")) {
+				t.Errorf("was run: %s", call)
 			}
 		}
 	})
+}
+
+func TestKernelManyNetworksAreWrittenAtOnce(t *testing.T) {
+	var names []string
+	for i := range 40 {
+		names = append(names, fmt.Sprintf("net%02d", i))
+	}
+	kinds(t, func(t *testing.T, c plan.Chain) {
+		h := lab.NewHost(t)
+		load(t, h, c, host(c))
+		fresh := h.Snapshot()
+		want := planOf(t, &plan.Host{Drops: []plan.Chain{c}}, names...)
+		calls := recordCommands(t, c, "")
+		applyOn(t, h, nil, want)
+		if drift := checkOn(t, h, want); len(drift) > 0 {
+			t.Errorf("after adding: %v", drift)
+		}
+		if got := len(calls()); got > 10 {
+			t.Errorf("80 rules took %d processes", got)
+		}
+		h.Run(command(c), "-D", forward, "-j", "DOCKER-USER")
+		h.Run(command(c), "-A", forward, "-j", "DOCKER-USER")
+		if drift := checkOn(t, h, want); len(drift) != 80 {
+			t.Errorf("want every accept ahead of the engine's jump, got %d", len(drift))
+		}
+		applyOn(t, h, nil, want)
+		if drift := checkOn(t, h, want); len(drift) > 0 {
+			t.Errorf("after mending: %v", drift)
+		}
+		h.Run(command(c), "-D", forward, "-j", "DOCKER-USER")
+		h.Run(command(c), "-I", forward, "-j", "DOCKER-USER")
+		removeFrom(t, h)
+		if diff := fresh.Diff(h.Snapshot()); diff != "" {
+			t.Errorf("after Remove:\n%s", diff)
+		}
+	})
+}
+
+func TestKernelWritesOneByOneWhereAllAtOnceFails(t *testing.T) {
+	h := lab.NewHost(t)
+	load(t, h, nft4, host(nft4))
+	recordCommands(t, nft4, `case "$0" in *-restore) exit 1;; esac`)
+	want := planOf(t, &plan.Host{Drops: []plan.Chain{nft4}}, "a", "b", "c", "d")
+	applyOn(t, h, nil, want)
+	if drift := checkOn(t, h, want); len(drift) > 0 {
+		t.Errorf("drift: %v", drift)
+	}
+}
+
+// TestKernelAnotherWriterMovesThePlace has somebody put rules on top whenever we
+// write: our places are wrong by then, and must be found anew.
+func TestKernelAnotherWriterMovesThePlace(t *testing.T) {
+	h := lab.NewHost(t)
+	load(t, h, nft4, host(nft4))
+	once := filepath.Join(t.TempDir(), "once")
+	path, err := exec.LookPath("iptables-nft")
+	if err != nil {
+		t.Fatal(err)
+	}
+	recordCommands(t, nft4, fmt.Sprintf(`case "$*" in *"-I FORWARD"*)
+	if mkdir %s 2>/dev/null; then for i in 1 2 3; do %s -I FORWARD -i eth$i -j RETURN; done; fi;;
+	esac`, once, path))
+	want := planOf(t, &plan.Host{Drops: []plan.Chain{nft4}}, "web")
+	applyOn(t, h, nil, want)
+	if _, err := os.Stat(once); err != nil {
+		t.Errorf("nobody has interfered: %v", err)
+	}
+	if drift := checkOn(t, h, want); len(drift) > 0 {
+		t.Errorf("drift: %v\n%s", drift, h.Run(path, "-S", forward))
+	}
 }
 
 func TestKernelWhatOthersDoIsNoticedAndHealed(t *testing.T) {
@@ -365,31 +311,6 @@ func TestKernelLegacyRulesWithoutTheirCommandAreDrift(t *testing.T) {
 	}
 	if drift := checkOn(t, h, planOf(t, &plan.Host{}, "web")); len(drift) == 0 || drift[0].Object != "iptables-legacy" {
 		t.Errorf("want a drift that names iptables-legacy, got %v", drift)
-	}
-}
-
-func TestKernelWatchSeesLegacyRulesChange(t *testing.T) {
-	h := lab.NewHost(t)
-	t.Setenv("XTABLES_LOCKFILE", os.DevNull)
-	ctx, cancel := context.WithCancel(context.Background())
-	woken, done := make(chan struct{}, 100), make(chan error, 1)
-	go h.Do(func() { done <- new(Rules).Watch(ctx, func() { woken <- struct{}{} }) })
-	mustWake := func(what string) {
-		t.Helper()
-		select {
-		case <-woken:
-		case <-time.After(10 * time.Second):
-			t.Fatalf("not woken %s", what)
-		}
-	}
-	mustWake("at the beginning")
-	for _, change := range [][]string{{"-P", forward, "DROP"}, {"-A", forward, "-j", "ACCEPT"}, {"-F", forward}} {
-		h.Run("iptables-legacy", change...)
-		mustWake(fmt.Sprintf("after %v", change))
-	}
-	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
 	}
 }
 

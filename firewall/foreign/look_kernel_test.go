@@ -1,0 +1,168 @@
+package foreign
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/drawbridge-net/drawbridge/plan"
+	"github.com/drawbridge-net/drawbridge/test/lab"
+)
+
+// load gives a host the rules of a recording.
+func load(t *testing.T, h *lab.Host, c plan.Chain, recording string) {
+	t.Helper()
+	// Several users may test on one machine, and the lock's file is one's own.
+	t.Setenv("XTABLES_LOCKFILE", os.DevNull)
+	h.Feed(restorable(recorded(t, recording)), command(c)+"-restore")
+}
+
+// restorable turns what iptables -S prints into what iptables-restore reads.
+func restorable(listing string) string {
+	var b strings.Builder
+	b.WriteString("*filter\n")
+	for line := range strings.Lines(listing) {
+		words := strings.Fields(line)
+		switch words[0] {
+		case "-P":
+			fmt.Fprintf(&b, ":%s %s [0:0]\n", words[1], words[2])
+		case "-N":
+			fmt.Fprintf(&b, ":%s - [0:0]\n", words[1])
+		default:
+			b.WriteString(line)
+		}
+	}
+	b.WriteString("COMMIT\n")
+	return b.String()
+}
+
+func look(t *testing.T, h *lab.Host) (engines []string, drops []plan.Chain) {
+	t.Helper()
+	var err error
+	h.Do(func() { engines, drops, err = new(Rules).Look(context.Background()) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return engines, drops
+}
+
+func TestKernelLookFindsWhatAnEngineWrote(t *testing.T) {
+	all := []string{"br-alone", "br-db", "br-six", "br-web", "docker0"}
+	for name, row := range map[string]struct {
+		chain     plan.Chain
+		recording string
+		engines   []string
+	}{
+		"20.10 by iptables-nft":             {nft4, "engine-20.10.iptables", all},
+		"20.10 by legacy iptables":          {legacy4, "engine-20.10.iptables", all},
+		"the newest by iptables-nft":        {nft4, "engine-newest.iptables", all},
+		"the newest by legacy iptables":     {legacy4, "engine-newest.iptables", all},
+		"the newest by ip6tables-nft":       {nft6, "engine-newest.ip6tables", []string{"br-six"}},
+		"the newest by legacy ip6tables":    {plan.Chain{Family: 6, Kind: kindLegacy}, "engine-newest.ip6tables", []string{"br-six"}},
+		"an administrator's rules are none": {nft4, "administrator.iptables", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := lab.NewHost(t)
+			load(t, h, row.chain, row.recording)
+			before := h.Snapshot()
+			engines, drops := look(t, h)
+			if diff := cmp.Diff(row.engines, engines); diff != "" {
+				t.Errorf("engines' bridges (-want +got):\n%s", diff)
+			}
+			if want := row.engines != nil; slices.Equal(drops, []plan.Chain{row.chain}) != want {
+				t.Errorf("FORWARD chains that drop: %v", drops)
+			}
+			if diff := before.Diff(h.Snapshot()); diff != "" {
+				t.Errorf("looking changed the host:\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestKernelLookFindsTheBridgesOfNftablesMode(t *testing.T) {
+	h := lab.NewHost(t)
+	h.Feed(recorded(t, "engine-newest.nft"), "nft", "-f", "-")
+	engines, drops := look(t, h)
+	if diff := cmp.Diff([]string{"br-alone", "br-db", "br-web", "docker0"}, engines); diff != "" || drops != nil {
+		t.Errorf("engines' bridges (-want +got):\n%s\nFORWARD chains that drop: %v", diff, drops)
+	}
+}
+
+// TestKernelLookReadsBothKindsAlike shows that what we read over netlink is what
+// iptables-nft prints.
+func TestKernelLookReadsBothKindsAlike(t *testing.T) {
+	for _, recording := range []string{"engine-20.10.iptables", "engine-newest.iptables", "engine-20.10-ufw.iptables"} {
+		h := lab.NewHost(t)
+		load(t, h, nft4, recording)
+		h.Run("iptables-nft", append([]string{"-I", "FORWARD", "2"}, accept{"-i", "dbr0", id("a")}.args()...)...)
+		h.Run("iptables-nft", append([]string{"-I", "FORWARD", "2", "-s", "10.0.0.0"}, accept{"-o", "dbr0", id("a")}.args()...)...)
+		h.Run("iptables-nft", "-A", "FORWARD", "-i", "br-+", "!", "-o", "dbr0", "-p", "tcp", "--dport", "80", "-j", "REJECT")
+		var filters []filter
+		var err error
+		h.Do(func() { filters, err = readNFT() })
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := newFilter(nft4, h.Run("iptables-nft", "-S"))
+		if len(filters[0].forward) != len(want.forward) {
+			t.Fatalf("%s: want %d rules, got %d", recording, len(want.forward), len(filters[0].forward))
+		}
+		for i, r := range want.forward {
+			if got := filters[0].forward[i]; got.identity() != r.identity() {
+				t.Errorf("%s: rule %s: want %+v, got %+v", recording, r.args, r.identity(), got.identity())
+			}
+		}
+	}
+}
+
+func TestKernelLookMakesNoTable(t *testing.T) {
+	h := lab.NewHost(t)
+	t.Setenv("XTABLES_LOCKFILE", os.DevNull)
+	for range 2 {
+		if engines, drops := look(t, h); engines != nil || drops != nil {
+			t.Errorf("an empty host: engines %v, drops %v", engines, drops)
+		}
+		applyOn(t, h, nil, planOf(t, &plan.Host{Drops: []plan.Chain{nft4, nft6, legacy4}}, "web"))
+		h.Do(func() {
+			for _, name := range []string{"ip_tables_names", "ip6_tables_names"} {
+				if tables, err := os.ReadFile("/proc/thread-self/net/" + name); err != nil || len(tables) > 0 {
+					t.Errorf("%s: %q %v", name, tables, err)
+				}
+			}
+		})
+		if tables := h.Run("nft", "list", "tables"); tables != "" {
+			t.Errorf("nftables: %s", tables)
+		}
+	}
+}
+
+func TestKernelWatchSeesLegacyRulesChange(t *testing.T) {
+	h := lab.NewHost(t)
+	t.Setenv("XTABLES_LOCKFILE", os.DevNull)
+	ctx, cancel := context.WithCancel(context.Background())
+	woken, done := make(chan struct{}, 100), make(chan error, 1)
+	go h.Do(func() { done <- new(Rules).Watch(ctx, func() { woken <- struct{}{} }) })
+	mustWake := func(what string) {
+		t.Helper()
+		select {
+		case <-woken:
+		case <-time.After(10 * time.Second):
+			t.Fatalf("not woken %s", what)
+		}
+	}
+	mustWake("at the beginning")
+	for _, change := range [][]string{{"-P", forward, "DROP"}, {"-A", forward, "-j", "ACCEPT"}, {"-F", forward}} {
+		h.Run("iptables-legacy", change...)
+		mustWake(fmt.Sprintf("after %v", change))
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}

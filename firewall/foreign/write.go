@@ -1,0 +1,106 @@
+package foreign
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strconv"
+	"strings"
+
+	"github.com/coreos/go-iptables/iptables"
+
+	"github.com/drawbridge-net/drawbridge/plan"
+)
+
+// mendAttempts bounds how often a chain is read again because others write it too:
+// a place that is right when it is read may be another when it is written.
+const mendAttempts = 3
+
+// mend changes a chain until next finds nothing more to change. steps are what it
+// has found so far.
+func (r *Rules) mend(ctx context.Context, c plan.Chain, steps []step, next func([]rule) []step) error {
+	tool, err := r.tool(c)
+	if err != nil {
+		return blame(c, steps, err)
+	}
+	var failed error
+	for range mendAttempts {
+		lines, err := tool.List("filter", forward)
+		if err != nil {
+			return blame(c, steps, err)
+		}
+		_, chains := parse(strings.Join(lines, "\n"))
+		if steps = next(chains[forward]); len(steps) == 0 {
+			return nil
+		}
+		failed = write(ctx, tool, c, steps)
+	}
+	return failed
+}
+
+// few is how many rules are as well written one by one, each by its own process.
+// Deleting one of 500 costs iptables-nft 18 ms that way.
+const few = 4
+
+func write(ctx context.Context, tool *iptables.IPTables, c plan.Chain, steps []step) error {
+	if len(steps) > few && restore(ctx, c, steps) == nil {
+		return nil
+	}
+	// Also if all at once failed, which tells nothing of which one it was, and has
+	// changed nothing.
+	var failed []error
+	for _, s := range steps {
+		if err := do(tool, s); err != nil {
+			failed = append(failed, blame(c, []step{s}, err))
+		}
+	}
+	return errors.Join(failed...)
+}
+
+func do(tool *iptables.IPTables, s step) error {
+	if s.at != gone {
+		return tool.Insert("filter", forward, s.at+1, s.rule.args...)
+	}
+	err := tool.Delete("filter", forward, s.rule.args...)
+	if e := (*iptables.Error)(nil); errors.As(err, &e) && e.IsNotExist() {
+		return nil
+	}
+	return err
+}
+
+// restore makes all steps, or none, at once.
+func restore(ctx context.Context, c plan.Chain, steps []step) error {
+	var script bytes.Buffer
+	script.WriteString("*filter\n")
+	for _, s := range steps {
+		if s.at != gone {
+			fmt.Fprintf(&script, "-I %s %d", forward, s.at+1)
+		} else {
+			fmt.Fprintf(&script, "-D %s", forward)
+		}
+		for _, word := range s.rule.args {
+			script.WriteString(" " + quote(word))
+		}
+		script.WriteString("\n")
+	}
+	script.WriteString("COMMIT\n")
+	cmd := exec.CommandContext(ctx, command(c)+"-restore", "--noflush", "--wait", strconv.Itoa(lockWait))
+	cmd.Stdin = &script
+	return cmd.Run()
+}
+
+// quote is what words takes apart again.
+func quote(word string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(word) + `"`
+}
+
+// blame is the error of steps that could not be made.
+func blame(c plan.Chain, steps []step, err error) error {
+	var all []error
+	for _, s := range steps {
+		all = append(all, &plan.ObjectError{Owner: plan.Owner{Network: s.network}, Object: object(c, s.rule), Err: err})
+	}
+	return errors.Join(all...)
+}
