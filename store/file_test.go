@@ -72,34 +72,39 @@ func TestDamagedFileIsSetAsideAndNeverOverwritten(t *testing.T) {
 }
 
 // TestNoDamageIsDeadly turns bytes over at random: whatever comes back, it comes
-// back without a crash.
+// back without a crash, and goes on working.
 func TestNoDamageIsDeadly(t *testing.T) {
-	h := filled(t)
-	healthy, err := os.ReadFile(h.state())
-	if err != nil {
-		t.Fatal(err)
-	}
+	small, large := filled(t), newHome(t)
+	s := large.open(t)
+	saveMany(t, s)
+	closed(t, s)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	for range 1000 {
-		dir := t.TempDir()
-		damaged := bytes.Clone(healthy)
-		for range 1 + random.IntN(8) {
-			// The first quarter holds all that matters, and headers most of all.
-			damaged[random.IntN(len(damaged)/(1+random.IntN(4)))] ^= byte(1 + random.IntN(255))
-		}
-		if err := os.WriteFile(filepath.Join(dir, "state.db"), damaged, 0o600); err != nil {
+	for _, path := range []string{small.state(), small.bootDB(), large.bootDB()} {
+		healthy, err := os.ReadFile(path)
+		if err != nil {
 			t.Fatal(err)
 		}
-		other := &home{dir, dir, "boot-1"}
-		s := other.open(t)
-		loaded(t, s)
-		if _, err := s.Pools().Load(); err != nil {
-			t.Error(err)
+		for range 100 {
+			damaged := bytes.Clone(healthy)
+			for range 1 + random.IntN(8) {
+				// What is in front matters most.
+				damaged[random.IntN(len(damaged)/(1+random.IntN(4)))] ^= byte(1 + random.IntN(255))
+			}
+			dir := t.TempDir()
+			if err := os.WriteFile(filepath.Join(dir, filepath.Base(path)), damaged, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			h := &home{dir, dir, "boot-1"}
+			s := h.open(t)
+			loaded(t, s)
+			if _, err := s.Pools().Load(); err != nil {
+				t.Error(err)
+			}
+			save(t, s, spec.State{}, sample(t))
+			closed(t, s)
 		}
-		save(t, s, spec.State{}, sample(t))
-		closed(t, s)
 	}
 }
 

@@ -98,6 +98,48 @@ func TestEverythingOfAStateComesBack(t *testing.T) {
 	}
 }
 
+// saveMany saves so many endpoints, some with so many ports, and deletes so many
+// again that every kind of page is in the file. It returns what is left.
+func saveMany(t testing.TB, s *store.Store) spec.State {
+	t.Helper()
+	var full spec.State
+	for n := range 8 {
+		if err := full.AddNetwork(network(n)); err != nil {
+			t.Fatal(err)
+		}
+		for e := range 100 {
+			ep := member(n, e)
+			for i := range uint16(500) {
+				if e == 50 {
+					ep.Ports = append(ep.Ports, spec.Port{Proto: spec.UDP, HostPort: 1000*uint16(n+1) + 2*i, ContainerPort: 1 + i, Count: 1})
+				}
+			}
+			if err := full.AddEndpoint(networkID(n), ep); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	save(t, s, spec.State{}, full)
+	left := full
+	for n := range 8 {
+		for e := range 60 {
+			left.RemoveEndpoint(networkID(n), member(n, e*7%100).ID)
+		}
+	}
+	save(t, s, full, left)
+	return left
+}
+
+func TestManyEndpointsComeBack(t *testing.T) {
+	h := newHome(t)
+	s := h.open(t)
+	want := saveMany(t, s)
+	closed(t, s)
+	s = h.open(t)
+	wantState(t, s, want)
+	noNotices(t, s)
+}
+
 // TestWhateverHappensIsWhatComesBack makes random changes, saves each, opens the
 // files anew now and then, and compares.
 func TestWhateverHappensIsWhatComesBack(t *testing.T) {
