@@ -96,24 +96,20 @@ func (f *Firewall) Apply(ctx context.Context, have, want *plan.Plan) error {
 }
 
 // mend looks at the table and changes what differs. A table whose rules are not
-// exactly ours is built anew.
+// exactly ours is built anew, and so is one that cannot be read: we wrote no such.
 func (f *Firewall) mend(ctx context.Context, want *plan.Plan) error {
+	planned := elements(want)
 	seen, err := f.look(ctx)
-	if err != nil {
-		return fmt.Errorf("%s: %w", tableObject, err)
-	}
-	c, rebuild := newChange(), len(seen.drift) > 0
-	if rebuild {
-		c.add = elements(want)
-	} else {
-		c = seen.change(elements(want))
-		if c.empty() {
+	rebuild := err != nil || len(seen.drift) > 0
+	c := change{add: planned}
+	if !rebuild {
+		if c = seen.change(planned); c.empty() {
 			return nil
 		}
 	}
 	err = f.commit(ctx, rebuild, c)
-	if err == nil || ctx.Err() != nil {
-		return err
+	if err == nil {
+		return nil
 	}
 	return f.piecemeal(ctx, rebuild, c)
 }

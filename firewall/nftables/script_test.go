@@ -48,6 +48,16 @@ func script(p *plan.Plan) string {
 	return b.String() + "}\n"
 }
 
+// elementLines are the elements for a plan, one a line.
+func elementLines(p *plan.Plan) string {
+	var b strings.Builder
+	t := newTable()
+	for _, e := range slices.SortedFunc(maps.Keys(elements(p)), compare) {
+		fmt.Fprintf(&b, "%s %s\n", e.set, t.text(e))
+	}
+	return b.String()
+}
+
 func (s *set) types() string {
 	text := datatype(s.key).Name
 	if len(s.value) > 0 {

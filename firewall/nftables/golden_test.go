@@ -1,0 +1,56 @@
+package nftables
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/drawbridge-net/drawbridge/spec"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// TestTheWholeTable compares what would be fed to nft; a test in the kernel shows
+// that it is what we write.
+func TestTheWholeTable(t *testing.T) { golden(t, "table.nft", script(everything(t).plan())) }
+
+// TestTheElementsForAPlan compares all that varies.
+func TestTheElementsForAPlan(t *testing.T) {
+	forwards := newWorld(t).network("a", spec.Network{Masquerade: true}, "172.30.0.0/24")
+	forwards.host.Forwarding4, forwards.host.Forwarding6 = true, true
+	olderKernel := newWorld(t).network("a", spec.Network{}, "fd00:30::/64")
+	olderKernel.host.ForceForwarding = false
+	for name, w := range map[string]*world{
+		"nothing is planned":                 newWorld(t),
+		"a network on a host that forwards":  forwards,
+		"a network on a host that does not":  newWorld(t).network("a", spec.Network{Masquerade: true}, "172.30.0.0/24", "fd00:30::/64"),
+		"IPv6 is forwarded host-wide or not": olderKernel,
+		"an internal network":                newWorld(t).network("a", spec.Network{Internal: true, Masquerade: true}, "172.30.0.0/24"),
+		"a network without masquerade":       newWorld(t).network("a", spec.Network{}, "172.30.0.0/24"),
+		"networks with ports and an engine":  everything(t),
+	} {
+		t.Run(name, func(t *testing.T) {
+			golden(t, filepath.Base(t.Name())+".txt", elementLines(w.plan()))
+		})
+	}
+}
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	file := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}

@@ -1,0 +1,311 @@
+package nftables
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/drawbridge-net/drawbridge/plan"
+	"github.com/drawbridge-net/drawbridge/spec"
+	"github.com/drawbridge-net/drawbridge/test/lab"
+	"github.com/drawbridge-net/drawbridge/test/lab/hello"
+)
+
+// town is a lab whose host has networks a and b, an internal network i and an
+// engine's bridge docker0, with containers on each, and the table for them.
+type town struct {
+	*lab.Lab
+	t       testing.TB
+	machine *machine
+	links   int
+	a1, a2  *lab.Host // on network a, 172.30.0.2 and .3, IPv6 too; a1 publishes
+	b1      *lab.Host // on network b, 172.30.1.2
+	i1, i2  *lab.Host // on the internal network, 172.30.2.2 and .3
+	docker  *lab.Host // on docker0, 172.17.0.2
+}
+
+func newTown(t testing.TB) *town {
+	w := newWorld(t)
+	w.host.Engines = []plan.HostLink{{Name: "docker0", Subnets: []netip.Prefix{netip.MustParsePrefix("172.17.0.0/16")}}}
+	w.network("a", spec.Network{Masquerade: true}, "172.30.0.0/24", "fd00:30::/64").
+		network("b", spec.Network{Masquerade: true}, "172.30.1.0/24").
+		network("1", spec.Network{Internal: true}, "172.30.2.0/24").
+		endpoint("a", "e", "172.30.0.2/24", "fd00:30::2/64",
+			tcp("", 8080, 80, 1), udp("", 8080, 80, 1), tcp("", 9000, 9000, 3), tcp("127.0.0.1", 7000, 80, 1), tcp("192.0.2.1", 7001, 80, 1))
+	p := w.plan()
+
+	c := &town{Lab: lab.New(t), t: t}
+	c.machine = newMachine(t, c.Host)
+	c.machine.apply(nil, p)
+	for _, u := range p.Uplinks {
+		c.settings(u.Name, u.Settings)
+	}
+	for _, n := range p.Networks.All() {
+		c.bridge(n.Bridge.Name, n.Bridge.Addresses...)
+		c.settings(n.Bridge.Name, n.Bridge.Settings)
+	}
+	c.bridge("docker0", netip.MustParsePrefix("172.17.0.1/16"))
+	c.Host.Set("net/ipv4/conf/docker0/forwarding", "1")
+	a, b, internal := "dbr"+strings.Repeat("a", 12), "dbr"+strings.Repeat("b", 12), "dbr"+strings.Repeat("1", 12)
+	c.a1 = c.container("a1", a, "172.30.0.2/24", "fd00:30::2/64")
+	c.a2 = c.container("a2", a, "172.30.0.3/24", "fd00:30::3/64")
+	c.b1 = c.container("b1", b, "172.30.1.2/24")
+	c.i1 = c.container("i1", internal, "172.30.2.2/24")
+	c.i2 = c.container("i2", internal, "172.30.2.3/24")
+	c.docker = c.container("docker", "docker0", "172.17.0.2/16")
+	return c
+}
+
+func (c *town) settings(link string, settings []plan.Setting) {
+	for _, s := range settings {
+		c.Host.Set(fmt.Sprintf("net/ipv%d/conf/%s/%s", s.Family, link, s.Name), fmt.Sprint(s.Value))
+	}
+}
+
+func (c *town) bridge(name string, addresses ...netip.Prefix) {
+	c.Host.Run("ip", "link", "add", name, "type", "bridge", "stp_state", "0", "forward_delay", "0")
+	for _, a := range addresses {
+		args := []string{"addr", "add", a.String(), "dev", name}
+		if a.Addr().Is6() {
+			args = append(args, "nodad")
+		}
+		c.Host.Run("ip", args...)
+	}
+	c.Host.Run("ip", "link", "set", name, "up")
+}
+
+// container is a machine on a bridge of the host, with default routes through it
+// and servers on port 80, 81 and 9001.
+func (c *town) container(name, bridge string, addresses ...string) *lab.Host {
+	h := lab.NewHost(c.t)
+	c.links++
+	port := fmt.Sprintf("veth%d", c.links)
+	c.Host.Run("ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", namespace(c.t, h))
+	c.Host.Run("ip", "link", "set", port, "master", bridge, "up")
+	c.Host.Run("bridge", "link", "set", "dev", port, "hairpin", "on")
+	h.Set("net/ipv6/conf/eth0/accept_dad", "0")
+	for _, a := range addresses {
+		h.Run("ip", "addr", "add", a, "dev", "eth0")
+	}
+	h.Run("ip", "link", "set", "eth0", "up")
+	for _, a := range addresses {
+		gateway := netip.MustParsePrefix(a).Masked().Addr().Next()
+		h.Run("ip", "route", "add", "default", "via", gateway.String())
+	}
+	for _, at := range []string{"tcp [::]:80", "udp [::]:80", "tcp [::]:81", "tcp [::]:9001"} {
+		serve(c.t, h, name, at)
+	}
+	return h
+}
+
+func serve(t testing.TB, h *lab.Host, name, at string) {
+	t.Helper()
+	network, address, _ := strings.Cut(at, " ")
+	var server *hello.Server
+	var err error
+	h.Do(func() { server, err = hello.Serve(network, address, name) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(server.Close)
+}
+
+// namespace is a path of a machine's network namespace for other processes.
+func namespace(t testing.TB, h *lab.Host) string {
+	t.Helper()
+	var f *os.File
+	var err error
+	h.Do(func() { f, err = os.Open(fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid())) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return filepath.Join("/proc", fmt.Sprint(os.Getpid()), "fd", fmt.Sprint(f.Fd()))
+}
+
+// reach asserts that the server answers, and what client it sees.
+func (c *town) reach(from *lab.Host, network, address, server, client string) {
+	c.t.Helper()
+	if got := from.MustReach(network, address, server).Addr().Unmap(); got != netip.MustParseAddr(client) {
+		c.t.Errorf("%s -> %s/%s: the server sees %s, want %s", client, address, network, got, client)
+	}
+}
+
+func TestKernelPublishedPorts(t *testing.T) {
+	c := newTown(t)
+	for name, row := range map[string]struct {
+		from                           *lab.Host
+		network, address, server, sees string
+	}{
+		"from outside":                                 {c.Outside, "tcp", "192.0.2.1:8080", "a1", "192.0.2.2"},
+		"from outside by UDP":                          {c.Outside, "udp", "192.0.2.1:8080", "a1", "192.0.2.2"},
+		"from outside to a port of a range":            {c.Outside, "tcp", "192.0.2.1:9001", "a1", "192.0.2.2"},
+		"from outside to one address":                  {c.Outside, "tcp", "192.0.2.1:7001", "a1", "192.0.2.2"},
+		"from outside by IPv6":                         {c.Outside, "tcp", "[2001:db8:1::1]:8080", "a1", "2001:db8:1::2"},
+		"from the host's own address":                  {c.Host, "tcp", "192.0.2.1:8080", "a1", "192.0.2.1"},
+		"from the host's own IPv6 address":             {c.Host, "tcp", "[2001:db8:1::1]:8080", "a1", "2001:db8:1::1"},
+		"from 127.0.0.1":                               {c.Host, "tcp", "127.0.0.1:8080", "a1", "172.30.0.1"},
+		"from 127.0.0.1 by UDP":                        {c.Host, "udp", "127.0.0.1:8080", "a1", "172.30.0.1"},
+		"from 127.0.0.1 to a port of 127.0.0.1":        {c.Host, "tcp", "127.0.0.1:7000", "a1", "172.30.0.1"},
+		"from a peer through the host":                 {c.a2, "tcp", "192.0.2.1:8080", "a1", "172.30.0.1"},
+		"from a peer through the host by IPv6":         {c.a2, "tcp", "[2001:db8:1::1]:8080", "a1", "fd00:30::1"},
+		"from a peer through the gateway":              {c.a2, "tcp", "172.30.0.1:8080", "a1", "172.30.0.1"},
+		"from the container itself":                    {c.a1, "tcp", "192.0.2.1:8080", "a1", "172.30.0.1"},
+		"from the container itself by UDP":             {c.a1, "udp", "192.0.2.1:8080", "a1", "172.30.0.1"},
+		"from another network of ours":                 {c.b1, "tcp", "192.0.2.1:8080", "a1", "172.30.1.2"},
+		"from an engine's network, address kept":       {c.docker, "tcp", "192.0.2.1:8080", "a1", "172.17.0.2"},
+		"from the host to the container's own address": {c.Host, "tcp", "172.30.0.2:81", "a1", "172.30.0.1"},
+		"from a peer to the container's own address":   {c.a2, "tcp", "172.30.0.2:81", "a1", "172.30.0.3"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.t = t
+			c.reach(row.from, row.network, row.address, row.server, row.sees)
+		})
+	}
+}
+
+// TestKernelAnEnginesMasqueradeComesTooLate adds the rule with which an engine
+// would hide its containers from ours.
+func TestKernelAnEnginesMasqueradeComesTooLate(t *testing.T) {
+	c := newTown(t)
+	c.Host.Feed(`table ip nat {
+		chain POSTROUTING {
+			type nat hook postrouting priority 100
+			ip saddr 172.17.0.0/16 oifname != "docker0" masquerade
+		}
+	}`, "nft", "-f", "-")
+	c.reach(c.docker, "tcp", "192.0.2.1:8080", "a1", "172.17.0.2")
+}
+
+func TestKernelContainersReachOutsideBehindTheHost(t *testing.T) {
+	c := newTown(t)
+	for _, at := range []string{"tcp [::]:80", "tcp [::]:8080"} {
+		serve(t, c.Outside, "outside", at)
+	}
+	c.reach(c.a2, "tcp", lab.Internet+":80", "outside", "192.0.2.1")
+	c.reach(c.a2, "tcp", "["+lab.Internet6+"]:80", "outside", "2001:db8:1::1")
+	// Published here, and yet the other machine's port.
+	c.reach(c.a2, "tcp", lab.Internet+":8080", "outside", "192.0.2.1")
+	c.reach(c.b1, "tcp", "192.0.2.2:8080", "outside", "192.0.2.1")
+	serve(t, c.Host, "host", "tcp [::]:22")
+	c.reach(c.a2, "tcp", "172.30.0.1:22", "host", "172.30.0.3")
+	c.reach(c.a2, "tcp", "192.0.2.1:22", "host", "172.30.0.3")
+}
+
+// TestKernelWhatAnEnginePublishesIsOpenToOurs stands in for an engine's DNAT.
+func TestKernelWhatAnEnginePublishesIsOpenToOurs(t *testing.T) {
+	c := newTown(t)
+	c.Host.Feed(`table ip nat {
+		chain PREROUTING {
+			type nat hook prerouting priority -100
+			ip daddr 192.0.2.1 tcp dport 5000 dnat to 172.17.0.2:80
+		}
+	}`, "nft", "-f", "-")
+	c.a2.MustReach("tcp", "192.0.2.1:5000", "docker")
+	c.a2.MustNotReach("tcp", "172.17.0.2:80", hello.Drop)
+}
+
+func TestKernelClosed(t *testing.T) {
+	c := newTown(t)
+	for _, to := range []string{"172.30.0.0/24", "172.30.1.0/24", "172.30.2.0/24", "fd00:30::/64"} {
+		c.Neighbour.Route(netip.MustParsePrefix(to), c.Host)
+	}
+	serve(t, c.Outside, "outside", "tcp [::]:80")
+	c.i1.Run("ip", "route", "replace", "default", "via", "172.30.2.1")
+	for name, row := range map[string]struct {
+		from             *lab.Host
+		network, address string
+		want             hello.Verdict
+	}{
+		"a container's own address, from a neighbour with a route": {c.Neighbour, "tcp", "172.30.0.2:80", hello.Drop},
+		"the same by UDP":                                          {c.Neighbour, "udp", "172.30.0.2:80", hello.Drop},
+		"the same by IPv6":                                         {c.Neighbour, "tcp", "[fd00:30::2]:80", hello.Drop},
+		"a container that publishes nothing":                       {c.Neighbour, "tcp", "172.30.1.2:80", hello.Drop},
+		"a container of another network":                           {c.b1, "tcp", "172.30.0.2:80", hello.Drop},
+		"the same the other way":                                   {c.a1, "tcp", "172.30.1.2:80", hello.Drop},
+		"a container of ours, from an engine's":                    {c.docker, "tcp", "172.30.0.2:80", hello.Drop},
+		"an engine's container, from ours":                         {c.a1, "tcp", "172.17.0.2:80", hello.Drop},
+		"an internal network, from a neighbour":                    {c.Neighbour, "tcp", "172.30.2.2:80", hello.Drop},
+		"an internal network, from a network":                      {c.a1, "tcp", "172.30.2.2:80", hello.Drop},
+		"the world, from an internal network":                      {c.i1, "tcp", lab.Internet + ":80", hello.Drop},
+		"a network, from an internal network":                      {c.i1, "tcp", "172.30.0.2:80", hello.Drop},
+		"a port that is published on 127.0.0.1 only, from outside": {c.Outside, "tcp", "192.0.2.1:7000", hello.Refuse},
+		"a port that is published on one address, on another":      {c.Host, "tcp", "127.0.0.1:7001", hello.Refuse},
+		"a port behind the end of a range":                         {c.Outside, "tcp", "192.0.2.1:9003", hello.Refuse},
+		"a published port on ::1, which is refused at once":        {c.Host, "tcp", "[::1]:8080", hello.Refuse},
+	} {
+		t.Run(name, func(t *testing.T) {
+			row.from.MustNotReach(row.network, row.address, row.want)
+		})
+	}
+	c.i1.MustReach("tcp", "172.30.2.3:80", "i2")
+}
+
+// TestKernelLoopbackIsTheHostsOwn sends what a machine on the wire can craft for
+// a host whose bridges have route_localnet.
+func TestKernelLoopbackIsTheHostsOwn(t *testing.T) {
+	c := newTown(t)
+	serve(t, c.Host, "host", "tcp 127.0.0.1:22")
+	c.Host.MustReach("tcp", "127.0.0.1:22", "host")
+	for _, from := range []struct {
+		host *lab.Host
+		via  string
+	}{{c.a2, "172.30.0.1"}, {c.Neighbour, "192.0.2.1"}} {
+		from.host.Set("net/ipv4/conf/all/route_localnet", "1")
+		from.host.Run("ip", "addr", "del", "127.0.0.1/8", "dev", "lo")
+		from.host.Run("ip", "route", "add", "127.0.0.1", "via", from.via)
+		from.host.MustNotReach("tcp", "127.0.0.1:22", hello.Drop)
+		from.host.MustNotReach("tcp", "127.0.0.1:7000", hello.Drop)
+	}
+	if rules := c.Host.Run("nft", "list", "chain", "inet", tableName, "raw"); !strings.Contains(rules, "ip daddr 127.0.0.0/8 counter packets") ||
+		strings.Contains(rules, "ip daddr 127.0.0.0/8 counter packets 0 ") {
+		t.Errorf("the packets were not dropped where we think: %s", rules)
+	}
+}
+
+// TestKernelTheGuardKeepsTheHostFromBeingARouter sends from one uplink to another
+// of a host that did not forward before we came.
+func TestKernelTheGuardKeepsTheHostFromBeingARouter(t *testing.T) {
+	for name, forwarding := range map[string]bool{"guarded where the host did not forward": false, "let alone where it did": true} {
+		t.Run(name, func(t *testing.T) {
+			l := lab.New(t)
+			w := newWorld(t).network("a", spec.Network{Masquerade: true}, "172.30.0.0/24", "fd00:30::/64")
+			w.host.Forwarding4, w.host.Forwarding6 = forwarding, forwarding
+			p := w.plan()
+			newMachine(t, l.Host).apply(nil, p)
+			l.Host.Set("net/ipv4/conf/eth0/forwarding", "1")
+			l.Host.Set("net/ipv6/conf/all/forwarding", "1")
+			serve(t, l.Outside, "outside", "tcp [::]:80")
+			l.Neighbour.Run("ip", "route", "add", lab.Internet+"/32", "via", l.Host.Addr.String())
+			l.Neighbour.Run("ip", "route", "add", lab.Internet6+"/128", "via", l.Host.Addr6.String())
+			for _, address := range []string{lab.Internet + ":80", "[" + lab.Internet6 + "]:80"} {
+				if forwarding {
+					l.Neighbour.MustReach("tcp", address, "outside")
+				} else {
+					l.Neighbour.MustNotReach("tcp", address, hello.Drop)
+				}
+			}
+		})
+	}
+}
+
+func TestKernelAnEstablishedFlowSurvivesEverythingWeDo(t *testing.T) {
+	c := newTown(t)
+	conn := c.Outside.Dial("tcp", "192.0.2.1:8080")
+	ask := func(when string) {
+		t.Helper()
+		if _, err := conn.Ask(hello.Patience); err != nil {
+			t.Fatalf("%s: %v", when, err)
+		}
+	}
+	ask("at first")
+	p := everything(t).plan()
+	c.machine.Run("nft", "delete", "table", "inet", tableName)
+	c.machine.apply(nil, p)
+	ask("rebuilt for another plan, in which a is still a network")
+}

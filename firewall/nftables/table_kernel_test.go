@@ -1,0 +1,358 @@
+package nftables
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/drawbridge-net/drawbridge/plan"
+	"github.com/drawbridge-net/drawbridge/spec"
+	"github.com/drawbridge-net/drawbridge/test/lab"
+)
+
+// machine is a namespace with the layer in it.
+type machine struct {
+	*lab.Host
+	t testing.TB
+	f *Firewall
+}
+
+func newMachine(t testing.TB, h *lab.Host) *machine {
+	t.Helper()
+	m := &machine{Host: h, t: t}
+	var err error
+	h.Do(func() { m.f, err = New() })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.f.Close)
+	return m
+}
+
+// try applies in the machine's namespace, since after an error the layer connects anew.
+func (m *machine) try(have, want *plan.Plan) (err error) {
+	m.Do(func() { err = m.f.Apply(context.Background(), have, want) })
+	return err
+}
+
+func (m *machine) apply(have, want *plan.Plan) {
+	m.t.Helper()
+	if err := m.try(have, want); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+func (m *machine) drift(want *plan.Plan) []string {
+	m.t.Helper()
+	var found []plan.Drift
+	var err error
+	m.Do(func() { found, err = m.f.Check(context.Background(), want) })
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	var lines []string
+	for _, d := range found {
+		lines = append(lines, d.String())
+	}
+	return lines
+}
+
+func (m *machine) table() string {
+	m.t.Helper()
+	return m.Run("nft", "list", "table", "inet", tableName)
+}
+
+// generation counts the transactions of the namespace.
+func (m *machine) generation() uint32 {
+	m.t.Helper()
+	var id uint32
+	err := m.f.with(context.Background(), func(c *conn) (err error) {
+		id, _, err = c.generation()
+		return err
+	})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return id
+}
+
+func TestKernelGoWritesWhatNftReads(t *testing.T) {
+	p := everything(t).plan()
+	byGo, byNft := newMachine(t, lab.NewHost(t)), newMachine(t, lab.NewHost(t))
+	byGo.apply(nil, p)
+	byNft.Feed(script(p), "nft", "-f", "-")
+	if diff := cmp.Diff(byNft.table(), byGo.table()); diff != "" {
+		t.Errorf("nft list table (-nft +go)\n%s", diff)
+	}
+	if drift := byNft.drift(p); len(drift) > 0 {
+		t.Errorf("nft's table is not ours: %q", drift)
+	}
+}
+
+func TestKernelApplyingTwiceWritesNothing(t *testing.T) {
+	m := newMachine(t, lab.NewHost(t))
+	p := everything(t).plan()
+	m.apply(nil, p)
+	before := m.generation()
+	m.apply(nil, p)
+	m.apply(p, p)
+	m.apply(p, everything(t).plan())
+	if drift := m.drift(p); len(drift) > 0 {
+		t.Errorf("drift %q", drift)
+	}
+	if after := m.generation(); after != before {
+		t.Errorf("%d transactions, want none", after-before)
+	}
+}
+
+func TestKernelOneChangeIsOneTransaction(t *testing.T) {
+	m := newMachine(t, lab.NewHost(t))
+	w := everything(t)
+	have, old := w.plan(), w.state
+	m.apply(nil, have)
+	before := m.generation()
+	w.endpoint("a", "9", "172.30.0.9/24", "fd00:30::9/64", tcp("", 9, 9, 1))
+	want := have.Next(old, w.state, have.Host)
+	m.apply(have, want)
+	if after := m.generation(); after != before+1 {
+		t.Errorf("%d transactions, want one", after-before)
+	}
+}
+
+func TestKernelDamageIsNamedAndHealed(t *testing.T) {
+	p := everything(t).plan()
+	for name, c := range map[string]struct{ damage, want string }{
+		"the ruleset was flushed":             {"flush ruleset", "table inet drawbridge present: want yes, got no"},
+		"the table was deleted":               {"delete table inet drawbridge", "table inet drawbridge present: want yes, got no"},
+		"the table was emptied":               {"flush table inet drawbridge", `chain raw rule 1: want iifname != "lo" ip daddr 127.0.0.0/8 counter drop, got nothing`},
+		"a chain was emptied":                 {"flush chain inet drawbridge forward", "chain forward rule 11: want iifname @bridges oifname @engines counter drop, got nothing"},
+		"a base chain is gone":                {"delete chain inet drawbridge raw", "chain raw hook: want filter 0 -300 accept, got nothing"},
+		"a rule was added behind ours":        {"add rule inet drawbridge forward accept", "chain forward rule 12: want nothing, got another rule"},
+		"a rule was added before ours":        {"insert rule inet drawbridge raw accept", `chain raw rule 1: want iifname != "lo" ip daddr 127.0.0.0/8 counter drop, got another rule`},
+		"a chain's policy became drop":        {"add chain inet drawbridge forward { policy drop; }", "chain forward hook: want filter 2 0 accept, got filter 2 0 drop"},
+		"a chain was added":                   {"add chain inet drawbridge theirs", "chain theirs hook: want nothing, got none"},
+		"a set was added":                     {"add set inet drawbridge theirs { type mark; }", "set theirs type: want nothing, got mark"},
+		"a port is missing":                   {"delete element inet drawbridge ports_any4 { tcp . 8080 }", "element ports_any4 tcp . 8080 value: want 172.30.0.2 . 80, got nothing"},
+		"a range is missing":                  {"delete element inet drawbridge ranges_any4 { udp . 5000-5010 }", "element ranges_any4 udp . 5000-5010 value: want 172.30.0.2, got nothing"},
+		"a port was added":                    {"add element inet drawbridge ports_any4 { udp . 53 : 172.30.0.9 . 53 }", "element ports_any4 udp . 53 value: want nothing, got 172.30.0.9 . 53"},
+		"a port leads elsewhere":              {"delete element inet drawbridge ports_any4 { tcp . 8080 }; add element inet drawbridge ports_any4 { tcp . 8080 : 172.30.0.9 . 80 }", "element ports_any4 tcp . 8080 value: want 172.30.0.2 . 80, got 172.30.0.9 . 80"},
+		"a set was emptied":                   {"flush set inet drawbridge internal", `element internal "dbrcccccccccccc" value: want present, got nothing`},
+		"a subnet is no longer masqueraded":   {"delete element inet drawbridge masquerade4 { 172.30.1.0/24 }", "element masquerade4 172.30.1.0/24 value: want present, got nothing"},
+		"a subnet of somebody is masqueraded": {"add element inet drawbridge masquerade4 { 10.1.0.0-10.1.0.9 }", "element masquerade4 10.1.0.0-10.1.0.9 value: want nothing, got present"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMachine(t, lab.NewHost(t))
+			m.apply(nil, p)
+			whole := m.table()
+			m.Feed(strings.ReplaceAll(c.damage, "; add", "\nadd")+"\n", "nft", "-f", "-")
+			if drift := m.drift(p); !contains(drift, c.want) {
+				t.Errorf("want %q, got %q", c.want, drift)
+			}
+			m.apply(nil, p)
+			if diff := cmp.Diff(whole, m.table()); diff != "" {
+				t.Errorf("(-before +healed)\n%s", diff)
+			}
+		})
+	}
+}
+
+func contains(lines []string, want string) bool {
+	for _, l := range lines {
+		if l == want {
+			return true
+		}
+	}
+	return false
+}
+
+func TestKernelATableThatVanishedBetweenRequestsIsRebuilt(t *testing.T) {
+	m := newMachine(t, lab.NewHost(t))
+	w := everything(t)
+	have := w.plan()
+	m.apply(nil, have)
+	m.Run("nft", "flush", "ruleset")
+	want := w.endpoint("b", "9", "172.30.1.9/24", "", tcp("", 9, 9, 1)).plan()
+	m.apply(have, want)
+	if drift := m.drift(want); len(drift) > 0 {
+		t.Errorf("drift %q", drift)
+	}
+}
+
+func TestKernelRemoveLeavesTheHostAsItWas(t *testing.T) {
+	m := newMachine(t, lab.NewHost(t))
+	m.Feed("table ip theirs { chain c { accept; }; }", "nft", "-f", "-")
+	before := m.Snapshot()
+	m.apply(nil, everything(t).plan())
+	for range 2 {
+		if err := m.f.Remove(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if diff := before.Diff(m.Snapshot()); diff != "" {
+		t.Errorf("(-before +after)\n%s", diff)
+	}
+}
+
+func TestKernelTenThousandPortsAreOneTransaction(t *testing.T) {
+	w := newWorld(t).network("a", spec.Network{Masquerade: true}, "172.30.0.0/16")
+	var ports []spec.Port
+	for i := range 10_000 {
+		ports = append(ports, tcp("", uint16(2*i+1024), 80, 1))
+	}
+	w.endpoint("a", "e", "172.30.0.2/16", "", ports...)
+	m := newMachine(t, lab.NewHost(t))
+	before, p := m.generation(), w.plan()
+	m.apply(nil, p)
+	if after := m.generation(); after != before+1 {
+		t.Errorf("%d transactions, want one", after-before)
+	}
+	if drift := m.drift(p); len(drift) > 0 {
+		t.Errorf("%d differences, the first is %s", len(drift), drift[0])
+	}
+	m.apply(p, newWorld(t).plan())
+	if drift := m.drift(newWorld(t).plan()); len(drift) > 0 {
+		t.Errorf("after all went: %d differences, the first is %s", len(drift), drift[0])
+	}
+}
+
+// TestKernelOneBadElementHarmsOnlyItsOwner plans two networks whose subnets overlap,
+// which spec would refuse: whatever else a kernel refuses must look like that.
+func TestKernelOneBadElementHarmsOnlyItsOwner(t *testing.T) {
+	m := newMachine(t, lab.NewHost(t))
+	p := &plan.Plan{Host: &plan.Host{}}
+	for id, subnet := range map[spec.ID]string{"first": "172.30.0.0/24", "second": "172.30.0.0/16", "third": "172.31.0.0/16"} {
+		zone := &plan.Zone{Bridge: "dbr" + string(id), Masquerade: true, Subnets: []netip.Prefix{netip.MustParsePrefix(subnet)}}
+		p.Networks = p.Networks.With(id, &plan.Network{ID: id, Zone: zone})
+	}
+	err := m.try(nil, p)
+	var object *plan.ObjectError
+	if !errors.As(err, &object) || object.Owner != (plan.Owner{Network: "second"}) {
+		t.Fatalf("want an error of network second, got %v", err)
+	}
+	for _, bridge := range []string{"dbrfirst", "dbrthird"} {
+		m.Run("nft", "get", "element", "inet", tableName, setBridges, fmt.Sprintf("{ %q }", bridge))
+	}
+}
+
+func TestKernelWatchTellsOfOthersChangesOnly(t *testing.T) {
+	m := newMachine(t, lab.NewHost(t))
+	ctx, cancel := context.WithCancel(context.Background())
+	woken, done := make(chan struct{}, 100), make(chan error, 1)
+	ready := make(chan struct{})
+	go func() {
+		m.Do(func() {
+			close(ready)
+			done <- m.f.Watch(ctx, func() { woken <- struct{}{} })
+		})
+	}()
+	<-ready
+	// The first event of another may come before the watch has begun.
+	lab.Until(t, "first event", func() error {
+		m.Feed("add table ip theirs\nadd chain ip theirs c\n", "nft", "-f", "-")
+		m.Feed("delete table ip theirs\n", "nft", "-f", "-")
+		if len(woken) == 0 {
+			return errors.New("not woken")
+		}
+		return nil
+	})
+	drain(woken)
+	p := everything(t).plan()
+	m.apply(nil, p)
+	m.apply(p, newWorld(t).plan())
+	if err := m.f.Remove(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	// Events come in order: after one of another, ours have passed.
+	m.Feed("add table ip theirs\n", "nft", "-f", "-")
+	<-woken
+	cancel()
+	if err := <-done; err != nil {
+		t.Errorf("watch: %v", err)
+	}
+	if n := len(woken); n > 0 {
+		t.Errorf("woken %d times by our own changes", n)
+	}
+}
+
+func drain(c chan struct{}) {
+	for len(c) > 0 {
+		<-c
+	}
+}
+
+// TestKernelHowAPlanWasReachedDoesNotMatter walks through random plans step by
+// step; what stands at the end is what looking alone would have made.
+func TestKernelHowAPlanWasReachedDoesNotMatter(t *testing.T) {
+	walked, looked := newMachine(t, lab.NewHost(t)), newMachine(t, lab.NewHost(t))
+	rapid.Check(t, func(rt *rapid.T) {
+		var have *plan.Plan
+		for range rapid.IntRange(1, 4).Draw(rt, "steps") {
+			want := randomPlan(rt)
+			if have != nil && !rapid.Bool().Draw(rt, "remembers") {
+				have = nil
+			}
+			walked.apply(have, want)
+			have = want
+		}
+		looked.apply(nil, have)
+		if drift := walked.drift(have); len(drift) > 0 {
+			rt.Fatalf("drift %q", drift)
+		}
+		if drift := looked.drift(have); len(drift) > 0 {
+			rt.Fatalf("looking alone: drift %q", drift)
+		}
+	})
+}
+
+// randomPlan plans networks 0 to 3 of adjacent subnets with endpoints 0 to 2, whose
+// ports are few enough to move from one to another.
+func randomPlan(rt *rapid.T) *plan.Plan {
+	var state spec.State
+	for i := range 4 {
+		if !rapid.Bool().Draw(rt, "network") {
+			continue
+		}
+		n := &spec.Network{
+			ID: id24(fmt.Sprint(i)), Internal: rapid.Bool().Draw(rt, "internal"), Masquerade: rapid.Bool().Draw(rt, "masquerade"),
+			Pools: []spec.Pool{
+				{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{172, 30, byte(i), 0}), 24)},
+				{Prefix: netip.MustParsePrefix(fmt.Sprintf("fd00:30:0:%d::/64", i))},
+			},
+		}
+		if err := state.AddNetwork(n); err != nil {
+			rt.Fatal(err)
+		}
+		for j := range 3 {
+			addr := netip.PrefixFrom(netip.AddrFrom4([4]byte{172, 30, byte(i), byte(j + 2)}), 24)
+			addr6 := netip.MustParsePrefix(fmt.Sprintf("fd00:30:0:%d::%d/64", i, j+2))
+			_ = state.AddEndpoint(n.ID, &spec.Endpoint{ID: id24(fmt.Sprintf("%c%d", 'a'+i, j)), IPv4: addr, IPv6: addr6})
+			for range rapid.IntRange(0, 3).Draw(rt, "ports") {
+				// A port that is taken is refused, which is as good.
+				_ = state.Publish(n.ID, id24(fmt.Sprintf("%c%d", 'a'+i, j)), []spec.Port{randomPort(rt)})
+			}
+		}
+	}
+	host := &plan.Host{Forwarding4: rapid.Bool().Draw(rt, "forwarding")}
+	for i := range rapid.IntRange(0, 2).Draw(rt, "engines") {
+		bits := rapid.IntRange(15, 17).Draw(rt, "bits")
+		host.Engines = append(host.Engines, plan.HostLink{
+			Name:    fmt.Sprintf("docker%d", i),
+			Subnets: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{172, byte(17 + i), 0, 1}), bits)},
+		})
+	}
+	host.Uplinks = []plan.HostLink{{Name: "eth0"}, {Name: "eth1"}}[:rapid.IntRange(0, 2).Draw(rt, "uplinks")]
+	return plan.New(state, host)
+}
+
+func randomPort(rt *rapid.T) spec.Port {
+	first := uint16(rapid.IntRange(1000, 1010).Draw(rt, "port"))
+	host := rapid.SampledFrom([]string{"", "192.0.2.1", "127.0.0.1", "::", "2001:db8:1::1"}).Draw(rt, "host")
+	count := uint16(rapid.IntRange(1, 4).Draw(rt, "count"))
+	return tcp(host, first, first, count)
+}
