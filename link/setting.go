@@ -42,15 +42,18 @@ func readSetting(link string, s plan.Setting) (int, error) {
 func (k *Kernel) writeSetting(link string, s plan.Setting) error {
 	file, err := os.OpenFile(settingFile(link, s), os.O_WRONLY, 0)
 	if err == nil {
+		defer file.Close()
 		_, err = file.WriteString(strconv.Itoa(s.Value))
-		err = errors.Join(err, file.Close())
 	}
 	if !errors.Is(err, unix.EROFS) || s.Family != 4 {
-		return err
+		return cause(err)
 	}
 	d, err := k.device(link)
-	if err != nil || d == nil {
-		return errors.Join(err, unix.EROFS)
+	if err != nil {
+		return err
+	}
+	if d == nil {
+		return unix.EROFS // a host-wide setting has no link
 	}
 	return k.setDevconf(d, s)
 }

@@ -4,13 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"syscall"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
-
-	"github.com/drawbridge-net/drawbridge/plan"
 )
 
 // watchBuffer is how many bytes of events may wait while we are busy. What does
@@ -100,14 +97,20 @@ func (w *watcher) link(m syscall.NetlinkMessage) bool {
 	}
 	deleted := m.Header.Type == unix.RTM_DELLINK
 	if !w.kernel.knows(d) && w.ours[d.index] == "" {
-		// Facts about a link begin with its addresses, whose end has its own event.
-		return !deleted && d.family == unix.AF_UNSPEC
+		return !deleted && d.family == unix.AF_UNSPEC && w.exists(d.index)
 	}
 	w.ours[d.index] = d.name
 	if deleted && d.family == unix.AF_UNSPEC {
 		delete(w.ours, d.index)
 	}
 	return w.kernel.strays(d.name)
+}
+
+// exists tells of a foreign link whether it matters. One that is gone by now does
+// not: facts about a link need its addresses, whose end has an event of its own.
+func (w *watcher) exists(index int) bool {
+	d, err := w.kernel.deviceAt(index)
+	return err != nil || d != nil
 }
 
 func (w *watcher) address(m syscall.NetlinkMessage) bool {
@@ -150,13 +153,13 @@ func (w *watcher) netconf(m syscall.NetlinkMessage) bool {
 	if ours {
 		return w.kernel.strays(name)
 	}
-	return !w.kernel.asPlanned(name)
+	return name != "" && !w.kernel.asPlanned(name)
 }
 
 // knows reports whether a link is planned or carries our mark.
 func (k *Kernel) knows(d *device) bool {
 	_, planned := k.planned[d.name]
-	return planned || strings.HasPrefix(d.alias, plan.MarkPrefix)
+	return planned || d.ours()
 }
 
 // strays looks at one object of ours and reports whether it differs from the plan.

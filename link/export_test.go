@@ -1,0 +1,7 @@
+package link
+
+// For tests that prepare what a killed process leaves behind.
+var (
+	BirthMAC    = birthMAC
+	NameServers = nameServers
+)

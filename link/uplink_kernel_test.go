@@ -1,0 +1,175 @@
+package link_test
+
+import (
+	"errors"
+	"maps"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/drawbridge-net/drawbridge/plan"
+)
+
+func TestKernelUplinksForwardOnlyWhileANetworkNeedsIt(t *testing.T) {
+	m := newMachine(t)
+	before := m.Snapshot()
+	host := m.look()
+	empty, want := planFor(host), planFor(host, usual()...)
+	m.mustApply(empty, want)
+	for _, key := range []string{"ipv4/conf/eth0/forwarding", "ipv4/conf/tun0/forwarding"} {
+		if m.Sysctl("net/"+key) != "1" {
+			t.Errorf("%s is off", key)
+		}
+	}
+	if m.Sysctl("net/ipv4/ip_forward") != "0" || m.Sysctl("net/ipv6/conf/all/forwarding") != "0" {
+		t.Error("the host-wide switches must stay as found")
+	}
+	if diff := planFor(m.look(), usual()...); diff.String() != want.String() {
+		t.Errorf("what we set ourselves has changed the facts:\n%s", diff)
+	}
+	m.mustApply(want, empty)
+	m.equals(before)
+	if len(m.memory) != 0 {
+		t.Errorf("still remembered: %v", m.memory)
+	}
+}
+
+func TestKernelUplinkSettingsArePutBackOnlyWhereThatDoesNoHarm(t *testing.T) {
+	const eth0 = "net/ipv4/conf/eth0/forwarding"
+	for _, row := range []struct {
+		name      string
+		meanwhile string
+		want      string // of eth0's forwarding afterwards
+	}{
+		{"nothing happened", ":", "0"},
+		{"an engine turned ip_forward on", "echo 1 >/proc/sys/net/ipv4/ip_forward", "1"},
+		{"ip_forward was turned on and off", "echo 1 >/proc/sys/net/ipv4/ip_forward; echo 0 >/proc/sys/net/ipv4/ip_forward", "0"},
+		{"an administrator turned it off and only tun0 stands", "echo 0 >/proc/sys/net/ipv4/conf/eth0/forwarding", "0"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			m := newMachine(t)
+			m.mustApply(nil, m.plan(usual()...))
+			m.Run("sh", "-ec", row.meanwhile)
+			m.remove()
+			if got := m.Sysctl(eth0); got != row.want {
+				t.Errorf("%s = %s, want %s", eth0, got, row.want)
+			}
+			if len(m.memory) != 0 {
+				t.Errorf("still remembered: %v", m.memory)
+			}
+		})
+	}
+}
+
+func TestKernelUplinkThatForwardedBeforeUsStaysSo(t *testing.T) {
+	m := newMachine(t)
+	m.Set("net/ipv4/conf/tun0/forwarding", "1")
+	before := m.Snapshot()
+	m.mustApply(nil, m.plan(usual()...))
+	if _, ours := m.memory["ipv4.tun0.forwarding"]; ours {
+		t.Error("what was on already is not ours to put back")
+	}
+	m.remove()
+	m.equals(before)
+}
+
+func TestKernelVanishedUplinkIsForgotten(t *testing.T) {
+	m := newMachine(t)
+	want := m.plan(usual()...)
+	m.mustApply(nil, want)
+	m.Run("ip", "link", "del", "tun0")
+	m.mustApply(nil, want) // the facts have not followed yet
+	if _, kept := m.memory["ipv4.tun0.forwarding"]; kept {
+		t.Errorf("tun0 is still remembered: %v", m.memory)
+	}
+	m.remove()
+}
+
+// Without force_forwarding, as before Linux 6.17, IPv6 has only the host-wide switch.
+func TestKernelHostWideForwardingIsTheFallbackOfIPv6(t *testing.T) {
+	m := newMachine(t)
+	m.Set("net/ipv6/conf/tun0/accept_ra", "0") // lives from no router
+	before := m.Snapshot()
+	facts := func() *plan.Host {
+		host := m.look()
+		host.ForceForwarding = false
+		return host
+	}
+	want := planFor(facts(), usual()...)
+	m.mustApply(nil, want)
+	m.mustBeAsPlanned(want)
+	for key, value := range map[string]string{"all/forwarding": "1", "eth0/accept_ra": "2", "tun0/accept_ra": "0"} {
+		if got := m.Sysctl("net/ipv6/conf/" + key); got != value {
+			t.Errorf("%s = %s, want %s", key, got, value)
+		}
+	}
+	if again := planFor(facts(), usual()...); again.String() != want.String() {
+		t.Errorf("what we set ourselves has changed the facts:\n%s", again)
+	}
+	m.remove()
+	m.equals(before)
+}
+
+// lossy is a memory that cannot write.
+type lossy struct{ memory }
+
+var errDisk = errors.New("no space left")
+
+func (lossy) Remember(string, int) error { return errDisk }
+
+func TestKernelNothingIsSetThatCouldNotBeRemembered(t *testing.T) {
+	m := newMachine(t)
+	want := m.plan(usual()...)
+	m.kernel = m.open(lossy{m.memory})
+	err := m.apply(nil, want)
+	if !errors.Is(err, errDisk) || m.Sysctl("net/ipv4/conf/eth0/forwarding") != "0" {
+		t.Errorf("forwarding %s, %v", m.Sysctl("net/ipv4/conf/eth0/forwarding"), err)
+	}
+	if drift := m.check(want); strings.Contains(drift, "dbr") {
+		t.Errorf("the networks must be there all the same:\n%s", drift)
+	}
+}
+
+func TestKernelRememberedButNotYetSetIsHealed(t *testing.T) {
+	m := newMachine(t)
+	before := m.Snapshot()
+	want := m.plan(usual()...)
+	maps.Copy(m.memory, memory{"ipv4.eth0.forwarding": 0})
+	m.mustApply(nil, want)
+	m.mustBeAsPlanned(want)
+	m.remove()
+	m.equals(before)
+}
+
+// A managed plugin sees /proc/sys read-only.
+func TestKernelIPv4SettingsCanDoWithoutProcSys(t *testing.T) {
+	m := newMachine(t)
+	want := m.plan(network("aa", "10.1.0.0/24"), endpoint("aa", "a1", "10.1.0.2/24"))
+	var err error
+	m.Do(func() {
+		if err = readOnlyProcSys(); err == nil {
+			err = m.kernel.Apply(t.Context(), nil, want)
+		}
+	})
+	for _, key := range []string{"dbraa0000000000/forwarding", "dbraa0000000000/route_localnet", "eth0/forwarding"} {
+		if got := m.Sysctl("net/ipv4/conf/" + key); got != "1" {
+			t.Errorf("%s = %s", key, got)
+		}
+	}
+	if !errors.Is(err, unix.EROFS) || !strings.Contains(names(err), "ipv6.disable_ipv6: read-only file system") {
+		t.Errorf("IPv6 has no other way yet, and that must be told: %v", err)
+	}
+}
+
+// readOnlyProcSys gives the calling thread, which dies with its test, a view of
+// its own.
+func readOnlyProcSys() error {
+	const sys = "/proc/sys"
+	return errors.Join(
+		unix.Unshare(unix.CLONE_NEWNS),
+		unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""),
+		unix.Mount(sys, sys, "", unix.MS_BIND|unix.MS_REC, ""),
+		unix.Mount("", sys, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""),
+	)
+}
