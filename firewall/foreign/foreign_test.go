@@ -114,7 +114,7 @@ func TestAcceptsStandBehindTheEngineAndAheadOfUfw(t *testing.T) {
 		"the newest, behind its two jumps":            {"engine-newest.iptables", "-j DOCKER-FORWARD", ""},
 		"ufw alone, ahead of its first chain":         {"ufw.iptables", "", "-j ufw-before-logging-forward"},
 		"20.10 beside ufw, behind the engine":         {"engine-20.10-ufw.iptables", "-o docker0 -j DOCKER", "-i docker0 ! -o docker0 -j ACCEPT"},
-		"no engine, behind what decides before it":    {"administrator.iptables", "-i eth0 -j DOCKER-USER", "-o dmz0 -j DOCKERS"},
+		"no engine, behind what decides before it":    {"administrator.iptables", "-i eth2 -j DOCKER-OFFICE", "-o dmz0 -j DOCKERS"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := newFilter(nft4, recorded(t, row.recording)).forward

@@ -41,11 +41,11 @@ func tells(chain string) bool {
 }
 
 // bridges adds to names the bridges that the rules of a chain name. FORWARD is
-// everybody's, so there only a jump into an engine's chain tells. DOCKER-USER is
-// an administrator's, who may well jump into it for what enters by eth0.
+// everybody's, so there only a jump into a chain that an engine alone writes tells.
+// An administrator may well jump into DOCKER-USER for what enters by eth0.
 func bridges(names []string, chain string, rules []rule) []string {
 	for _, r := range rules {
-		if chain == forward && (!r.engine() || r.target == "DOCKER-USER") || r.ours() {
+		if chain == forward && r.target != "DOCKER" && !tells(r.target) {
 			continue
 		}
 		for _, name := range []string{r.in, r.out} {
@@ -57,7 +57,8 @@ func bridges(names []string, chain string, rules []rule) []string {
 	return names
 }
 
-// engine reports whether the rule jumps into a chain of an engine.
+// engine reports whether the rule jumps into a chain of an engine, or into one
+// that an administrator has under an engine's name.
 func (r rule) engine() bool { return r.target == "DOCKER" || strings.HasPrefix(r.target, "DOCKER-") }
 
 // parse reads the text of iptables -S: FORWARD's policy, and the rules of every

@@ -63,11 +63,7 @@ func do(tool *iptables.IPTables, s step) error {
 	if s.at != gone {
 		return tool.Insert("filter", forward, s.at+1, s.rule.args...)
 	}
-	err := tool.Delete("filter", forward, s.rule.args...)
-	if e := (*iptables.Error)(nil); errors.As(err, &e) && e.IsNotExist() {
-		return nil
-	}
-	return err
+	return tool.Delete("filter", forward, s.rule.args...)
 }
 
 // restore makes all steps, or none, at once.
