@@ -49,8 +49,12 @@ func decodeError(err error) error {
 		want = "an object"
 	}
 	what := "request"
-	if wrong.Field != "" {
-		what = "field " + excerpt(wrong.Field, 80)
+	if field := wrong.Field; field != "" {
+		// Where it comes from an embedded wire type, that type's name stands first.
+		if first, rest, ok := strings.Cut(field, "."); ok && strings.HasSuffix(first, "Request") {
+			field = rest
+		}
+		what = "field " + excerpt(field, 80)
 	}
 	return fmt.Errorf("%s: want %s, got %s", what, want, excerpt(wrong.Value, 80))
 }

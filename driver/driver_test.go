@@ -36,6 +36,7 @@ type rig struct {
 	engine  *engine.Engine
 	ipam    *ipam.Allocator
 	log     *logtest.Hook
+	logger  logrus.FieldLogger
 	handler http.Handler
 }
 
@@ -43,7 +44,7 @@ func newRig(t *testing.T) *rig {
 	t.Helper()
 	log, hook := logtest.NewNullLogger()
 	log.SetLevel(logrus.DebugLevel)
-	r := &rig{t: t, host: enginetest.NewHost(), store: &enginetest.Store{}, log: hook}
+	r := &rig{t: t, host: enginetest.NewHost(), store: &enginetest.Store{}, log: hook, logger: log}
 	r.engine = engine.New(r.store, r.host, []engine.Layer{r.host}, log)
 	if err := r.engine.Start(t.Context()); err != nil {
 		t.Fatal(err)

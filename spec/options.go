@@ -96,7 +96,8 @@ func (o Options) Endpoint(to *Endpoint) error {
 	lowered := make(Options, len(o))
 	for _, key := range slices.Sorted(maps.Keys(o)) {
 		low := strings.ToLower(key)
-		if before, ok := lowered[low]; ok && !bytes.Equal(before, o[key]) {
+		known := slices.ContainsFunc(endpointOptions, func(e option[Endpoint]) bool { return e.key == low })
+		if before, ok := lowered[low]; ok && known && !bytes.Equal(before, o[key]) {
 			return fmt.Errorf("option %.80q: %w: it is given twice, as %s and %s", low, ErrInvalid, excerpt(before), excerpt(o[key]))
 		}
 		lowered[low] = o[key]
