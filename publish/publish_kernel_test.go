@@ -21,8 +21,6 @@ import (
 	"github.com/drawbridge-net/drawbridge/test/lab/hello"
 )
 
-var ctx = context.Background()
-
 // bench is a layer on a machine of its own.
 type bench struct {
 	testing.TB
@@ -32,12 +30,12 @@ type bench struct {
 
 func newBench(t testing.TB) *bench {
 	b := &bench{t, publish.New(), lab.NewHost(t)}
-	t.Cleanup(func() { _ = b.Ports.Remove(ctx) })
+	t.Cleanup(func() { _ = b.Ports.Remove(context.Background()) })
 	return b
 }
 
 func (b *bench) apply(have, want *plan.Plan) (err error) {
-	b.host.Do(func() { err = b.Apply(ctx, have, want) })
+	b.host.Do(func() { err = b.Apply(b.Context(), have, want) })
 	return err
 }
 
@@ -51,7 +49,7 @@ func (b *bench) mustApply(have, want *plan.Plan) {
 
 func (b *bench) mustCheck(want *plan.Plan, drift ...string) {
 	b.Helper()
-	found, err := b.Check(ctx, want)
+	found, err := b.Check(b.Context(), want)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -361,7 +359,7 @@ func TestKernelPublishNamesTheLimitOfOpenFiles(t *testing.T) {
 		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &low); err != nil {
 			t.Fatal(err)
 		}
-		err := b.Apply(ctx, nil, alone(t, port(spec.UDP, "", 8000, 100)))
+		err := b.Apply(b.Context(), nil, alone(t, port(spec.UDP, "", 8000, 100)))
 		wantObject(t, err, one, unix.EMFILE)
 		if want := fmt.Sprintf("ports held, of %d files that may be open", low.Cur); !strings.Contains(err.Error(), want) {
 			t.Errorf("error %q, want %q", err, want)
@@ -396,7 +394,7 @@ func TestKernelPublishLeavesNothingOpen(t *testing.T) {
 	}
 	b.mustApply(nil, fine)
 	for range 2 {
-		if err := b.Remove(ctx); err != nil {
+		if err := b.Remove(b.Context()); err != nil {
 			t.Error(err)
 		}
 	}

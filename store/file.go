@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -61,13 +62,13 @@ func openFile(path string, want header) (*file, error) {
 	if err = f.check(); err == nil {
 		err = f.admit(want)
 	}
+	if err == nil && statErr != nil && !volatile {
+		err = f.syncName()
+	}
 	if err != nil {
 		return nil, errors.Join(err, f.close())
 	}
-	if statErr != nil && !volatile {
-		err = f.syncName()
-	}
-	return f, err
+	return f, nil
 }
 
 // openSound opens a file that is ours alone and that bbolt can be trusted with.
@@ -76,19 +77,32 @@ func openSound(path string, flag int, mode os.FileMode) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := lock(f); err != nil {
+	if err := inspect(f); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	if err := checkPages(path); err != nil {
-		return nil, errors.Join(&damagedError{path, err}, f.Close())
-	}
 	return f, nil
+}
+
+func inspect(f *os.File) error {
+	if err := lock(f); err != nil {
+		return err
+	}
+	data, err := io.ReadAll(f)
+	if err != nil {
+		return err
+	}
+	if err := checkPages(data); err != nil {
+		return &damagedError{f.Name(), err}
+	}
+	return nil
 }
 
 // lock takes the lock that bbolt takes too, on the same open file. Nobody else's
 // half-done transaction shall be taken for damage.
 func lock(f *os.File) error {
-	for deadline := time.Now().Add(lockPatience); ; time.Sleep(lockPatience / 20) {
+	pause := time.NewTicker(lockPatience / 20)
+	defer pause.Stop()
+	for deadline := time.Now().Add(lockPatience); ; <-pause.C {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		switch {
 		case err == nil:

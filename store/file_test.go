@@ -238,7 +238,7 @@ func TestWriterForKill(t *testing.T) {
 			}
 			save(t, s, state, next)
 			state = next
-			fmt.Printf("saved %d %d\n", n, e)
+			fmt.Fprintf(os.Stdout, "saved %d %d\n", n, e)
 		}
 	}
 }

@@ -29,7 +29,9 @@ const (
 	noFreelist    = ^uint64(0)
 )
 
-var order = binary.NativeEndian
+func u16(b []byte) uint16 { return binary.NativeEndian.Uint16(b) }
+func u32(b []byte) uint32 { return binary.NativeEndian.Uint32(b) }
+func u64(b []byte) uint64 { return binary.NativeEndian.Uint64(b) }
 
 var errShape = errors.New("pages out of shape")
 
@@ -43,18 +45,17 @@ type pages struct {
 
 // checkPages says what is out of shape in a file, one of bbolt's with nothing but
 // buckets at its top. Nothing is in an empty one.
-func checkPages(path string) error {
-	data, err := os.ReadFile(path)
-	if err != nil || len(data) == 0 {
-		return err
+func checkPages(data []byte) error {
+	if len(data) == 0 {
+		return nil
 	}
 	p := &pages{data: data, size: uint64(os.Getpagesize()), seen: map[uint64]bool{}}
 	meta := p.newestMeta()
 	if meta == nil {
 		return errors.New("no valid header")
 	}
-	root, freelist := order.Uint64(meta[16:]), order.Uint64(meta[32:])
-	p.end = order.Uint64(meta[40:])
+	root, freelist := u64(meta[16:]), u64(meta[32:])
+	p.end = u64(meta[40:])
 	if have := uint64(len(data)) / p.size; p.end > have {
 		return fmt.Errorf("%d pages of %d are missing", p.end-have, p.end)
 	}
@@ -72,14 +73,14 @@ func checkPages(path string) error {
 func (p *pages) newestMeta() []byte {
 	first := p.meta(0)
 	if first != nil {
-		p.size = uint64(order.Uint32(first[8:]))
+		p.size = uint64(u32(first[8:]))
 	}
 	second := p.meta(p.size)
 	switch {
 	case first == nil && second != nil:
-		p.size = uint64(order.Uint32(second[8:]))
+		p.size = uint64(u32(second[8:]))
 		return second
-	case second == nil || first != nil && order.Uint64(first[48:]) > order.Uint64(second[48:]):
+	case second == nil || first != nil && u64(first[48:]) > u64(second[48:]):
 		return first
 	}
 	return second
@@ -91,8 +92,8 @@ func (p *pages) meta(at uint64) []byte {
 	}
 	m := p.data[at+pageHeader:][:metaLen]
 	sum := fnv.New64a()
-	sum.Write(m[:metaLen-8])
-	if order.Uint32(m) != metaMagic || order.Uint32(m[4:]) != metaVersion || order.Uint64(m[metaLen-8:]) != sum.Sum64() {
+	_, _ = sum.Write(m[:metaLen-8])
+	if u32(m) != metaMagic || u32(m[4:]) != metaVersion || u64(m[metaLen-8:]) != sum.Sum64() {
 		return nil
 	}
 	return m
@@ -105,8 +106,8 @@ func (p *pages) page(id uint64) ([]byte, error) {
 	}
 	p.seen[id] = true
 	page := p.data[id*p.size:]
-	length := (uint64(order.Uint32(page[12:])) + 1) * p.size
-	if order.Uint64(page) != id || length > (p.end-id)*p.size {
+	length := (uint64(u32(page[12:])) + 1) * p.size
+	if u64(page) != id || length > (p.end-id)*p.size {
 		return nil, fmt.Errorf("%w: page %d", errShape, id)
 	}
 	return page[:length], nil
@@ -118,10 +119,10 @@ func (p *pages) tree(id uint64, top bool) error {
 	if err != nil {
 		return err
 	}
-	if order.Uint16(page[8:]) != branchPage {
+	if u16(page[8:]) != branchPage {
 		return p.leaf(page, top)
 	}
-	count := uint64(order.Uint16(page[10:]))
+	count := uint64(u16(page[10:]))
 	if count == 0 {
 		return fmt.Errorf("%w: branch %d is empty", errShape, id)
 	}
@@ -131,10 +132,10 @@ func (p *pages) tree(id uint64, top bool) error {
 			return fmt.Errorf("%w: branch %d", errShape, id)
 		}
 		e := page[at:][:element]
-		if _, err := slice(page[at:], order.Uint32(e), order.Uint32(e[4:]), 0); err != nil {
+		if _, err := slice(page[at:], u32(e), u32(e[4:]), 0); err != nil {
 			return err
 		}
-		if err := p.tree(order.Uint64(e[8:]), top); err != nil {
+		if err := p.tree(u64(e[8:]), top); err != nil {
 			return err
 		}
 	}
@@ -143,20 +144,20 @@ func (p *pages) tree(id uint64, top bool) error {
 
 // leaf looks at the elements of one page.
 func (p *pages) leaf(page []byte, top bool) error {
-	if len(page) < pageHeader || order.Uint16(page[8:]) != leafPage {
+	if len(page) < pageHeader || u16(page[8:]) != leafPage {
 		return fmt.Errorf("%w: not a leaf", errShape)
 	}
-	for i := range uint64(order.Uint16(page[10:])) {
+	for i := range uint64(u16(page[10:])) {
 		at := pageHeader + i*element
 		if at+element > uint64(len(page)) {
 			return fmt.Errorf("%w: leaf of %d bytes", errShape, len(page))
 		}
 		e := page[at:][:element]
-		value, err := slice(page[at:], order.Uint32(e[4:]), order.Uint32(e[8:]), order.Uint32(e[12:]))
+		value, err := slice(page[at:], u32(e[4:]), u32(e[8:]), u32(e[12:]))
 		if err != nil {
 			return err
 		}
-		if order.Uint32(e)&bucketElement != 0 {
+		if u32(e)&bucketElement != 0 {
 			err = p.bucket(value)
 		} else if top {
 			err = fmt.Errorf("%w: a record among buckets", errShape)
@@ -172,7 +173,7 @@ func (p *pages) bucket(value []byte) error {
 	if len(value) < 16 {
 		return fmt.Errorf("%w: bucket of %d bytes", errShape, len(value))
 	}
-	if root := order.Uint64(value); root != 0 {
+	if root := u64(value); root != 0 {
 		return p.tree(root, false)
 	}
 	return p.leaf(value[16:], false)
@@ -196,15 +197,15 @@ func (p *pages) freelist(id uint64) error {
 	if err != nil {
 		return err
 	}
-	list, count := page[pageHeader:], uint64(order.Uint16(page[10:]))
+	list, count := page[pageHeader:], uint64(u16(page[10:]))
 	if count == 0xFFFF {
-		count, list = order.Uint64(list), list[8:]
+		count, list = u64(list), list[8:]
 	}
-	if order.Uint16(page[8:]) != freelistPage || count > uint64(len(list)/8) {
+	if u16(page[8:]) != freelistPage || count > uint64(len(list)/8) {
 		return fmt.Errorf("%w: list of %d free pages", errShape, count)
 	}
 	for i := range count {
-		if free := order.Uint64(list[i*8:]); free < 2 || free >= p.end {
+		if free := u64(list[i*8:]); free < 2 || free >= p.end {
 			return fmt.Errorf("%w: free page %d of %d", errShape, free, p.end)
 		}
 	}
