@@ -11,6 +11,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -165,13 +167,8 @@ func (p *Ports) hold(c claim) error {
 	if len(opened) == 0 {
 		return nil
 	}
-	if held == nil {
-		p.held[c.owner] = opened
-		return nil
-	}
-	for at, s := range opened {
-		held[at] = s
-	}
+	maps.Copy(opened, held)
+	p.held[c.owner] = opened
 	return nil
 }
 
@@ -182,7 +179,7 @@ func (s sockets) close() {
 }
 
 // places are the single ports of ranges.
-func places(ports []spec.Port) func(yield func(place) bool) {
+func places(ports []spec.Port) iter.Seq[place] {
 	return func(yield func(place) bool) {
 		for _, r := range ports {
 			for i := range r.Count {

@@ -29,8 +29,9 @@ type bench struct {
 }
 
 func newBench(t testing.TB) *bench {
+	t.Helper()
 	b := &bench{t, publish.New(), lab.NewHost(t)}
-	t.Cleanup(func() { _ = b.Ports.Remove(context.Background()) })
+	t.Cleanup(func() { _ = b.Remove(context.Background()) })
 	return b
 }
 
@@ -230,7 +231,7 @@ func TestKernelPublishRefusesATakenPortAndNamesTheTaker(t *testing.T) {
 			b := newBench(t)
 			b.host.Serve(c.network, c.listen)
 			err := b.apply(nil, alone(t, c.port))
-			wantObject(t, err, one, unix.EADDRINUSE)
+			wantObject(t, err, unix.EADDRINUSE)
 			if !strings.HasPrefix(err.Error(), c.want) || !strings.HasSuffix(err.Error(), self) {
 				t.Errorf("error %q, want %q … %q", err, c.want, self)
 			}
@@ -240,12 +241,12 @@ func TestKernelPublishRefusesATakenPortAndNamesTheTaker(t *testing.T) {
 	}
 }
 
-// wantObject checks that an error is about an endpoint and what the kernel said.
-func wantObject(t *testing.T, err error, endpoint spec.ID, errno unix.Errno) {
+// wantObject checks that an error is about endpoint one and what the kernel said.
+func wantObject(t *testing.T, err error, errno unix.Errno) {
 	t.Helper()
 	object := (*plan.ObjectError)(nil)
-	if !errors.As(err, &object) || object.Owner != (plan.Owner{Network: web, Endpoint: endpoint}) || !errors.Is(err, errno) {
-		t.Fatalf("error %v, want one about endpoint %s: %v", err, endpoint, errno)
+	if !errors.As(err, &object) || object.Owner != (plan.Owner{Network: web, Endpoint: one}) || !errors.Is(err, errno) {
+		t.Fatalf("error %v, want one about endpoint %s: %v", err, one, errno)
 	}
 }
 
@@ -289,7 +290,7 @@ func TestKernelPublishRefusesAnAddressThatTheHostLacks(t *testing.T) {
 	for _, host := range []string{"192.0.2.99", "2001:db8::99"} {
 		b := newBench(t)
 		err := b.apply(nil, alone(t, port(spec.TCP, host, 8080, 1)))
-		wantObject(t, err, one, unix.EADDRNOTAVAIL)
+		wantObject(t, err, unix.EADDRNOTAVAIL)
 		if want := "port 8080/tcp on " + host + ": the host has no such address"; !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("error %q, want %q", err, want)
 		}
@@ -305,7 +306,7 @@ func TestKernelPublishHoldsAllPortsOfAnEndpointOrNone(t *testing.T) {
 
 	want := planned(t, map[spec.ID][]spec.Port{one: {first, port(spec.TCP, "", 8000, 10)}, two: {port(spec.UDP, "", 8006, 1)}})
 	err := b.apply(before, want)
-	wantObject(t, err, one, unix.EADDRINUSE)
+	wantObject(t, err, unix.EADDRINUSE)
 	for n := 8000; n < 8010; n++ {
 		if had := b.bind("tcp", fmt.Sprintf("127.0.0.1:%d", n)); had != (n != 8006) {
 			t.Errorf("port %d: had %t", n, had)
@@ -360,7 +361,7 @@ func TestKernelPublishNamesTheLimitOfOpenFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 		err := b.Apply(b.Context(), nil, alone(t, port(spec.UDP, "", 8000, 100)))
-		wantObject(t, err, one, unix.EMFILE)
+		wantObject(t, err, unix.EMFILE)
 		if want := fmt.Sprintf("ports held, of %d files that may be open", low.Cur); !strings.Contains(err.Error(), want) {
 			t.Errorf("error %q, want %q", err, want)
 		}
