@@ -1,7 +1,6 @@
 package link
 
 import (
-	"net/netip"
 	"slices"
 
 	"github.com/drawbridge-net/drawbridge/plan"
@@ -16,7 +15,7 @@ func (p *pass) bridge(o object) error {
 	}
 	b := o.bridge
 	for _, look := range []func() error{
-		func() error { return p.mac(d, b.MAC, b.MAC[:]) },
+		func() error { return p.mac(d, b.MAC) },
 		func() error { return p.mtu(d, b.MTU) },
 		func() error { return p.spanning(d) },
 		func() error { return p.settings(b.Name, b.Settings) },
@@ -84,10 +83,4 @@ func (p *pass) missing(d *device, b *plan.Bridge) error {
 		}
 	}
 	return nil
-}
-
-// unmapped gives IPv4 addresses their short form, in which the plan has them.
-func unmapped(ip []byte) (netip.Addr, bool) {
-	addr, ok := netip.AddrFromSlice(ip)
-	return addr.Unmap(), ok
 }

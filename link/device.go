@@ -103,13 +103,16 @@ func (s *scene) nameOf(index int) string {
 	return fmt.Sprintf("link %d", index)
 }
 
-// unplanned lists, of a scene that is complete, the links that are ours and that
-// the plan does not have, in the order of their names.
+// unplanned lists the links that are ours and that the plan does not have, in the
+// order of their names. Only a scene that is complete has any.
 func (s *scene) unplanned(planned map[string]object) []object {
+	if !s.complete {
+		return nil
+	}
 	var all []object
 	for name, d := range s.byName {
 		o, ok := planned[name]
-		if !s.complete || !d.ours() || ok && d.kind == o.kind() && (d.alias == o.mark || d.halfMade()) {
+		if !d.ours() || ok && d.kind == o.kind() && (d.alias == o.mark || d.halfMade()) {
 			continue
 		}
 		unwanted := object{name: name, mark: d.alias}
@@ -202,13 +205,14 @@ func (k *Kernel) addresses() (map[int][]netip.Prefix, error) {
 	return all, nil
 }
 
+// prefixOf gives IPv4 addresses their short form, in which the plan has them.
 func prefixOf(n *net.IPNet) (netip.Prefix, bool) {
 	if n == nil {
 		return netip.Prefix{}, false
 	}
-	addr, ok := unmapped(n.IP)
+	addr, ok := netip.AddrFromSlice(n.IP)
 	bits, _ := n.Mask.Size()
-	return netip.PrefixFrom(addr, bits), ok
+	return netip.PrefixFrom(addr.Unmap(), bits), ok
 }
 
 // retried repeats a dump that the kernel says was changed under our eyes.

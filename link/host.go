@@ -20,7 +20,7 @@ var engineBridge = regexp.MustCompile(`^(docker0|docker_gwbridge|br-[0-9a-f]{12}
 // Look finds the host's facts, all but Drops. Engines are the bridges that an
 // engine's own rules name. What we ourselves have set is reported as it was found,
 // so that a plan made from the facts does not depend on the plan before.
-func (k *Kernel) Look(_ context.Context, engines []string) (*plan.Host, error) {
+func (k *Kernel) Look(_ context.Context, engines []plan.HostLink) (*plan.Host, error) {
 	found, err := k.found()
 	if err != nil {
 		return nil, err
@@ -34,15 +34,16 @@ func (k *Kernel) Look(_ context.Context, engines []string) (*plan.Host, error) {
 		return nil, err
 	}
 	host := &plan.Host{}
-	if err := host4And6(host, found); err != nil {
+	if err := lookAtForwarding(host, found); err != nil {
 		return nil, err
 	}
-	bridges := map[int]bool{}
+	bridges := map[int]bool{} // of engines, by index
 	for _, d := range devices {
-		named := slices.Contains(engines, d.name)
+		i := slices.IndexFunc(engines, func(e plan.HostLink) bool { return e.Name == d.name })
+		named := i >= 0
 		bridges[d.index] = named || d.kind == "bridge" && engineBridge.MatchString(d.name)
 		if named && !d.ours() {
-			host.Engines = append(host.Engines, plan.HostLink{Name: d.name, Subnets: subnets(addrs[d.index])})
+			host.Engines = append(host.Engines, plan.HostLink{Name: d.name, Shielded: engines[i].Shielded, Subnets: subnets(addrs[d.index])})
 		}
 	}
 	for _, d := range devices {
@@ -61,7 +62,7 @@ func (k *Kernel) Look(_ context.Context, engines []string) (*plan.Host, error) {
 	return host, nil
 }
 
-func host4And6(host *plan.Host, found map[string]int) error {
+func lookAtForwarding(host *plan.Host, found map[string]int) error {
 	on := func(family int) (bool, error) {
 		value, err := asFound(uplinkSetting{everywhere, plan.Setting{Family: family, Name: "forwarding"}}, found)
 		return value != 0, err

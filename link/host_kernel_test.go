@@ -1,7 +1,6 @@
 package link_test
 
 import (
-	"context"
 	"fmt"
 	"net/netip"
 	"os"
@@ -63,7 +62,7 @@ func TestKernelObstaclesAreAddressesRoutesAndNameServers(t *testing.T) {
 		ip -6 route add 2001:db8:7::/48 via 2001:db8::2`)
 	var list []link.Obstacle
 	var err error
-	m.Do(func() { list, err = m.kernel.Taken(context.Background()) })
+	m.Do(func() { list, err = m.kernel.Taken(t.Context()) })
 	must(t, err)
 	var got []string
 	for _, o := range list {

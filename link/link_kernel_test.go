@@ -286,8 +286,8 @@ func TestKernelForeignLinkOfOurNameIsLeftAlone(t *testing.T) {
 			t.Fatalf("want an error, got %v", err)
 		}
 		for _, line := range []string{
-			"network " + string(id("bb")) + ": link dbrbb0000000000: mark: file exists: it is a veth link and not ours",
-			"endpoint " + string(id("a1")) + `: link dbva10000000000: mark: file exists: it is a bridge link with alias "mine" and not ours`,
+			"network " + string(id("bb")) + ": link dbrbb0000000000: file exists: it is a veth link and not ours",
+			"endpoint " + string(id("a1")) + `: link dbva10000000000: file exists: it is a bridge link with alias "mine" and not ours`,
 		} {
 			if !strings.Contains(names(err), line) {
 				t.Errorf("want %q in\n%s", line, names(err))
@@ -296,7 +296,7 @@ func TestKernelForeignLinkOfOurNameIsLeftAlone(t *testing.T) {
 	}
 	// The others are there all the same.
 	drift := m.check(want)
-	if strings.Contains(drift, "dbraa") || strings.Contains(drift, "dbva2") || !strings.Contains(drift, "link dbrbb0000000000 mark: ") {
+	if strings.Contains(drift, "dbraa") || strings.Contains(drift, "dbva2") || !strings.Contains(drift, "link dbrbb0000000000 link: want drawbridge network bb") {
 		t.Errorf("drift:\n%s", drift)
 	}
 	m.remove()
@@ -367,6 +367,17 @@ func stateOf(states ...func(*spec.State)) spec.State {
 		add(&s)
 	}
 	return s
+}
+
+func TestKernelNetworkTooNarrowForIPv6IsMadeWithoutIt(t *testing.T) {
+	m := newMachine(t)
+	before := m.Snapshot()
+	want := m.plan(adjusted("aa", func(n *spec.Network) { n.MTU = 576 }, "10.1.0.0/24"), endpoint("aa", "a1", "10.1.0.2/24"))
+	m.mustApply(nil, want)
+	m.mustBeAsPlanned(want)
+	m.mustApply(nil, want)
+	m.remove()
+	m.equals(before)
 }
 
 func TestKernelDeadlineIsAnErrorOfEachObject(t *testing.T) {

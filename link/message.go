@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/drawbridge-net/drawbridge/plan"
+	"github.com/drawbridge-net/drawbridge/spec"
 )
 
 // request sends one message and returns the answers.
@@ -81,8 +82,8 @@ func (k *Kernel) setMTU(d *device, mtu int) error {
 	return k.change(d, nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(mtu))))
 }
 
-func (k *Kernel) setMAC(d *device, mac []byte) error {
-	return k.change(d, nl.NewRtAttr(unix.IFLA_ADDRESS, mac))
+func (k *Kernel) setMAC(d *device, mac spec.MAC) error {
+	return k.change(d, nl.NewRtAttr(unix.IFLA_ADDRESS, mac[:]))
 }
 
 func (k *Kernel) setMaster(d *device, bridge int) error {

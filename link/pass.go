@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/drawbridge-net/drawbridge/plan"
+	"github.com/drawbridge-net/drawbridge/spec"
 )
 
 // pass is one walk over what is planned. Where the host differs it either notes
@@ -25,16 +26,20 @@ type pass struct {
 	errs  []error
 }
 
+// whole is the field of a difference that concerns the link as such.
+const whole = "link"
+
 // differs is called for each difference found.
 func (p *pass) differs(field, want, got string, mend func() error) error {
 	if !p.mend {
 		p.drift = append(p.drift, plan.Drift{Owner: p.owner, Object: p.object, Field: field, Want: want, Got: got})
 		return nil
 	}
-	if err := mend(); err != nil {
+	err := mend()
+	if err != nil && field != whole {
 		return fmt.Errorf("%s: %w", field, err)
 	}
-	return nil
+	return err
 }
 
 // on looks at one object and keeps its error from the others.
@@ -82,7 +87,7 @@ func (p *pass) each(ctx context.Context, objects []object, which func(object) bo
 func (p *pass) own(o object, create func() error) (*device, error) {
 	d, err := p.scene.find(o.name)
 	if err == nil && d == nil {
-		if err := p.differs("link", "present", "", create); err != nil || !p.mend {
+		if err := p.differs(whole, "present", "", create); err != nil || !p.mend {
 			return nil, err
 		}
 		d, err = p.scene.fetch(o.name)
@@ -98,12 +103,12 @@ func (p *pass) own(o object, create func() error) (*device, error) {
 	case d.halfMade() && d.kind == o.kind():
 		return d, p.differs("mark", o.mark, "", func() error { return p.kernel.setAlias(d, o.mark) })
 	}
-	foreign := d.kind + " link"
+	foreign := strings.TrimSpace(d.kind + " link")
 	if d.alias != "" {
 		foreign += " with alias " + strconv.Quote(d.alias)
 	}
-	return nil, p.differs("mark", o.mark, foreign, func() error {
-		return fmt.Errorf("%w: it is a %s and not ours", unix.EEXIST, strings.TrimSpace(foreign))
+	return nil, p.differs(whole, o.mark, foreign, func() error {
+		return fmt.Errorf("%w: it is a %s and not ours", unix.EEXIST, foreign)
 	})
 }
 
@@ -113,7 +118,7 @@ func (p *pass) remove(o object) error {
 	if err != nil || d == nil || d.alias != o.mark && !d.halfMade() {
 		return err
 	}
-	return p.differs("link", "", "present", func() error {
+	return p.differs(whole, "", "present", func() error {
 		p.scene.forget(d)
 		return gone(p.kernel.deleteLink(d))
 	})
@@ -157,9 +162,9 @@ func (p *pass) mtu(d *device, want int) error {
 	return p.differs("mtu", strconv.Itoa(want), strconv.Itoa(d.mtu), func() error { return p.kernel.setMTU(d, want) })
 }
 
-func (p *pass) mac(d *device, want fmt.Stringer, raw []byte) error {
-	if string(d.mac) == string(raw) {
+func (p *pass) mac(d *device, want spec.MAC) error {
+	if string(d.mac) == string(want[:]) {
 		return nil
 	}
-	return p.differs("address", want.String(), d.mac.String(), func() error { return p.kernel.setMAC(d, raw) })
+	return p.differs("address", want.String(), d.mac.String(), func() error { return p.kernel.setMAC(d, want) })
 }

@@ -83,8 +83,8 @@ func (p *pass) peer(o object, d *device) error {
 	if err != nil || peer == nil || !d.peerHere || peer.index != d.peer {
 		return err
 	}
-	p.object = "link " + o.veth.Peer
-	if err := p.mac(peer, o.veth.MAC, o.veth.MAC[:]); err != nil {
+	p.object = "link " + o.veth.Peer // drift is named by the end that has it
+	if err := p.mac(peer, o.veth.MAC); err != nil {
 		return fmt.Errorf("peer %s: %w", o.veth.Peer, err)
 	}
 	if err := p.mtu(peer, o.veth.MTU); err != nil {

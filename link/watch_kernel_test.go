@@ -2,6 +2,7 @@ package link_test
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -94,4 +95,28 @@ func TestKernelForeignChangesWake(t *testing.T) {
 			m.mustApply(nil, want)
 		})
 	}
+}
+
+func TestKernelLostEventsWake(t *testing.T) {
+	m := newMachine(t)
+	want := m.plan(usual()...)
+	m.mustApply(nil, want)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	wakes, done := make(chan struct{}), make(chan error, 1)
+	go m.Do(func() { done <- m.kernel.Watch(ctx, func() { wakes <- struct{}{} }) })
+
+	// While whoever is woken does not come, more events pass than can wait, of a
+	// kind that alone would wake nobody.
+	var harmless strings.Builder
+	for n := range 10000 {
+		fmt.Fprintf(&harmless, "link set dbva10000000000 txqueuelen %d\n", 100+n%2)
+	}
+	m.mustWake(wakes) // it listens
+	m.Run("ip", "link", "set", "far1", "alias", "foreign")
+	m.Feed(harmless.String(), "ip", "-batch", "-")
+	m.mustWake(wakes) // by the foreign change
+	m.mustWake(wakes) // by the loss
+	cancel()
+	must(t, <-done)
 }
