@@ -2,6 +2,7 @@ package link
 
 import (
 	"slices"
+	"strconv"
 
 	"github.com/drawbridge-net/drawbridge/plan"
 )
@@ -39,8 +40,8 @@ func (p *pass) spanning(d *device) error {
 			return err
 		}
 	}
-	if d.delayed {
-		return p.differs("forward delay", "0", "more", func() error { return p.kernel.setNoDelay(d) })
+	if d.delay != 0 {
+		return p.differs("forward delay", "0", strconv.Itoa(d.delay), func() error { return p.kernel.setNoDelay(d) })
 	}
 	return nil
 }
@@ -59,7 +60,7 @@ func (p *pass) surplus(d *device, b *plan.Bridge) error {
 		}
 		err := p.differs("address "+a.String(), "", "present", func() error {
 			p.scene.forgetAddresses()
-			return gone(p.kernel.deleteAddress(d.index, a))
+			return unlessGone(p.kernel.deleteAddress(d.index, a))
 		})
 		if err != nil {
 			return err

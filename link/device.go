@@ -29,10 +29,11 @@ type device struct {
 	up       bool
 	loopback bool
 
-	stp, delayed bool // of a bridge: spanning tree on, forward delay above 0
-	hairpin      bool // of a port of a bridge
-	peer         int  // of a veth: index of its other end…
-	peerHere     bool // …where that is in our namespace
+	stp      bool // of a bridge: spanning tree on
+	delay    int  // of a bridge: forward delay in hundredths of a second
+	hairpin  bool // of a port of a bridge
+	peer     int  // of a veth: index of its other end…
+	peerHere bool // …where that is in our namespace
 }
 
 // birthMAC is the MAC that a link has from the message that creates it until its

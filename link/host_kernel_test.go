@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -34,7 +33,7 @@ func TestKernelFactsNameUplinksAndEngines(t *testing.T) {
 	want := &plan.Host{
 		IPv6:    true,
 		Uplinks: []plan.HostLink{{Name: "eth0", AcceptRA: true}, {Name: "tun0"}, {Name: "virbr0", AcceptRA: true}},
-		Engines: []plan.HostLink{{Name: "engine7", Subnets: []netip.Prefix{netip.MustParsePrefix("172.17.0.0/16")}}},
+		Engines: []plan.HostLink{{Name: "engine7", Shielded: true, Subnets: []netip.Prefix{netip.MustParsePrefix("172.17.0.0/16")}}},
 	}
 	_, err := os.Stat("/proc/sys/net/ipv6/conf/all/force_forwarding")
 	want.ForceForwarding = err == nil
@@ -88,23 +87,6 @@ func TestKernelObstaclesAreAddressesRoutesAndNameServers(t *testing.T) {
 		if o.Prefix.Bits() == 0 || o.Prefix.Addr().IsMulticast() || o.Prefix.Addr().IsLinkLocalUnicast() {
 			t.Errorf("%v is in nobody's way", o)
 		}
-	}
-}
-
-func TestNameServersAreReadAsTheResolverReadsThem(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "resolv.conf")
-	must(t, os.WriteFile(file, []byte("# nameserver 9.9.9.9\nsearch example.org\nnameserver 192.168.1.1\n nameserver fe80::1%eth0\nnameserver none\nnameserver\n"), 0o600))
-	list, err := link.NameServers(file)
-	must(t, err)
-	var got []string
-	for _, o := range list {
-		got = append(got, o.Prefix.String())
-	}
-	if want := []string{"192.168.1.1/32", "fe80::1/128"}; !slices.Equal(got, want) {
-		t.Errorf("got %q, want %q", got, want)
-	}
-	if list, err := link.NameServers(file + ".missing"); err != nil || list != nil {
-		t.Errorf("a host without the file has none: %v, %v", list, err)
 	}
 }
 

@@ -133,7 +133,7 @@ func TestKernelTamperingIsNamedAndHealed(t *testing.T) {
 		{"another MTU of a bridge", "ip link set BR mtu 1300", "link BR mtu: want 1420, got 1300"},
 		{"another MAC of a bridge", "ip link set BR address 02:00:00:00:00:99", "link BR address: want "},
 		{"a spanning tree", "ip link set BR type bridge stp_state 1 forward_delay 1500", "link BR stp: want off, got on"},
-		{"a forward delay", "ip link set BR type bridge forward_delay 200", "link BR forward delay: want 0, got more"},
+		{"a forward delay", "ip link set BR type bridge forward_delay 200", "link BR forward delay: want 0, got 200"},
 		{"a missing gateway", "ip addr del 10.1.0.1/24 dev BR", "link BR address 10.1.0.1/24: want present, got nothing"},
 		{"a missing IPv6 gateway", "ip addr del fd00:1::1/64 dev BR", "link BR address fd00:1::1/64: want present, got nothing"},
 		{"a surplus address", "ip addr add 10.9.0.1/24 dev BR", "link BR address 10.9.0.1/24: want nothing, got present"},

@@ -138,8 +138,8 @@ func address(index int, a netip.Prefix) *netlink.Addr {
 	return &netlink.Addr{LinkIndex: index, IPNet: &net.IPNet{IP: ip, Mask: net.CIDRMask(a.Bits(), 8*len(ip))}}
 }
 
-// gone is fine with what is gone already.
-func gone(err error) error {
+// unlessGone is fine with what is gone already.
+func unlessGone(err error) error {
 	if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EADDRNOTAVAIL) {
 		return nil
 	}

@@ -73,7 +73,7 @@ func (d *device) parseBridge(kind uint16, value []byte) error {
 	case nl.IFLA_BR_STP_STATE:
 		d.stp = number(value) != 0
 	case nl.IFLA_BR_FORWARD_DELAY:
-		d.delayed = number(value) != 0
+		d.delay = number(value)
 	}
 	return nil
 }

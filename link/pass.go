@@ -120,7 +120,7 @@ func (p *pass) remove(o object) error {
 	}
 	return p.differs(whole, "", "present", func() error {
 		p.scene.forget(d)
-		return gone(p.kernel.deleteLink(d))
+		return unlessGone(p.kernel.deleteLink(d))
 	})
 }
 

@@ -20,8 +20,9 @@ const watchBuffer = 4 << 20
 //
 // Our own doing wakes nobody. The kernel marks too few events with who caused
 // them, so an event about an object of ours leads to a look at just that object,
-// after the Apply under way, and wakes if it is not as planned. What remains: an
-// uplink's setting that we put back looks like anybody's change.
+// after the Apply under way, and wakes if it is not as planned. What remains:
+// the host-wide switch of IPv6, and an uplink's setting that we put back, look like
+// anybody's change.
 //
 // Routes are not followed, since nothing that we do depends on them and a host may
 // have a million.

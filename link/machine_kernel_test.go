@@ -102,9 +102,13 @@ func (m *machine) remove() {
 
 func (m *machine) look(engines ...string) *plan.Host {
 	m.t.Helper()
+	var bridges []plan.HostLink
+	for _, name := range engines {
+		bridges = append(bridges, plan.HostLink{Name: name, Shielded: true})
+	}
 	var host *plan.Host
 	var err error
-	m.Do(func() { host, err = m.kernel.Look(context.Background(), engines) })
+	m.Do(func() { host, err = m.kernel.Look(context.Background(), bridges) })
 	must(m.t, err)
 	return host
 }
