@@ -1,0 +1,119 @@
+package spec_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/drawbridge-net/drawbridge/spec"
+)
+
+func TestJoinPorts(t *testing.T) {
+	for _, c := range []struct {
+		name      string
+		in        []string
+		want      []string
+		otherwise string
+	}{
+		{"nothing", nil, nil, ""},
+		{"a port given twice is one", []string{"*:80->80/tcp", "*:80->80/tcp"}, []string{"*:80->80/tcp"}, ""},
+		{"neighbours join", []string{"*:81->81/udp", "*:80->80/udp"}, []string{"*:80-81->80-81/udp"}, ""},
+		{"a gap parts", []string{"*:80->80/tcp", "*:82->82/tcp"}, []string{"*:80->80/tcp", "*:82->82/tcp"}, ""},
+		{"shifted neighbours stay apart", []string{"*:8080->80/tcp", "*:8081->81/tcp"}, []string{"*:8080->80/tcp", "*:8081->81/tcp"}, ""},
+		{"neighbours of different protocols stay apart", []string{"*:80->80/tcp", "*:81->81/udp"}, []string{"*:80->80/tcp", "*:81->81/udp"}, ""},
+		{"neighbours of different addresses stay apart", []string{"10.0.0.1:80->80/tcp", "10.0.0.2:81->81/tcp"}, []string{"10.0.0.1:80->80/tcp", "10.0.0.2:81->81/tcp"}, ""},
+		{"the last port is no neighbour of the first", []string{"*:65535->65535/tcp", "*:1->1/tcp"}, []string{"*:1->1/tcp", "*:65535->65535/tcp"}, ""},
+		{"one port of the host leads to one port", []string{"*:80->80/tcp", "*:80->81/tcp"}, nil, "*:80->80/tcp"},
+		{"a port on all addresses overlaps that on one", []string{"10.0.0.1:80->80/tcp", "*:80->80/tcp"}, nil, "overlap"},
+		{"a port inside a range overlaps", []string{"*:80->80/tcp", "*:81->81/tcp", "*:82->82/tcp", "10.0.0.1:81->9/tcp"}, nil, "*:80-82->80-82/tcp"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var ports []spec.Port
+			for _, text := range c.in {
+				ports = append(ports, port(t, text))
+			}
+			joined, err := spec.JoinPorts(ports)
+			if c.otherwise != "" {
+				if !errors.Is(err, spec.ErrInvalid) || !strings.Contains(err.Error(), c.otherwise) {
+					t.Errorf("want a refusal with %q, got %v", c.otherwise, err)
+				}
+				return
+			}
+			var got []string
+			for _, p := range joined {
+				got = append(got, p.String())
+			}
+			if err != nil || !slices.Equal(got, c.want) {
+				t.Errorf("got %v, %v, want %v", got, err, c.want)
+			}
+		})
+	}
+}
+
+func TestThousandShuffledPortsAreOneRange(t *testing.T) {
+	var ports []spec.Port
+	for i := range uint16(1000) {
+		ports = append(ports, spec.Port{Proto: spec.UDP, HostPort: 9000 + i, ContainerPort: 9000 + i, Count: 1})
+	}
+	rand.Shuffle(len(ports), func(i, j int) { ports[i], ports[j] = ports[j], ports[i] })
+	joined, err := spec.JoinPorts(ports)
+	if err != nil || len(joined) != 1 || joined[0].String() != "*:9000-9999->9000-9999/udp" {
+		t.Errorf("got %v, %v", joined, err)
+	}
+}
+
+func TestEveryPortOfBothProtocolsIsTwoRanges(t *testing.T) {
+	var entries []string
+	for _, proto := range []spec.Proto{spec.TCP, spec.UDP} {
+		for number := 1; number <= 65535; number++ {
+			entries = append(entries, fmt.Sprintf(`{"Proto":%d,"Port":%d,"HostPort":%d,"HostPortEnd":%d}`, proto, number, number, number))
+		}
+	}
+	o := spec.Options{"com.docker.network.portmap": json.RawMessage("[" + strings.Join(entries, ",") + "]")}
+	ports, err := o.Ports()
+	if err != nil || len(ports) != 2 || ports[0].Count != 65535 || ports[1].Last() != 65535 {
+		t.Errorf("got %v, %v", ports, err)
+	}
+}
+
+func FuzzPortMap(f *testing.F) {
+	for _, seed := range []string{
+		`[]`, `null`, `{}`, `[{}]`, `[null]`, `[{"Proto":6,"Port":80,"HostPort":8080,"HostPortEnd":8080}]`,
+		`[{"Proto":17,"IP":"","Port":53,"HostIP":"fd00::9","HostPort":53,"HostPortEnd":53},{"Proto":17,"Port":54,"HostIP":"fd00::9","HostPort":54}]`,
+		`[{"Proto":132,"Port":1}]`, `[{"Proto":6,"Port":1e9}]`, `[{"Proto":6,"Port":65535,"HostPort":65535},{"Proto":6,"Port":1,"HostPort":1}]`,
+		`[{"Proto":6,"Port":1,"HostPort":1,"HostIP":"::ffff:1.2.3.4"}]`, `[{"Proto":6,"Port":1,"HostPort":1,"HostIP":"fe80::1%eth0"}]`,
+	} {
+		f.Add(seed, false)
+		f.Add(seed, true)
+	}
+	f.Fuzz(func(t *testing.T, text string, onlyIPv4 bool) {
+		o := spec.Options{
+			"com.docker.network.portmap":                      json.RawMessage(text),
+			"com.docker.network.driver.private.no_proxy_6to4": json.RawMessage(fmt.Sprint(onlyIPv4)),
+		}
+		ports, err := o.Ports()
+		if err != nil {
+			if !errors.Is(err, spec.ErrInvalid) || len(err.Error()) > 1024 {
+				t.Errorf("error of %d bytes: %v", len(err.Error()), err)
+			}
+			return
+		}
+		for i, p := range ports {
+			if p.Count == 0 || p.HostPort == 0 || p.ContainerPort == 0 || p.Last() < p.HostPort || p.Count > 1 && p.HostPort != p.ContainerPort {
+				t.Errorf("port %+v", p)
+			}
+			if p.Host.Is4In6() || p.Host.Zone() != "" || onlyIPv4 && !p.Host.Is4() {
+				t.Errorf("host address %v", p.Host)
+			}
+			for _, q := range ports[:i] {
+				if p.Count < 100 && q.Count < 100 && overlap(p, q) {
+					t.Errorf("ports %s and %s overlap", q, p)
+				}
+			}
+		}
+	})
+}
