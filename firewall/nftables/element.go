@@ -142,6 +142,9 @@ func hostElements(p *plan.Plan) []element {
 	var nets []netip.Prefix
 	for _, e := range p.Host.Engines {
 		all = append(all, element{set: setEngines, key: rawName(e.Name)})
+		if e.Shielded {
+			continue // the answer to a client that keeps its address would be dropped
+		}
 		for _, s := range e.Subnets {
 			nets = append(nets, s.Masked())
 		}

@@ -1,10 +1,14 @@
 package nftables
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -36,7 +40,7 @@ func newTown(t testing.TB) *town {
 		network("b", spec.Network{Masquerade: true}, "172.30.1.0/24").
 		network("1", spec.Network{Internal: true}, "172.30.2.0/24").
 		endpoint("a", "e", "172.30.0.2/24", "fd00:30::2/64",
-			tcp("", 8080, 80, 1), udp("", 8080, 80, 1), tcp("", 9000, 9000, 3), tcp("127.0.0.1", 7000, 80, 1), tcp("192.0.2.1", 7001, 80, 1))
+			tcp("", 8080, 80, 1), udp("", 8080, 80, 1), tcp("", 9000, 9000, 3), tcp("127.0.0.1", 7000, 80, 1), tcp("192.0.2.1", 7001, 80, 1), tcp("192.0.2.1", 9100, 9100, 3))
 	p := w.plan()
 
 	c := &town{Lab: lab.New(t), t: t}
@@ -80,7 +84,7 @@ func (c *town) bridge(name string, addresses ...netip.Prefix) {
 }
 
 // container is a machine on a bridge of the host, with default routes through it
-// and servers on port 80, 81 and 9001.
+// and servers on ports 80, 81, 9001 and 9101.
 func (c *town) container(name, bridge string, addresses ...string) *lab.Host {
 	h := lab.NewHost(c.t)
 	c.links++
@@ -97,7 +101,7 @@ func (c *town) container(name, bridge string, addresses ...string) *lab.Host {
 		gateway := netip.MustParsePrefix(a).Masked().Addr().Next()
 		h.Run("ip", "route", "add", "default", "via", gateway.String())
 	}
-	for _, at := range []string{"tcp [::]:80", "udp [::]:80", "tcp [::]:81", "tcp [::]:9001"} {
+	for _, at := range []string{"tcp [::]:80", "udp [::]:80", "tcp [::]:81", "tcp [::]:9001", "tcp [::]:9101"} {
 		serve(c.t, h, name, at)
 	}
 	return h
@@ -146,6 +150,7 @@ func TestKernelPublishedPorts(t *testing.T) {
 		"from outside by UDP":                          {c.Outside, "udp", "192.0.2.1:8080", "a1", "192.0.2.2"},
 		"from outside to a port of a range":            {c.Outside, "tcp", "192.0.2.1:9001", "a1", "192.0.2.2"},
 		"from outside to one address":                  {c.Outside, "tcp", "192.0.2.1:7001", "a1", "192.0.2.2"},
+		"from outside to a range of one address":       {c.Outside, "tcp", "192.0.2.1:9101", "a1", "192.0.2.2"},
 		"from outside by IPv6":                         {c.Outside, "tcp", "[2001:db8:1::1]:8080", "a1", "2001:db8:1::2"},
 		"from the host's own address":                  {c.Host, "tcp", "192.0.2.1:8080", "a1", "192.0.2.1"},
 		"from the host's own IPv6 address":             {c.Host, "tcp", "[2001:db8:1::1]:8080", "a1", "2001:db8:1::1"},
@@ -195,6 +200,7 @@ func TestKernelContainersReachOutsideBehindTheHost(t *testing.T) {
 	serve(t, c.Host, "host", "tcp [::]:22")
 	c.reach(c.a2, "tcp", "172.30.0.1:22", "host", "172.30.0.3")
 	c.reach(c.a2, "tcp", "192.0.2.1:22", "host", "172.30.0.3")
+	c.reach(c.Host, "tcp", "172.30.0.1:22", "host", "172.30.0.1")
 }
 
 // TestKernelWhatAnEnginePublishesIsOpenToOurs stands in for an engine's DNAT.
@@ -246,6 +252,28 @@ func TestKernelClosed(t *testing.T) {
 	c.i1.MustReach("tcp", "172.30.2.3:80", "i2")
 }
 
+// TestKernelLinkLocalAddressesAreNotPublished asks by an address whose answers no
+// container could send.
+func TestKernelLinkLocalAddressesAreNotPublished(t *testing.T) {
+	c := newTown(t)
+	serve(t, c.Host, "host", "tcp [::]:8080")
+	index, _, _ := strings.Cut(c.a2.Run("ip", "-o", "link", "show", "dev", "eth0"), ":")
+	var bridge []struct {
+		AddrInfo []struct{ Local string } `json:"addr_info"`
+	}
+	out := c.Host.Run("ip", "-j", "-6", "addr", "show", "dev", "dbr"+strings.Repeat("a", 12), "scope", "link")
+	if err := json.Unmarshal([]byte(out), &bridge); err != nil {
+		t.Fatal(err)
+	}
+	var gateway string
+	for _, b := range bridge {
+		for _, a := range b.AddrInfo {
+			gateway = a.Local
+		}
+	}
+	c.a2.MustReach("tcp", fmt.Sprintf("[%s%%%s]:8080", gateway, index), "host")
+}
+
 // TestKernelLoopbackIsTheHostsOwn sends what a machine on the wire can craft for
 // a host whose bridges have route_localnet.
 func TestKernelLoopbackIsTheHostsOwn(t *testing.T) {
@@ -262,9 +290,33 @@ func TestKernelLoopbackIsTheHostsOwn(t *testing.T) {
 		from.host.MustNotReach("tcp", "127.0.0.1:22", hello.Drop)
 		from.host.MustNotReach("tcp", "127.0.0.1:7000", hello.Drop)
 	}
-	if rules := c.Host.Run("nft", "list", "chain", "inet", tableName, "raw"); !strings.Contains(rules, "ip daddr 127.0.0.0/8 counter packets") ||
-		strings.Contains(rules, "ip daddr 127.0.0.0/8 counter packets 0 ") {
-		t.Errorf("the packets were not dropped where we think: %s", rules)
+	c.a2.Run("ip", "addr", "add", "127.0.0.9/32", "dev", "eth0")
+	say(t, c.a2, "127.0.0.9", "172.30.0.1:53")
+	for _, what := range []string{"daddr", "saddr"} {
+		lab.Until(t, "dropped by ip "+what, func() error {
+			rules := c.Host.Run("nft", "list", "chain", "inet", tableName, "raw")
+			if !regexp.MustCompile("ip " + what + ` 127.0.0.0/8 counter packets [1-9]`).MatchString(rules) {
+				return errors.New(rules)
+			}
+			return nil
+		})
+	}
+}
+
+// say sends a datagram from an address of the machine.
+func say(t testing.TB, h *lab.Host, from, to string) {
+	t.Helper()
+	dialer := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(from), 0))}
+	var err error
+	h.Do(func() {
+		var conn net.Conn
+		if conn, err = dialer.Dial("udp", to); err == nil {
+			_, err = conn.Write([]byte("I am local"))
+			err = errors.Join(err, conn.Close())
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 
