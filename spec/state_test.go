@@ -171,6 +171,7 @@ func TestRules(t *testing.T) {
 		{"second container cannot take the first one's port", []step{publish(web, c1, "*:80->80/tcp"), attach(web, endpoint(c2, "10.1.0.3/24")), publish(web, c2, "*:80->81/tcp")}, spec.ErrInUse, "*:80->80/tcp is published by endpoint c10000000000"},
 		{"a port on one address is taken by the port on all", []step{publish(web, c1, "*:80->80/tcp"), attach(web, endpoint(c2, "10.1.0.3/24")), publish(web, c2, "127.0.0.1:80->81/tcp")}, spec.ErrInUse, "127.0.0.1:80->81/tcp"},
 		{"a port on all addresses is taken by the port on one", []step{publish(web, c1, "[fd00::9]:80->80/tcp"), attach(web, endpoint(c2, "10.1.0.3/24")), publish(web, c2, "*:80->81/tcp")}, spec.ErrInUse, "[fd00::9]:80->80/tcp"},
+		{"a port on every IPv4 address is taken by the port on one", []step{publish(web, c1, "10.0.0.1:80->80/tcp"), attach(web, endpoint(c2, "10.1.0.3/24")), publish(web, c2, "0.0.0.0:80->81/tcp")}, spec.ErrInUse, "10.0.0.1:80->80/tcp"},
 		{"one port on two addresses is two ports", []step{publish(web, c1, "10.0.0.1:80->80/tcp"), attach(web, endpoint(c2, "10.1.0.3/24")), publish(web, c2, "10.0.0.2:80->80/tcp")}, nil, ""},
 		{"one port in two families is two ports", []step{publish(web, c1, "0.0.0.0:80->80/tcp"), attach(web, endpoint(c2, "10.1.0.3/24", "fd00:1::3/64")), publish(web, c2, "[::]:80->80/tcp")}, nil, ""},
 		{"one port of two protocols is two ports", []step{publish(web, c1, "*:53->53/udp"), attach(web, endpoint(c2, "10.1.0.3/24")), publish(web, c2, "*:53->53/tcp")}, nil, ""},
@@ -330,7 +331,10 @@ func checkState(t interface {
 			}
 		}
 	}
-	// The indexes hold nothing more: whatever is not taken can be had.
+	if k, p, a := s.Indexed(); k != len(keys) || p != len(ports) || a != len(addrs) {
+		t.Errorf("indexed are %d keys, %d ports and %d addresses; there are %d, %d and %d", k, p, a, len(keys), len(ports), len(addrs))
+	}
+	// And the indexes answer rightly: whatever is not taken can be had.
 	trial := *s
 	if err := trial.AddNetwork(network(id("zztrial"), "192.168.77.0/24", "fd77::/64")); err != nil {
 		t.Errorf("trial network: %v", err)
@@ -342,7 +346,7 @@ func checkState(t interface {
 	}
 	for _, proto := range []spec.Proto{spec.TCP, spec.UDP} {
 		for number := uint16(78); number < 92; number++ {
-			for _, host := range []string{"", "10.0.0.1", "fd00::9"} {
+			for _, host := range []string{"", "0.0.0.0", "::", "10.0.0.1", "fd00::9"} {
 				want := spec.Port{Proto: proto, HostPort: number, ContainerPort: 7, Count: 1}
 				if host != "" {
 					want.Host = netip.MustParseAddr(host)
