@@ -50,9 +50,9 @@ var hostile = []struct {
 	{"an ID with a line feed", leave, idsBody(net1, "aaaaaaaaaaaa\nbbbb", ""), []string{"field EndpointID"}},
 
 	// Networks.
-	{"no pools", createNetwork, networkBody(net2, "", "", ""), []string{"field IPv4Data", "0 pools"}},
-	{"IPv6 without pools", createNetwork, networkBody(net2, ipv6, pool4, ""), []string{"field IPv6Data", "0 pools"}},
-	{"IPv6 pools without IPv6", createNetwork, networkBody(net2, "", `{"Pool":"10.2.0.0/24","Gateway":"10.2.0.1/24"}`, pool6), []string{"field IPv6Data", "1 pools"}},
+	{"no pools", createNetwork, networkBody(net2, "", "", ""), []string{"field IPv4Data", "empty"}},
+	{"IPv6 without pools", createNetwork, networkBody(net2, ipv6, pool4, ""), []string{"field IPv6Data", "empty"}},
+	{"IPv6 pools without IPv6", createNetwork, networkBody(net2, "", `{"Pool":"10.2.0.0/24","Gateway":"10.2.0.1/24"}`, pool6), []string{"field IPv6Data", "not enabled"}},
 	{"neither family", createNetwork, networkBody(net2, `"com.docker.network.enable_ipv4":false`, "", ""), []string{"neither IPv4 nor IPv6", "not built yet"}},
 	{"a null pool", createNetwork, networkBody(net2, "", `null`, ""), []string{"field IPv4Data[0]", "null"}},
 	{"null IPAM", createNetwork, networkBody(net2, "", `{"Pool":"0.0.0.0/0"}`, ""), []string{"0.0.0.0/0", "--ipam-driver null", "not built yet"}},
@@ -153,16 +153,19 @@ func TestHostileRequestsAreRefusedByName(t *testing.T) {
 	r := newRig(t)
 	r.dual()
 	host, pools := r.host.String(), len(r.ipam.Pools())
+	var texts strings.Builder // for a person to read in one go
 	for _, c := range hostile {
 		t.Run(c.name, func(t *testing.T) {
 			r.t = t
-			r.refused(c.path, c.body, c.want...)
+			text := r.refused(c.path, c.body, c.want...)
+			fmt.Fprintf(&texts, "%s\n  %s\n", c.name, text)
 			if _, answer := r.send(c.path, c.body); len(answer) > 8192 {
 				t.Errorf("the refusal has %d bytes", len(answer))
 			}
 		})
 	}
 	r.t = t
+	golden(t, "testdata/refusals.golden", texts.String())
 	if got := r.host.String(); got != host {
 		t.Errorf("the host has changed:\n%s", got)
 	}

@@ -31,9 +31,11 @@ func parseSubnets(req *createNetworkRequest, ipv4, ipv6 bool) ([]subnet, error) 
 		enabled bool
 		is6     bool
 	}{{"IPv4Data", req.IPv4Data, ipv4, false}, {"IPv6Data", req.IPv6Data, ipv6, true}} {
-		if family.enabled != (len(family.data) > 0) {
-			return nil, fmt.Errorf("field %s: %w: %d pools for a network with the family's switch at %t",
-				family.field, spec.ErrInvalid, len(family.data), family.enabled)
+		switch given := len(family.data) > 0; {
+		case family.enabled && !given:
+			return nil, fmt.Errorf("field %s: %w: it is empty, but the family is enabled", family.field, spec.ErrInvalid)
+		case given && !family.enabled:
+			return nil, fmt.Errorf("field %s: %w: there are pools, but the family is not enabled", family.field, spec.ErrInvalid)
 		}
 		for i, data := range family.data {
 			sub, err := parseSubnet(fmt.Sprintf("%s[%d]", family.field, i), data, family.is6)

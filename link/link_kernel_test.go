@@ -393,3 +393,26 @@ func TestKernelDeadlineIsAnErrorOfEachObject(t *testing.T) {
 	m.mustApply(nil, want)
 	m.mustBeAsPlanned(want)
 }
+
+// The kernel tells when a list changed while it was being read.
+func TestKernelLookingWorksWhileTheHostIsBusy(t *testing.T) {
+	m := newMachine(t)
+	want := m.plan(usual()...)
+	m.mustApply(nil, want)
+	busy := make(chan struct{})
+	go func() {
+		defer close(busy)
+		m.Run("sh", "-ec", `for n in $(seq 150); do ip link add busy$n type bridge; ip addr add 203.0.113.1/32 dev busy$n; ip link del busy$n; done`)
+	}()
+	for looks := 0; ; looks++ {
+		m.mustBeAsPlanned(want)
+		select {
+		case <-busy:
+			if looks < 10 {
+				t.Errorf("only %d looks", looks)
+			}
+			return
+		default:
+		}
+	}
+}

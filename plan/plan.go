@@ -127,6 +127,9 @@ type HostLink struct {
 	Name     string         // e.g. docker0
 	Subnets  []netip.Prefix // of its addresses, e.g. 172.17.0.0/16
 	AcceptRA bool           // it lives from router advertisements
+	// Shielded is an engine's bridge of which the engine drops, ahead of all
+	// translation, what comes for its containers from any other interface.
+	Shielded bool
 }
 
 // Chain is a FORWARD chain of the filter table.

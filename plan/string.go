@@ -19,7 +19,7 @@ func (p *Plan) String() string {
 		fmt.Fprintf(&b, "guard ipv4 %t ipv6 %t\n", p.Guard4, p.Guard6)
 	}
 	for _, e := range p.Host.Engines {
-		fmt.Fprintf(&b, "apart from engine bridge %s subnets %v\n", e.Name, e.Subnets)
+		fmt.Fprintf(&b, "apart from engine bridge %s subnets %v shielded %t\n", e.Name, e.Subnets, e.Shielded)
 	}
 	for _, n := range p.Networks.All() {
 		fmt.Fprintf(&b, "network %s\n", n.ID)

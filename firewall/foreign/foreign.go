@@ -10,6 +10,7 @@ package foreign
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 
@@ -38,25 +39,32 @@ type filter struct {
 	drops   bool     // FORWARD's policy is DROP
 	forward []rule   // FORWARD's rules
 	engines []string // bridges that an engine's rules name
+	shields bool     // these rules are of an engine that shields its containers
 	hidden  error    // why none of this could be read
 }
 
 // Look finds, each sorted, the bridges that an engine's own rules name and the
-// FORWARD chains whose policy is DROP. Rules of legacy iptables on a host without
-// its command stay unseen; the layers' Check says so.
-func (r *Rules) Look(ctx context.Context) (engines []string, drops []plan.Chain, err error) {
+// FORWARD chains whose policy is DROP. Of the bridges it fills in Name and Shielded.
+// Rules of legacy iptables on a host without its command stay unseen; the layers'
+// Check says so.
+func (r *Rules) Look(ctx context.Context) (engines []plan.HostLink, drops []plan.Chain, err error) {
 	filters, err := read(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
+	shielded := map[string]bool{}
 	for _, f := range filters {
-		engines = append(engines, f.engines...)
+		for _, name := range f.engines {
+			shielded[name] = shielded[name] || f.shields
+		}
 		if f.drops {
 			drops = append(drops, f.Chain)
 		}
 	}
-	slices.Sort(engines)
-	return slices.Compact(engines), drops, nil
+	for _, name := range slices.Sorted(maps.Keys(shielded)) {
+		engines = append(engines, plan.HostLink{Name: name, Shielded: shielded[name]})
+	}
+	return engines, drops, nil
 }
 
 // read reads every filter table that exists, in fixed order.

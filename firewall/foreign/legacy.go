@@ -46,7 +46,7 @@ func newFilter(c plan.Chain, text string) filter {
 	drops, chains := parse(text)
 	f.drops, f.forward = drops, chains[forward]
 	for name, rules := range chains {
-		f.engines = bridges(f.engines, name, rules)
+		f.engines, f.shields = bridges(f.engines, name, rules), f.shields || shields(name)
 	}
 	slices.Sort(f.engines)
 	return f

@@ -42,7 +42,7 @@ func restorable(listing string) string {
 	return b.String()
 }
 
-func look(t *testing.T, h *lab.Host) (engines []string, drops []plan.Chain) {
+func look(t *testing.T, h *lab.Host) (engines []plan.HostLink, drops []plan.Chain) {
 	t.Helper()
 	var err error
 	h.Do(func() { engines, drops, err = new(Rules).Look(context.Background()) })
@@ -54,17 +54,23 @@ func look(t *testing.T, h *lab.Host) (engines []string, drops []plan.Chain) {
 
 func TestKernelLookFindsWhatAnEngineWrote(t *testing.T) {
 	all := []string{"br-alone", "br-db", "br-six", "br-web", "docker0"}
+	names := func(shielded bool, names ...string) (links []plan.HostLink) {
+		for _, name := range names {
+			links = append(links, plan.HostLink{Name: name, Shielded: shielded})
+		}
+		return links
+	}
 	for name, row := range map[string]struct {
 		chain     plan.Chain
 		recording string
-		engines   []string
+		engines   []plan.HostLink
 	}{
-		"20.10 by iptables-nft":             {nft4, "engine-20.10.iptables", all},
-		"20.10 by legacy iptables":          {legacy4, "engine-20.10.iptables", all},
-		"the newest by iptables-nft":        {nft4, "engine-newest.iptables", all},
-		"the newest by legacy iptables":     {legacy4, "engine-newest.iptables", all},
-		"the newest by ip6tables-nft":       {nft6, "engine-newest.ip6tables", []string{"br-six"}},
-		"the newest by legacy ip6tables":    {plan.Chain{Family: 6, Kind: kindLegacy}, "engine-newest.ip6tables", []string{"br-six"}},
+		"20.10 by iptables-nft":             {nft4, "engine-20.10.iptables", names(false, all...)},
+		"20.10 by legacy iptables":          {legacy4, "engine-20.10.iptables", names(false, all...)},
+		"the newest by iptables-nft":        {nft4, "engine-newest.iptables", names(true, all...)},
+		"the newest by legacy iptables":     {legacy4, "engine-newest.iptables", names(true, all...)},
+		"the newest by ip6tables-nft":       {nft6, "engine-newest.ip6tables", names(true, "br-six")},
+		"the newest by legacy ip6tables":    {plan.Chain{Family: 6, Kind: kindLegacy}, "engine-newest.ip6tables", names(true, "br-six")},
 		"an administrator's rules are none": {nft4, "administrator.iptables", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -89,7 +95,11 @@ func TestKernelLookFindsTheBridgesOfNftablesMode(t *testing.T) {
 	h := lab.NewHost(t)
 	h.Feed(recorded(t, "engine-newest.nft"), "nft", "-f", "-")
 	engines, drops := look(t, h)
-	if diff := cmp.Diff([]string{"br-alone", "br-db", "br-web", "docker0"}, engines); diff != "" || drops != nil {
+	var want []plan.HostLink
+	for _, name := range []string{"br-alone", "br-db", "br-web", "docker0"} {
+		want = append(want, plan.HostLink{Name: name, Shielded: true})
+	}
+	if diff := cmp.Diff(want, engines); diff != "" || drops != nil {
 		t.Errorf("engines' bridges (-want +got):\n%s\nFORWARD chains that drop: %v", diff, drops)
 	}
 }

@@ -72,7 +72,7 @@ func dumpFamily(conn *nftables.Conn, family nftables.TableFamily) (f filter, err
 	}
 	for _, c := range chains {
 		if bridge, ok := strings.CutPrefix(c.Name, engineChain); ok && c.Table.Name == engineTable {
-			f.engines = append(f.engines, bridge)
+			f.engines, f.shields = append(f.engines, bridge), true
 		}
 		if c.Table.Name != "filter" || !tells(c.Name) {
 			continue
@@ -81,7 +81,7 @@ func dumpFamily(conn *nftables.Conn, family nftables.TableFamily) (f filter, err
 		if err != nil {
 			return f, fmt.Errorf("chain %s: %w", c.Name, err)
 		}
-		f.engines = bridges(f.engines, c.Name, rules)
+		f.engines, f.shields = bridges(f.engines, c.Name, rules), f.shields || shields(c.Name)
 		if c.Name == forward {
 			f.forward, f.drops = rules, c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop
 		}

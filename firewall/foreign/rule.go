@@ -40,6 +40,12 @@ func tells(chain string) bool {
 	return false
 }
 
+// shields reports whether a chain is that of an engine from 28 on, which drops in
+// the raw table what comes for a container's address from another interface than its
+// bridge (filterDirectAccess in daemon/libnetwork/drivers/bridge/internal/iptabler of
+// github.com/moby/moby), unless it was told not to.
+func shields(chain string) bool { return chain == "DOCKER-FORWARD" }
+
 // bridges adds to names the bridges that the rules of a chain name. FORWARD is
 // everybody's, so there only a jump into a chain that an engine alone writes tells.
 // An administrator may well jump into DOCKER-USER for what enters by eth0.

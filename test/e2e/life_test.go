@@ -136,7 +136,12 @@ func TestEngineEstablishedConnectionsOutliveTheDaemon(t *testing.T) {
 }
 
 func TestEngineRestartsAndFindsItsContainersAgain(t *testing.T) {
-	eachEngine(t, func(s *site) {
+	// A restart puts an engine's own chains into another order.
+	restart := func(s *site) {
+		s.StopDocker()
+		s.StartDocker()
+	}
+	eachEngineAfter(t, restart, func(s *site) {
 		s.network("web", "--subnet", "172.30.1.0/24")
 		s.Run("c1", "--network", "web", "-p", "8080:80", "--restart", "always")
 		s.Run("c2", "--network", "web")
@@ -193,7 +198,7 @@ func TestEngineWhatIsNotBuiltIsRefused(t *testing.T) {
 				s.t.Errorf("docker %s: want an error that names %q, got %v%s", strings.Join(row.args, " "), row.want, err, out)
 			}
 		}
-		s.Host.Serve("tcp", ":6000")
+		defer s.Host.Serve("tcp", ":6000").Close()
 		if _, err := s.TryDocker("run", "--rm", "--network", "web", "-p", "6000:80", lab.Image, "true"); err == nil || !strings.Contains(err.Error(), "6000") {
 			s.t.Errorf("a port that is taken: want an error that names it, got %v", err)
 		}

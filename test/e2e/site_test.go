@@ -21,20 +21,24 @@ type site struct {
 // host must be as it was before Drawbridge came.
 func eachEngine(t *testing.T, scenario func(s *site)) {
 	t.Helper()
-	eachEngineWith(t, nil, scenario)
+	eachEngineAfter(t, func(*site) {}, scenario)
 }
 
-func eachEngineWith(t *testing.T, flags []string, scenario func(s *site)) {
+// eachEngineAfter first does what is no part of the scenario but leaves its traces
+// on the host.
+func eachEngineAfter(t *testing.T, prepare, scenario func(s *site)) {
 	t.Helper()
 	t.Parallel()
 	lab.EachEngine(t, func(t *testing.T, version string) {
 		l := lab.New(t)
-		s := &site{Lab: l, Engine: l.Engine(version, flags...), t: t}
+		s := &site{Lab: l, Engine: l.Engine(version), t: t}
 		warmUp(s)
+		prepare(s)
 		before := l.Host.Snapshot()
 		s.StartDaemon()
 		l.Outside.Serve("tcp", ":80")
-		l.Outside.Serve("udp", ":80")
+		l.Outside.Serve("udp", join(lab.Internet, "80"))
+		l.Outside.Serve("udp", join(lab.Internet6, "80"))
 		scenario(s)
 		s.removeAll()
 		s.nothingLeft(before)
