@@ -38,27 +38,31 @@ type option[T any] struct {
 
 // networkOptions are the keys of a network that Docker's bridge driver or
 // Drawbridge knows, as docker network create -o gives them.
-var networkOptions = []option[Network]{
-	{key: "com.docker.network.driver.mtu", parse: parseMTU, set: func(n *Network, v any) { n.MTU = v.(int) }},
-	{key: "com.docker.network.container_iface_prefix", parse: parsePrefix, set: func(n *Network, v any) { n.InterfacePrefix = v.(string) }},
-	{key: "com.docker.network.bridge.enable_ip_masquerade", parse: parseBool, set: func(n *Network, v any) { n.Masquerade = v.(bool) }},
-	{key: "com.docker.network.bridge.enable_icc", parse: parseBool, fallback: true},
-	{key: "com.docker.network.bridge.inhibit_ipv4", parse: parseBool, fallback: false},
-	{key: "com.docker.network.bridge.default_bridge", parse: parseBool, fallback: false},
-	{key: "com.docker.network.bridge.name", parse: parseText, fallback: ""},
-	{key: "com.docker.network.bridge.host_binding_ipv4", parse: parseText, fallback: ""},
-	{key: "com.docker.network.bridge.gateway_mode_ipv4", parse: parseGatewayMode, fallback: "nat"},
-	{key: "com.docker.network.bridge.gateway_mode_ipv6", parse: parseGatewayMode, fallback: "nat"},
-	{key: "com.docker.network.bridge.trusted_host_interfaces", parse: parseText, fallback: ""},
-	{key: "com.docker.network.host_ipv4", parse: parseText, fallback: ""},
-	{key: "com.docker.network.host_ipv6", parse: parseText, fallback: ""},
+func networkOptions() []option[Network] {
+	return []option[Network]{
+		{key: "com.docker.network.driver.mtu", parse: parseMTU, set: func(n *Network, v any) { n.MTU = v.(int) }},
+		{key: "com.docker.network.container_iface_prefix", parse: parsePrefix, set: func(n *Network, v any) { n.InterfacePrefix = v.(string) }},
+		{key: "com.docker.network.bridge.enable_ip_masquerade", parse: parseBool, set: func(n *Network, v any) { n.Masquerade = v.(bool) }},
+		{key: "com.docker.network.bridge.enable_icc", parse: parseBool, fallback: true},
+		{key: "com.docker.network.bridge.inhibit_ipv4", parse: parseBool, fallback: false},
+		{key: "com.docker.network.bridge.default_bridge", parse: parseBool, fallback: false},
+		{key: "com.docker.network.bridge.name", parse: parseText, fallback: ""},
+		{key: "com.docker.network.bridge.host_binding_ipv4", parse: parseText, fallback: ""},
+		{key: "com.docker.network.bridge.gateway_mode_ipv4", parse: parseGatewayMode, fallback: "nat"},
+		{key: "com.docker.network.bridge.gateway_mode_ipv6", parse: parseGatewayMode, fallback: "nat"},
+		{key: "com.docker.network.bridge.trusted_host_interfaces", parse: parseText, fallback: ""},
+		{key: "com.docker.network.host_ipv4", parse: parseText, fallback: ""},
+		{key: "com.docker.network.host_ipv6", parse: parseText, fallback: ""},
+	}
 }
 
 // endpointOptions are the keys of an endpoint: docker run --network
 // name=web,driver-opt=KEY=VALUE. Docker's own endpoint.sysctls is not among them,
 // since the engine applies it for every driver.
-var endpointOptions = []option[Endpoint]{
-	{key: "com.docker.network.endpoint.ifname", parse: parseInterfaceName, set: func(e *Endpoint, v any) { e.InterfaceName = v.(string) }},
+func endpointOptions() []option[Endpoint] {
+	return []option[Endpoint]{
+		{key: "com.docker.network.endpoint.ifname", parse: parseInterfaceName, set: func(e *Endpoint, v any) { e.InterfaceName = v.(string) }},
+	}
 }
 
 // Options is the map of options in a request of an engine.
@@ -84,7 +88,7 @@ func (o Options) Network(to *Network) (ipv4, ipv6 bool, err error) {
 			return ipv4, ipv6, fmt.Errorf("option %s: %w: want an object", keyGeneric, ErrInvalid)
 		}
 	}
-	return ipv4, ipv6, apply(networkOptions, generic, to)
+	return ipv4, ipv6, apply(networkOptions(), generic, to)
 }
 
 // Endpoint fills in what the options of a CreateEndpoint request say. Their keys
@@ -96,13 +100,13 @@ func (o Options) Endpoint(to *Endpoint) error {
 	lowered := make(Options, len(o))
 	for _, key := range slices.Sorted(maps.Keys(o)) {
 		low := strings.ToLower(key)
-		known := slices.ContainsFunc(endpointOptions, func(e option[Endpoint]) bool { return e.key == low })
+		known := slices.ContainsFunc(endpointOptions(), func(e option[Endpoint]) bool { return e.key == low })
 		if before, ok := lowered[low]; ok && known && !bytes.Equal(before, o[key]) {
 			return fmt.Errorf("option %.80q: %w: it is given twice, as %s and %s", low, ErrInvalid, excerpt(before), excerpt(o[key]))
 		}
 		lowered[low] = o[key]
 	}
-	return apply(endpointOptions, lowered, to)
+	return apply(endpointOptions(), lowered, to)
 }
 
 func (o Options) bool(key string, to *bool) error {

@@ -14,7 +14,7 @@ type Pool struct {
 }
 
 // unusable are the prefixes in which no host can have an address, or not yet.
-var unusable = [...]struct {
+var unusable = [...]struct { //nolint:gochecknoglobals // a table of the RFCs
 	prefix netip.Prefix
 	why    string
 }{

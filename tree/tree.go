@@ -36,7 +36,7 @@ type node[K Key[K], V comparable] struct {
 }
 
 // seed is set once: two maps of one process must agree on the hashes of keys.
-var seed = maphash.MakeSeed()
+var seed = maphash.MakeSeed() //nolint:gochecknoglobals // set once, never changed
 
 // Len is the number of keys.
 func (m Map[K, V]) Len() int { return m.root.len() }

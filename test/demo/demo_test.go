@@ -44,10 +44,11 @@ func (s *stage) ask(container, address, server string) {
 	fmt.Println(s.e.MustReach(container, "tcp", address, server))
 }
 
-func (s *stage) askFrom(h *lab.Host, name, address, server string) {
+// published has a machine ask c1 by its published port.
+func (s *stage) published(h *lab.Host, name, address string) {
 	s.t.Helper()
 	fmt.Printf("%s$ peer ask tcp %s\n", name, address)
-	fmt.Printf("%s %s\n", server, h.MustReach("tcp", address, server))
+	fmt.Printf("c1 %s\n", h.MustReach("tcp", address, "c1"))
 }
 
 func (s *stage) refused(container, address string, want hello.Verdict) {
@@ -87,10 +88,10 @@ func (s *stage) show() {
 	s.ask("c1", "192.0.2.2:80", "outside")
 
 	say("The published port: from another machine, whose address c1 sees, and from this host in every way.")
-	s.askFrom(s.l.Outside, "outside", "192.0.2.1:8080", "c1")
-	s.askFrom(s.l.Outside, "outside", "[2001:db8:1::1]:8080", "c1")
-	s.askFrom(s.l.Host, "host", "192.0.2.1:8080", "c1")
-	s.askFrom(s.l.Host, "host", "127.0.0.1:8080", "c1")
+	s.published(s.l.Outside, "outside", "192.0.2.1:8080")
+	s.published(s.l.Outside, "outside", "[2001:db8:1::1]:8080")
+	s.published(s.l.Host, "host", "192.0.2.1:8080")
+	s.published(s.l.Host, "host", "127.0.0.1:8080")
 
 	say("From a container beside it, from itself, from another network.")
 	s.ask("c2", "192.0.2.1:8080", "c1")
@@ -111,7 +112,7 @@ func (s *stage) show() {
 	fmt.Println("$ kill -9 $(pidof drawbridge)")
 	s.e.KillDaemon()
 	s.talk(flow)
-	s.askFrom(s.l.Outside, "outside", "192.0.2.1:8080", "c1")
+	s.published(s.l.Outside, "outside", "192.0.2.1:8080")
 	s.e.StartDaemon()
 	s.talk(flow)
 	s.drawbridge("status")

@@ -158,8 +158,8 @@ func TestEngineUnpublishedPortsAreClosed(t *testing.T) {
 		s.webAndOther()
 		s.Docker("network", "create", "--subnet", "172.31.9.0/24", "docker")
 		s.Run("k1", "--network", "docker", "-p", "7070:80")
-		s.Neighbour.Route(netip.MustParsePrefix("172.30.0.0/16"), s.Lab.Host)
-		s.Neighbour.Route(netip.MustParsePrefix("fd00:30::/32"), s.Lab.Host)
+		s.Neighbour.Route(netip.MustParsePrefix("172.30.0.0/16"), s.Host)
+		s.Neighbour.Route(netip.MustParsePrefix("fd00:30::/32"), s.Host)
 		found4, found6 := policies(s)
 		for _, policy := range []string{"DROP", "ACCEPT"} {
 			s.policy(policy, policy)
@@ -272,7 +272,7 @@ func TestEngineRemotePortsAreNotHijacked(t *testing.T) {
 		s.Run("c2", "--network", "web")
 		s.MustReach("c2", "tcp", lab.Internet+":8080", "outside")
 		s.MustReach("c1", "tcp", s.Outside.Addr.String()+":8080", "outside")
-		if got := s.Host.MustReach("tcp", lab.Internet+":8080", "outside"); got.Addr() != s.Lab.Host.Addr {
+		if got := s.Host.MustReach("tcp", lab.Internet+":8080", "outside"); got.Addr() != s.Host.Addr {
 			s.t.Errorf("the host's own connection came from %s", got)
 		}
 	})
