@@ -3,11 +3,8 @@ package driver_test
 import (
 	"encoding/json"
 	"fmt"
-	"net/netip"
 	"strings"
 	"testing"
-
-	"github.com/drawbridge-net/drawbridge/driver"
 )
 
 const (
@@ -275,18 +272,5 @@ func TestTenThousandPortsAreOneRange(t *testing.T) {
 	r.must(program, idsBody(net1, ep1, portMap(all...)))
 	if host := r.host.String(); !strings.Contains(host, "*:20000-29999->20000-29999/udp") {
 		t.Errorf("published:\n%s", host)
-	}
-}
-
-func TestLiveKnowsNetworksAndTheirAddresses(t *testing.T) {
-	r := newRig(t)
-	r.dual()
-	l := driver.Live(r.engine)
-	addr, other := netip.MustParseAddr("fd00:1::2"), netip.MustParseAddr("fd00:1::3")
-	if !l.Network(net1) || l.Network(net2) {
-		t.Error("networks")
-	}
-	if !l.Address(net1, addr) || l.Address(net1, other) || l.Address(net2, addr) {
-		t.Error("addresses")
 	}
 }

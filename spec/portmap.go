@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 )
 
 // maxPorts bounds one container's port map: more than every port of both
@@ -79,15 +80,22 @@ func (o Options) list(key string, to any) error {
 
 // String is what a person gave to docker run -p, as far as it is known.
 func (b binding) String() string {
-	host := b.HostIP
-	if host != "" {
+	host := ""
+	if b.HostIP != "" {
+		host = b.HostIP + ":"
+		if strings.Contains(b.HostIP, ":") {
+			host = "[" + b.HostIP + "]:"
+		}
+	}
+	switch {
+	case b.HostPortEnd != b.HostPort && b.HostPortEnd != 0:
+		host += fmt.Sprintf("%d-%d:", b.HostPort, b.HostPortEnd)
+	case b.HostPort != 0:
+		host += fmt.Sprintf("%d:", b.HostPort)
+	case host != "":
 		host += ":"
 	}
-	end := ""
-	if b.HostPortEnd != b.HostPort && b.HostPortEnd != 0 {
-		end = fmt.Sprintf("-%d", b.HostPortEnd)
-	}
-	return fmt.Sprintf("%.60s%d%s:%d/%s", host, b.HostPort, end, b.Port, protoName(b.Proto))
+	return fmt.Sprintf("%.80s%d/%s", host, b.Port, protoName(b.Proto))
 }
 
 func protoName(number int64) string {

@@ -83,9 +83,6 @@ func (n *Network) Pool(addr netip.Addr) (Pool, bool) {
 	return Pool{}, false
 }
 
-// Holder finds the endpoint that has an address.
-func (n *Network) Holder(addr netip.Addr) (ID, bool) { return n.addresses.Get(addr) }
-
 // HasIPv6 reports whether the network has a subnet of IPv6.
 func (n *Network) HasIPv6() bool {
 	for _, p := range n.Pools {
