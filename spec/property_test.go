@@ -63,6 +63,7 @@ func TestAnyHistoryKeepsTheStateSound(t *testing.T) {
 				change(func(s *spec.State) error { s.Unpublish(pick(networks), pick(endpoints)); return nil })
 			},
 		})
+		checkFree(t, &s)
 	})
 }
 

@@ -207,6 +207,7 @@ func TestRules(t *testing.T) {
 			}
 			if err == nil {
 				checkState(t, &s)
+				checkFree(t, &s)
 			}
 		})
 	}
@@ -288,12 +289,15 @@ func TestSnapshotStaysWhatItWas(t *testing.T) {
 	}
 }
 
+// tester is what *testing.T and *rapid.T have in common.
+type tester interface {
+	Helper()
+	Errorf(format string, args ...any)
+}
+
 // checkState recounts what a State must keep whatever happens to it: no two ports
 // overlap, no two things share a name of the kernel, no two endpoints an address.
-func checkState(t interface {
-	Helper()
-	Errorf(string, ...any)
-}, s *spec.State) {
+func checkState(t tester, s *spec.State) {
 	t.Helper()
 	keys := map[spec.ID]spec.ID{}
 	addrs := map[netip.Addr]spec.ID{}
@@ -334,7 +338,18 @@ func checkState(t interface {
 	if k, p, a := s.Indexed(); k != len(keys) || p != len(ports) || a != len(addrs) {
 		t.Errorf("indexed are %d keys, %d ports and %d addresses; there are %d, %d and %d", k, p, a, len(keys), len(ports), len(addrs))
 	}
-	// And the indexes answer rightly: whatever is not taken can be had.
+}
+
+// checkFree tries what can be had of a State: all that is not taken, and nothing
+// else.
+func checkFree(t tester, s *spec.State) {
+	t.Helper()
+	var ports []spec.Port
+	for _, n := range s.Networks.All() {
+		for _, ep := range n.Endpoints.All() {
+			ports = append(ports, ep.Ports...)
+		}
+	}
 	trial := *s
 	if err := trial.AddNetwork(network(id("zztrial"), "192.168.77.0/24", "fd77::/64")); err != nil {
 		t.Errorf("trial network: %v", err)
@@ -351,7 +366,7 @@ func checkState(t interface {
 				if host != "" {
 					want.Host = netip.MustParseAddr(host)
 				}
-				clash := slices.ContainsFunc(ports, func(h held) bool { return overlap(want, h.port) })
+				clash := slices.ContainsFunc(ports, func(p spec.Port) bool { return overlap(want, p) })
 				again := trial
 				if err := again.Publish(id("zztrial"), id("zzep"), []spec.Port{want}); (err != nil) != clash {
 					t.Errorf("port %s: taken %t, but %v", want, clash, err)

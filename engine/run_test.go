@@ -1,0 +1,173 @@
+package engine_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	logtest "github.com/sirupsen/logrus/hooks/test"
+
+	"github.com/drawbridge-net/drawbridge/engine"
+	"github.com/drawbridge-net/drawbridge/engine/enginetest"
+	"github.com/drawbridge-net/drawbridge/plan"
+	"github.com/drawbridge-net/drawbridge/spec"
+)
+
+// run starts the reconcile clock until the test ends.
+func run(t *testing.T, e *engine.Engine) {
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- e.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func waitFor(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	deadline := time.After(10 * time.Second)
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !done() {
+		select {
+		case <-deadline:
+			t.Fatalf("waited in vain for %s", what)
+		case <-tick.C:
+		}
+	}
+}
+
+func TestStartBringsEverythingBack(t *testing.T) {
+	r := newRig(t)
+	r.must(addNetwork(1), addEndpoint(1, 2), publish(1, 2, 80))
+	before := r.world()
+	for _, l := range r.layers {
+		if err := l.Remove(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.restart()
+	r.same(before)
+	writes := r.layers[0].Writes()
+	r.restart()
+	if now := r.layers[0].Writes(); now != writes {
+		t.Errorf("a start over a host that is right wrote %d objects", now-writes)
+	}
+}
+
+func TestStartWithOneBrokenNetworkKeepsTheOthersUp(t *testing.T) {
+	r := newRig(t)
+	r.must(addNetwork(1), addNetwork(2))
+	before := r.world()
+	r.layers[0].Delete(bridge(1))
+	r.layers[0].Delete(bridge(2))
+	r.layers[0].Break(bridge(1), errBroken)
+	r.restart()
+	wantDrift(t, r.engine, bridge(1))
+	if !strings.Contains(r.layers[0].String(), bridge(2)) {
+		t.Error("the other network is down as well")
+	}
+	r.layers[0].Break(bridge(1), nil)
+	run(t, r.engine) // Start has left word for it
+	waitFor(t, "the bridge", func() bool { return len(r.engine.Now().Drift) == 0 })
+	r.same(before)
+}
+
+func TestStartFailsWhereNothingIsKnown(t *testing.T) {
+	for name, breakIt := range map[string]func(*rig){
+		"the store does not open": func(r *rig) { r.store.Fail(errBroken) },
+		"the host cannot be seen": func(r *rig) { r.layers[0].Fail(errBroken) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			breakIt(r)
+			log, _ := logtest.NewNullLogger()
+			e := engine.New(r.store, r.layers[0], nil, log)
+			if err := e.Start(t.Context()); !errors.Is(err, errBroken) {
+				t.Errorf("want the cause, got %v", err)
+			}
+		})
+	}
+}
+
+func TestRunMendsWhatAnEventTellsOf(t *testing.T) {
+	r := newRig(t)
+	r.must(addNetwork(1), addEndpoint(1, 2))
+	before := r.world()
+	run(t, r.engine)
+	r.layers[0].Delete(bridge(1))
+	r.layers[1].Delete(veth(1, 2))
+	drift, err := r.engine.Check(t.Context())
+	if err != nil || len(drift) != 2 {
+		t.Errorf("want two drifts, got %v, %v", drift, err)
+	}
+	r.engine.Wake()
+	waitFor(t, "the mend", func() bool {
+		return strings.Contains(r.layers[0].String(), bridge(1)) && strings.Contains(r.layers[1].String(), veth(1, 2))
+	})
+	r.same(before)
+}
+
+func TestRunFollowsTheHost(t *testing.T) {
+	r := newRig(t)
+	r.must(addNetwork(1))
+	run(t, r.engine)
+	r.layers[0].Become(plan.Host{IPv6: true, Uplinks: []plan.HostLink{{Name: "eth7"}}})
+	r.engine.Wake()
+	waitFor(t, "the new uplink in the plan", func() bool {
+		return strings.Contains(r.engine.Now().Plan.String(), "eth7")
+	})
+}
+
+func TestUndoneChangeThatCouldNotBeSavedIsSavedLater(t *testing.T) {
+	r := newRig(t)
+	r.must(addNetwork(1))
+	before := r.world()
+	// The layer fails, and with it the store, so the change stays in the store.
+	r.layers[0].Break(bridge(2), errBroken)
+	r.layers[2].Break(bridge(2), errBroken)
+	failing := &failAfter{Store: r.store, left: 1}
+	log, _ := logtest.NewNullLogger()
+	r.engine = engine.New(failing, r.layers[0], []engine.Layer{r.layers[0], r.layers[1], r.layers[2]}, log)
+	if err := r.engine.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.do(addNetwork(2)); !errors.Is(err, errBroken) || !strings.Contains(err.Error(), "undo: save") {
+		t.Errorf("want both errors, got %v", err)
+	}
+	failing.mend()
+	run(t, r.engine) // the failure has left word for it
+	waitFor(t, "the store to hold the State again", func() bool {
+		stored, err := r.store.Load()
+		return err == nil && stored.Networks == r.engine.Now().State.Networks
+	})
+	r.same(before)
+}
+
+// failAfter is a store that fails after a number of saves.
+type failAfter struct {
+	*enginetest.Store
+	mu   sync.Mutex
+	left int
+}
+
+func (f *failAfter) Save(before, after spec.State) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.left--; f.left < 0 {
+		return errBroken
+	}
+	return f.Store.Save(before, after)
+}
+
+func (f *failAfter) mend() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.left = 1 << 30
+}
