@@ -20,8 +20,8 @@ import (
 // ruleset meanwhile.
 const tries = 5
 
-// seen is what stands in the kernel.
-type seen struct {
+// standing is what stands in the kernel.
+type standing struct {
 	// drift is where rules, chains and sets are not exactly ours.
 	drift    []plan.Drift
 	elements map[element]bool
@@ -40,7 +40,7 @@ func (f *Firewall) Check(ctx context.Context, want *plan.Plan) ([]plan.Drift, er
 }
 
 // change is what would make the elements those that are wanted.
-func (s *seen) change(want map[element]plan.Owner) change {
+func (s *standing) change(want map[element]plan.Owner) change {
 	c := newChange()
 	for e, owner := range want {
 		if !s.elements[e] {
@@ -82,8 +82,8 @@ func (t *table) drift(c change) []plan.Drift {
 }
 
 // look reads the whole table, again if the ruleset changed on the way.
-func (f *Firewall) look(ctx context.Context) (*seen, error) {
-	var s *seen
+func (f *Firewall) look(ctx context.Context) (*standing, error) {
+	var s *standing
 	err := f.with(ctx, func(c *conn) error {
 		for range tries {
 			before, _, err := c.generation()
@@ -105,8 +105,8 @@ func (f *Firewall) look(ctx context.Context) (*seen, error) {
 	return s, err
 }
 
-func (c *conn) read(t *table) (*seen, error) {
-	s := &seen{}
+func (c *conn) read(t *table) (*standing, error) {
+	s := &standing{}
 	_, err := c.nft.ListTableOfFamily(tableName, nftables.TableFamilyINet)
 	if errors.Is(err, unix.ENOENT) {
 		s.note(tableObject, "present", "yes", "no")
@@ -122,13 +122,13 @@ func (c *conn) read(t *table) (*seen, error) {
 	return s, c.readChains(t, s)
 }
 
-func (s *seen) note(object, field, want, got string) {
+func (s *standing) note(object, field, want, got string) {
 	if want != got {
 		s.drift = append(s.drift, plan.Drift{Object: object, Field: field, Want: want, Got: got})
 	}
 }
 
-func (c *conn) readSets(t *table, s *seen) error {
+func (c *conn) readSets(t *table, s *standing) error {
 	sets, err := c.nft.GetSets(c.table)
 	if err != nil {
 		return err
@@ -170,7 +170,7 @@ func describe(s *nftables.Set) string {
 	return text
 }
 
-func (c *conn) readChains(t *table, s *seen) error {
+func (c *conn) readChains(t *table, s *standing) error {
 	chains, err := c.nft.ListChainsOfTableFamily(nftables.TableFamilyINet)
 	if err != nil {
 		return err
@@ -213,7 +213,7 @@ func hook(ch *nftables.Chain) string {
 	return fmt.Sprintf("%s %d %d %s", ch.Type, *ch.Hooknum, *ch.Priority, policy)
 }
 
-func (s *seen) compareRules(want chain, got []*nftables.Rule) {
+func (s *standing) compareRules(want chain, got []*nftables.Rule) {
 	object := "chain " + want.name
 	for i := range max(len(want.rules), len(got)) {
 		field := fmt.Sprintf("rule %d", i+1)

@@ -40,7 +40,8 @@ func newTown(t testing.TB) *town {
 		network("b", spec.Network{Masquerade: true}, "172.30.1.0/24").
 		network("1", spec.Network{Internal: true}, "172.30.2.0/24").
 		endpoint("a", "e", "172.30.0.2/24", "fd00:30::2/64",
-			tcp("", 8080, 80, 1), udp("", 8080, 80, 1), tcp("", 9000, 9000, 3), tcp("127.0.0.1", 7000, 80, 1), tcp("192.0.2.1", 7001, 80, 1), tcp("192.0.2.1", 9100, 9100, 3))
+			tcp("", 8080, 80, 1), udp("", 8080, 80, 1), tcp("", 9000, 9000, 3), tcp("127.0.0.1", 7000, 80, 1), tcp("192.0.2.1", 7001, 80, 1), tcp("192.0.2.1", 9100, 9100, 3)).
+		endpoint("1", "d", "172.30.2.2/24", "", tcp("", 7100, 80, 1))
 	p := w.plan()
 
 	c := &town{Lab: lab.New(t), t: t}
@@ -54,8 +55,11 @@ func newTown(t testing.TB) *town {
 		c.settings(n.Bridge.Name, n.Bridge.Settings)
 	}
 	c.bridge("docker0", netip.MustParsePrefix("172.17.0.1/16"))
-	c.Host.Set("net/ipv4/conf/docker0/forwarding", "1")
 	a, b, internal := "dbr"+strings.Repeat("a", 12), "dbr"+strings.Repeat("b", 12), "dbr"+strings.Repeat("1", 12)
+	// As on a host whose ip_forward is 1, where no sysctl keeps a network internal.
+	for _, link := range []string{"docker0", internal} {
+		c.Host.Set("net/ipv4/conf/"+link+"/forwarding", "1")
+	}
 	c.a1 = c.container("a1", a, "172.30.0.2/24", "fd00:30::2/64")
 	c.a2 = c.container("a2", a, "172.30.0.3/24", "fd00:30::3/64")
 	c.b1 = c.container("b1", b, "172.30.1.2/24")
@@ -239,6 +243,7 @@ func TestKernelClosed(t *testing.T) {
 		"an internal network, from a neighbour":                    {c.Neighbour, "tcp", "172.30.2.2:80", hello.Drop},
 		"an internal network, from a network":                      {c.a1, "tcp", "172.30.2.2:80", hello.Drop},
 		"the world, from an internal network":                      {c.i1, "tcp", lab.Internet + ":80", hello.Drop},
+		"the port of an internal network, from outside":            {c.Outside, "tcp", "192.0.2.1:7100", hello.Drop},
 		"a network, from an internal network":                      {c.i1, "tcp", "172.30.0.2:80", hello.Drop},
 		"a port that is published on 127.0.0.1 only, from outside": {c.Outside, "tcp", "192.0.2.1:7000", hello.Refuse},
 		"a port that is published on one address, on another":      {c.Host, "tcp", "127.0.0.1:7001", hello.Refuse},
@@ -292,15 +297,8 @@ func TestKernelLoopbackIsTheHostsOwn(t *testing.T) {
 	}
 	c.a2.Run("ip", "addr", "add", "127.0.0.9/32", "dev", "eth0")
 	say(t, c.a2, "127.0.0.9", "172.30.0.1:53")
-	for _, what := range []string{"daddr", "saddr"} {
-		lab.Until(t, "dropped by ip "+what, func() error {
-			rules := c.Host.Run("nft", "list", "chain", "inet", tableName, "raw")
-			if !regexp.MustCompile("ip " + what + ` 127.0.0.0/8 counter packets [1-9]`).MatchString(rules) {
-				return errors.New(rules)
-			}
-			return nil
-		})
-	}
+	counted(t, c.Host, "raw", `iifname != "lo" ip daddr 127.0.0.0/8`)
+	counted(t, c.Host, "raw", `iifname != "lo" ip saddr 127.0.0.0/8`)
 }
 
 // say sends a datagram from an address of the machine.
@@ -344,6 +342,37 @@ func TestKernelTheGuardKeepsTheHostFromBeingARouter(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestKernelNothingLeavesUntranslated sends a segment that belongs to no connection
+// and hence would pass by masquerade.
+func TestKernelNothingLeavesUntranslated(t *testing.T) {
+	c := newTown(t)
+	header := make([]byte, 20) // source and destination port 0, no flags, no checksum
+	header[12] = 5 << 4        // its own length
+	var err error
+	c.a2.Do(func() {
+		var fd int
+		if fd, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP); err == nil {
+			err = errors.Join(unix.Sendto(fd, header, 0, &unix.SockaddrInet4{Addr: c.Outside.Addr.As4()}), unix.Close(fd))
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	counted(t, c.Host, "forward", "ct state invalid")
+}
+
+// counted waits until the rule that begins so has dropped something.
+func counted(t testing.TB, h *lab.Host, chain, rule string) {
+	t.Helper()
+	lab.Until(t, "dropped by "+rule, func() error {
+		rules := h.Run("nft", "list", "chain", "inet", tableName, chain)
+		if !regexp.MustCompile(regexp.QuoteMeta(rule) + ` counter packets [1-9]`).MatchString(rules) {
+			return errors.New(rules)
+		}
+		return nil
+	})
 }
 
 func TestKernelAnEstablishedFlowSurvivesEverythingWeDo(t *testing.T) {
