@@ -39,7 +39,7 @@ func listen(path string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(hidden)
+	defer func() { _ = os.RemoveAll(hidden) }() // what is left of it is empty
 	temporary := filepath.Join(hidden, "sock")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: temporary, Net: "unix"})
 	if err != nil {

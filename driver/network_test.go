@@ -28,7 +28,10 @@ func networkBody(id, options, ipv4, ipv6 string) string {
 	return fmt.Sprintf(`{"NetworkID":%q,"Options":{%s},"IPv4Data":[%s],"IPv6Data":[%s]}`, id, options, ipv4, ipv6)
 }
 
-func endpointBody(network, id, ipv4, ipv6, mac, options string) string {
+// endpointBody is a CreateEndpoint request; addrs is an IPv4 address and, behind a
+// comma, one of IPv6.
+func endpointBody(network, id, addrs, mac, options string) string {
+	ipv4, ipv6, _ := strings.Cut(addrs, ",")
 	return fmt.Sprintf(`{"NetworkID":%q,"EndpointID":%q,"Interface":{"Address":%q,"AddressIPv6":%q,"MacAddress":%q},"Options":{%s}}`,
 		network, id, ipv4, ipv6, mac, options)
 }
@@ -37,9 +40,7 @@ func idsBody(network, id, rest string) string {
 	return fmt.Sprintf(`{"NetworkID":%q,"EndpointID":%q%s}`, network, id, rest)
 }
 
-func sandbox(name string) string {
-	return fmt.Sprintf(`,"SandboxKey":"/var/run/docker/netns/%s","Options":{}`, name)
-}
+const sandbox = `,"SandboxKey":"/var/run/docker/netns/1eee51bd70de","Options":{}`
 
 func portMap(bindings ...string) string {
 	return `,"Options":{"com.docker.network.portmap":[` + strings.Join(bindings, ",") + `]}`
@@ -59,7 +60,7 @@ const (
 func (r *rig) dual() {
 	r.t.Helper()
 	r.must(createNetwork, networkBody(net1, ipv6, pool4, pool6))
-	r.must(createEndpoint, endpointBody(net1, ep1, "10.1.0.2/24", "fd00:1::2/64", "", ""))
+	r.must(createEndpoint, endpointBody(net1, ep1, "10.1.0.2/24,fd00:1::2/64", "", ""))
 }
 
 func TestSameRequestTwiceGivesTheSameAnswer(t *testing.T) {
@@ -71,8 +72,8 @@ func TestSameRequestTwiceGivesTheSameAnswer(t *testing.T) {
 		{"/IpamDriver.GetDefaultAddressSpaces", ""},
 		{"/NetworkDriver.GwAllocCheck", `{"Options":{"com.docker.network.generic":{}}}`},
 		{createNetwork, networkBody(net1, ipv6, pool4, pool6)},
-		{createEndpoint, endpointBody(net1, ep1, "10.1.0.2/24", "fd00:1::2/64", "", `"com.docker.network.endpoint.ifname":"web9"`)},
-		{join, idsBody(net1, ep1, sandbox("one"))},
+		{createEndpoint, endpointBody(net1, ep1, "10.1.0.2/24,fd00:1::2/64", "", `"com.docker.network.endpoint.ifname":"web9"`)},
+		{join, idsBody(net1, ep1, sandbox)},
 		{program, idsBody(net1, ep1, portMap(binding(6, "", 8080, 80), binding(17, "::", 53, 53)))},
 		{"/NetworkDriver.EndpointOperInfo", idsBody(net1, ep1, "")},
 		{revoke, idsBody(net1, ep1, "")},
@@ -113,8 +114,8 @@ func TestJoinNamesTheGatewayOfThePoolThatTheAddressLiesIn(t *testing.T) {
 	r := newRig(t)
 	second := `{"Pool":"10.2.0.0/16","Gateway":"10.2.9.9/16"}`
 	r.must(createNetwork, networkBody(net1, ipv6, pool4+","+second, pool6))
-	r.must(createEndpoint, endpointBody(net1, ep1, "10.2.0.2/16", "fd00:1::2/64", "", `"COM.Docker.network.endpoint.IFNAME":"web9"`))
-	got := r.must(join, idsBody(net1, ep1, sandbox("one")))
+	r.must(createEndpoint, endpointBody(net1, ep1, "10.2.0.2/16,fd00:1::2/64", "", `"COM.Docker.network.endpoint.IFNAME":"web9"`))
+	got := r.must(join, idsBody(net1, ep1, sandbox))
 	want := `{"Gateway":"10.2.9.9","GatewayIPv6":"fd00:1::1","StaticRoutes":null,"DisableGatewayService":true,` +
 		`"InterfaceName":{"SrcName":"dbpe1e1e1e1e1e1","DstPrefix":"eth","DstName":"web9"}}`
 	if got != want {
@@ -127,8 +128,8 @@ func TestInternalNetworkHasNoGatewayAndPublishesNothing(t *testing.T) {
 	internal := `"com.docker.network.internal":true`
 	r.must(createNetwork, networkBody(net1, internal, `{"Pool":"10.1.0.0/24"}`, ""))
 	r.must(createNetwork, networkBody(net2, internal, `{"Pool":"10.2.0.0/24","Gateway":"10.2.0.1/24"}`, ""))
-	r.must(createEndpoint, endpointBody(net2, ep1, "10.2.0.2/24", "", "", ""))
-	if got := r.must(join, idsBody(net2, ep1, sandbox("one"))); !strings.Contains(got, `"Gateway":"","GatewayIPv6":""`) {
+	r.must(createEndpoint, endpointBody(net2, ep1, "10.2.0.2/24", "", ""))
+	if got := r.must(join, idsBody(net2, ep1, sandbox)); !strings.Contains(got, `"Gateway":"","GatewayIPv6":""`) {
 		t.Errorf("Join names a gateway: %s", got)
 	}
 	r.log.Reset()
@@ -150,8 +151,8 @@ func TestInternalNetworkHasNoGatewayAndPublishesNothing(t *testing.T) {
 func TestAddressOfADeadEndpointGoesToItsSuccessor(t *testing.T) {
 	r := newRig(t)
 	r.dual()
-	r.must(createEndpoint, endpointBody(net1, ep2, "10.1.0.3/24", "fd00:1::3/64", "", ""))
-	successor := endpointBody(net1, ep3, "10.1.0.2/24", "fd00:1::3/64", "", "")
+	r.must(createEndpoint, endpointBody(net1, ep2, "10.1.0.3/24,fd00:1::3/64", "", ""))
+	successor := endpointBody(net1, ep3, "10.1.0.2/24,fd00:1::3/64", "", "")
 	r.refused(createEndpoint, successor, "create endpoint e3e3e3e3e3e3", "10.1.0.2", "in use", "endpoint e1e1e1e1e1e1")
 	r.host.Delete("link dbve1e1e1e1e1e1")
 	r.refused(createEndpoint, successor, "fd00:1::3", "endpoint e2e2e2e2e2e2")
@@ -167,7 +168,7 @@ func TestFailureOfTheHostIsToldAndLeavesNothing(t *testing.T) {
 	r.must(createNetwork, networkBody(net1, "", pool4, ""))
 	before := r.host.String()
 	r.host.Break("link dbve1e1e1e1e1e1", fmt.Errorf("file exists"))
-	r.refused(createEndpoint, endpointBody(net1, ep1, "10.1.0.2/24", "", "", ""),
+	r.refused(createEndpoint, endpointBody(net1, ep1, "10.1.0.2/24", "", ""),
 		"create endpoint e1e1e1e1e1e1: link dbve1e1e1e1e1e1: file exists")
 	if got := r.host.String(); got != before {
 		t.Errorf("left over:\n%s", got)
@@ -178,9 +179,9 @@ func TestPublishedPortsGoWithTheEndpointEvenUnrevoked(t *testing.T) {
 	for _, end := range []string{revoke, leave, deleteEndpoint} {
 		r := newRig(t)
 		r.dual()
-		r.must(join, idsBody(net1, ep1, sandbox("one")))
+		r.must(join, idsBody(net1, ep1, sandbox))
 		r.must(program, idsBody(net1, ep1, portMap(binding(6, "", 8080, 80))))
-		r.must(createEndpoint, endpointBody(net1, ep2, "10.1.0.3/24", "", "", ""))
+		r.must(createEndpoint, endpointBody(net1, ep2, "10.1.0.3/24", "", ""))
 		taken := idsBody(net1, ep2, portMap(binding(6, "127.0.0.1", 8080, 80)))
 		r.refused(program, taken, "publish ports of endpoint e2e2e2e2e2e2", "127.0.0.1:8080->80/tcp", "in use", "e1e1e1e1e1e1")
 		r.must(end, idsBody(net1, ep1, ""))

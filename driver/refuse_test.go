@@ -89,25 +89,25 @@ var hostile = []struct {
 	{"an endless value", createNetwork, networkBody(net2, `"com.docker.network.generic":{"com.docker.network.driver.mtu":"`+strings.Repeat("9", 1<<20)+`"}`, pool4, ""), []string{"driver.mtu"}},
 
 	// Endpoints.
-	{"an unknown network", createEndpoint, endpointBody(net2, ep2, "10.1.0.3/24", "", "", ""), []string{"network 2b2b2b2b2b2b", "not found"}},
-	{"no address", createEndpoint, endpointBody(net1, ep2, "", "", "", ""), []string{"without any address", "not built yet"}},
+	{"an unknown network", createEndpoint, endpointBody(net2, ep2, "10.1.0.3/24", "", ""), []string{"network 2b2b2b2b2b2b", "not found"}},
+	{"no address", createEndpoint, endpointBody(net1, ep2, "", "", ""), []string{"without any address", "not built yet"}},
 	{"no interface", createEndpoint, idsBody(net1, ep2, ""), []string{"without any address"}},
-	{"an address without length", createEndpoint, endpointBody(net1, ep2, "10.1.0.3", "", "", ""), []string{`field Interface.Address: "10.1.0.3"`}},
-	{"an address of another length", createEndpoint, endpointBody(net1, ep2, "10.1.0.3/16", "", "", ""), []string{"10.1.0.3/16"}},
-	{"an address of no subnet", createEndpoint, endpointBody(net1, ep2, "10.9.0.3/24", "", "", ""), []string{"10.9.0.3/24", "no subnet"}},
-	{"an address of the other family", createEndpoint, endpointBody(net1, ep2, "fd00:1::3/64", "", "", ""), []string{"field Interface.Address", "other family"}},
-	{"the gateway's address", createEndpoint, endpointBody(net1, ep2, "10.1.0.1/24", "", "", ""), []string{"10.1.0.1/24", "gateway"}},
-	{"the broadcast address", createEndpoint, endpointBody(net1, ep2, "10.1.0.255/24", "", "", ""), []string{"10.1.0.255", "broadcast"}},
-	{"an address that another has", createEndpoint, endpointBody(net1, ep2, "10.1.0.2/24", "", "", ""), []string{"10.1.0.2", "in use", "endpoint e1e1e1e1e1e1"}},
-	{"the same endpoint with another address", createEndpoint, endpointBody(net1, ep1, "10.1.0.9/24", "fd00:1::2/64", "", ""), []string{"already exists with other settings"}},
-	{"a MAC that is none", createEndpoint, endpointBody(net1, ep2, "10.1.0.3/24", "", "02:42", ""), []string{"field Interface.MacAddress", "six bytes"}},
-	{"a multicast MAC", createEndpoint, endpointBody(net1, ep2, "10.1.0.3/24", "", "01:00:5e:00:00:01", ""), []string{"01:00:5e:00:00:01", "unicast"}},
-	{"a MAC of eight bytes", createEndpoint, endpointBody(net1, ep2, "10.1.0.3/24", "", "02:00:5e:10:00:00:00:01", ""), []string{"six bytes"}},
-	{"an interface name with a slash", createEndpoint, endpointBody(net1, ep2, "10.1.0.3/24", "", "", `"com.docker.network.endpoint.ifname":"a/b"`), []string{`ifname="a/b"`}},
-	{"an interface name that is a number", createEndpoint, endpointBody(net1, ep2, "10.1.0.3/24", "", "", `"com.docker.network.endpoint.ifname":7`), []string{"ifname=7", "want a string"}},
-	{"two interface names", createEndpoint, endpointBody(net1, ep2, "10.1.0.3/24", "", "", `"com.docker.network.endpoint.ifname":"a","com.docker.network.endpoint.IFNAME":"b"`), []string{"ifname", "given twice"}},
-	{"exposed ports that are a string", createEndpoint, endpointBody(net1, ep2, "10.1.0.3/24", "", "", `"com.docker.network.endpoint.exposedports":"80"`), []string{"exposedports", "list of ports"}},
-	{"a Join of nobody", join, idsBody(net1, ep2, sandbox("one")), []string{"join endpoint e2e2e2e2e2e2", "not found"}},
+	{"an address without length", createEndpoint, endpointBody(net1, ep2, "10.1.0.3", "", ""), []string{`field Interface.Address: "10.1.0.3"`}},
+	{"an address of another length", createEndpoint, endpointBody(net1, ep2, "10.1.0.3/16", "", ""), []string{"10.1.0.3/16"}},
+	{"an address of no subnet", createEndpoint, endpointBody(net1, ep2, "10.9.0.3/24", "", ""), []string{"10.9.0.3/24", "no subnet"}},
+	{"an address of the other family", createEndpoint, endpointBody(net1, ep2, "fd00:1::3/64", "", ""), []string{"field Interface.Address", "other family"}},
+	{"the gateway's address", createEndpoint, endpointBody(net1, ep2, "10.1.0.1/24", "", ""), []string{"10.1.0.1/24", "gateway"}},
+	{"the broadcast address", createEndpoint, endpointBody(net1, ep2, "10.1.0.255/24", "", ""), []string{"10.1.0.255", "broadcast"}},
+	{"an address that another has", createEndpoint, endpointBody(net1, ep2, "10.1.0.2/24", "", ""), []string{"10.1.0.2", "in use", "endpoint e1e1e1e1e1e1"}},
+	{"the same endpoint with another address", createEndpoint, endpointBody(net1, ep1, "10.1.0.9/24,fd00:1::2/64", "", ""), []string{"already exists with other settings"}},
+	{"a MAC that is none", createEndpoint, endpointBody(net1, ep2, "10.1.0.3/24", "02:42", ""), []string{"field Interface.MacAddress", "six bytes"}},
+	{"a multicast MAC", createEndpoint, endpointBody(net1, ep2, "10.1.0.3/24", "01:00:5e:00:00:01", ""), []string{"01:00:5e:00:00:01", "unicast"}},
+	{"a MAC of eight bytes", createEndpoint, endpointBody(net1, ep2, "10.1.0.3/24", "02:00:5e:10:00:00:00:01", ""), []string{"six bytes"}},
+	{"an interface name with a slash", createEndpoint, endpointBody(net1, ep2, "10.1.0.3/24", "", `"com.docker.network.endpoint.ifname":"a/b"`), []string{`ifname="a/b"`}},
+	{"an interface name that is a number", createEndpoint, endpointBody(net1, ep2, "10.1.0.3/24", "", `"com.docker.network.endpoint.ifname":7`), []string{"ifname=7", "want a string"}},
+	{"two interface names", createEndpoint, endpointBody(net1, ep2, "10.1.0.3/24", "", `"com.docker.network.endpoint.ifname":"a","com.docker.network.endpoint.IFNAME":"b"`), []string{"ifname", "given twice"}},
+	{"exposed ports that are a string", createEndpoint, endpointBody(net1, ep2, "10.1.0.3/24", "", `"com.docker.network.endpoint.exposedports":"80"`), []string{"exposedports", "list of ports"}},
+	{"a Join of nobody", join, idsBody(net1, ep2, sandbox), []string{"join endpoint e2e2e2e2e2e2", "not found"}},
 	{"a Join into nothing", join, idsBody(net1, ep1, `,"SandboxKey":""`), []string{"field SandboxKey"}},
 	{"a Join into an endless path", join, idsBody(net1, ep1, `,"SandboxKey":"`+strings.Repeat("/a", 4000)+`"`), []string{"field SandboxKey"}},
 
@@ -182,13 +182,13 @@ func TestHostileRequestsAreRefusedByName(t *testing.T) {
 func TestUnknownFieldsAndOptionsAreIgnored(t *testing.T) {
 	r := newRig(t)
 	r.must(createNetwork, fmt.Sprintf(`{"NetworkID":%q,"Future":{"a":[1]},"Options":{"a":{},"A":1,"com.docker.network.generic":{"other.tool":"x","Other.Tool":"y"}},"IPv4Data":[%s],"IPv6Data":null}`, net1, pool4))
-	r.must(createEndpoint, endpointBody(net1, ep1, "10.1.0.2/24", "", "", `"com.docker.network.endpoint.macaddress":"AkKsEQBV","k":1,"K":"2","com.docker.network.endpoint.sysctls":"net.ipv4.conf.IFNAME.x=1"`))
+	r.must(createEndpoint, endpointBody(net1, ep1, "10.1.0.2/24", "", `"com.docker.network.endpoint.macaddress":"AkKsEQBV","k":1,"K":"2","com.docker.network.endpoint.sysctls":"net.ipv4.conf.IFNAME.x=1"`))
 }
 
 func TestUnpublishableFamilyIsRefused(t *testing.T) {
 	r := newRig(t)
 	r.must(createNetwork, networkBody(net1, "", pool4, ""))
-	r.must(createEndpoint, endpointBody(net1, ep1, "10.1.0.2/24", "", "", ""))
+	r.must(createEndpoint, endpointBody(net1, ep1, "10.1.0.2/24", "", ""))
 	r.refused(program, idsBody(net1, ep1, portMap(binding(6, "2001:db8::1", 80, 80))), "[2001:db8::1]:80->80/tcp", "not built yet")
 	r.must(program, idsBody(net1, ep1, portMap(binding(6, "", 80, 80))))
 }
@@ -200,7 +200,7 @@ func TestStatusSaysWhetherTheCallWasUnderstood(t *testing.T) {
 		status                   int
 	}{
 		{"answered", http.MethodPost, "/Plugin.Activate", "", http.StatusOK},
-		{"understood and refused", http.MethodPost, join, idsBody(net1, ep1, sandbox("one")), http.StatusOK},
+		{"understood and refused", http.MethodPost, join, idsBody(net1, ep1, sandbox), http.StatusOK},
 		{"malformed", http.MethodPost, join, "{", http.StatusBadRequest},
 		{"empty", http.MethodPost, join, "", http.StatusBadRequest},
 		{"unknown call", http.MethodPost, "/NetworkDriver.Fly", "{}", http.StatusNotFound},
@@ -250,7 +250,7 @@ func TestOneLineOfTheLogForEachRequest(t *testing.T) {
 	r := newRig(t)
 	r.log.Reset()
 	r.must(createNetwork, networkBody(net1, "", pool4, ""))
-	r.refused(join, idsBody(net1, ep1, sandbox("one")))
+	r.refused(join, idsBody(net1, ep1, sandbox))
 	lines := r.log.AllEntries()
 	if len(lines) != 2 {
 		t.Fatalf("%d lines, want 2", len(lines))

@@ -116,7 +116,7 @@ func write(w http.ResponseWriter, status int, answer any) {
 	}
 	w.Header().Set("Content-Type", contentType)
 	w.WriteHeader(status)
-	w.Write(body.Bytes()) // an engine that has gone asks again
+	_, _ = w.Write(body.Bytes()) // an engine that has gone asks again
 }
 
 // errorText is one line of bounded length.

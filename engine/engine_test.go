@@ -120,9 +120,10 @@ func removeEndpoint(n, ep int) func(*spec.State) error {
 	}
 }
 
-func publish(n, ep int, port uint16) func(*spec.State) error {
+// publish is for endpoint 2 of network 1.
+func publish(port uint16) func(*spec.State) error {
 	return func(s *spec.State) error {
-		return s.Publish(id("a", n), id("e", 1000*n+ep), []spec.Port{
+		return s.Publish(id("a", 1), id("e", 1002), []spec.Port{
 			{Proto: spec.TCP, HostPort: port, ContainerPort: port, Count: 1},
 		})
 	}
@@ -138,7 +139,7 @@ func TestDoBothOrNeither(t *testing.T) {
 	}{
 		"a network is added":    {addNetwork(2), bridge(2)},
 		"an endpoint is added":  {addEndpoint(1, 9), veth(1, 9)},
-		"a port is published":   {publish(1, 2, 8080), veth(1, 2)},
+		"a port is published":   {publish(8080), veth(1, 2)},
 		"another network's key": {addNetwork(3), bridge(3)},
 	}
 	for name, c := range changes {
@@ -203,10 +204,10 @@ func TestWhatSpecRefusesIsNeverTried(t *testing.T) {
 
 func TestRepeatedChangeTouchesNothing(t *testing.T) {
 	r := newRig(t)
-	r.must(addNetwork(1), addEndpoint(1, 2), publish(1, 2, 80))
+	r.must(addNetwork(1), addEndpoint(1, 2), publish(80))
 	writes := r.layers[0].Writes()
 	r.store.Fail(errBroken) // it must not even save
-	r.must(addNetwork(1), addEndpoint(1, 2), publish(1, 2, 80), removeEndpoint(1, 99))
+	r.must(addNetwork(1), addEndpoint(1, 2), publish(80), removeEndpoint(1, 99))
 	if now := r.layers[0].Writes(); now != writes {
 		t.Errorf("%d objects were written", now-writes)
 	}
@@ -282,8 +283,10 @@ func TestEvictTakesTheDeadOnly(t *testing.T) {
 		t.Error("an endpoint with its veth pair was evicted")
 	}
 	r.layers[0].Delete(veth(1, 3))
-	if !evict(3) || !evict(3) {
-		t.Error("a dead endpoint stays")
+	for range 2 { // what is gone already is gone, too
+		if !evict(3) {
+			t.Error("a dead endpoint stays")
+		}
 	}
 	if _, _, err := at(r.engine).Endpoint(id("a", 1), id("e", 1003)); !errors.Is(err, spec.ErrNotFound) {
 		t.Errorf("the evicted endpoint is still wanted: %v", err)
@@ -294,7 +297,7 @@ func TestEvictTakesTheDeadOnly(t *testing.T) {
 func TestRemoveLeavesNothing(t *testing.T) {
 	r := newRig(t)
 	empty := r.world()
-	r.must(addNetwork(1), addEndpoint(1, 2), publish(1, 2, 80))
+	r.must(addNetwork(1), addEndpoint(1, 2), publish(80))
 	if err := r.engine.Remove(t.Context()); err != nil {
 		t.Fatal(err)
 	}

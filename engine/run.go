@@ -5,6 +5,8 @@ import (
 	"reflect"
 	"time"
 
+	"github.com/sirupsen/logrus"
+
 	"github.com/drawbridge-net/drawbridge/plan"
 	"github.com/drawbridge-net/drawbridge/spec"
 )
@@ -45,20 +47,33 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 }
 
-// reconcile takes in what the host has become and, if the host is not as planned,
-// makes it so by the same way as a request does.
+// reconcile mends the host and buries the endpoints that died without a word: an
+// engine that was killed never says that their sandboxes are gone.
 func (e *Engine) reconcile(ctx context.Context) {
 	host, err := e.observer.Look(ctx)
 	if err != nil {
 		e.log.WithError(err).Warn("look at the host")
 		return
 	}
+	for _, d := range e.mend(ctx, host) {
+		if d.Field != plan.PairField {
+			continue
+		}
+		log := e.log.WithFields(logrus.Fields{"network": d.Owner.Network, "endpoint": d.Owner.Endpoint})
+		if evicted, err := e.Evict(ctx, d.Owner.Network, d.Owner.Endpoint); err != nil {
+			log.WithError(err).Warn("remove an endpoint whose sandbox is gone")
+		} else if evicted {
+			log.Info("removed an endpoint whose sandbox is gone")
+		}
+	}
+}
+
+// mend takes in what the host has become and, if it is not as planned, makes it so
+// by the same way as a request does. It returns what it found to differ.
+func (e *Engine) mend(ctx context.Context, host *plan.Host) []plan.Drift {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	before := e.Now()
-	if err := e.save(before.State); err != nil {
-		e.log.WithError(err).Warn("save what an undone change left in the store")
-	}
 	want := before.Plan
 	if !reflect.DeepEqual(host, want.Host) {
 		want = want.Next(before.State, before.State, host)
@@ -68,17 +83,19 @@ func (e *Engine) reconcile(ctx context.Context) {
 	if err != nil {
 		e.log.WithError(err).Warn("check the host")
 	}
-	if want == before.Plan && err == nil && len(drift) == 0 && len(before.Drift) == 0 {
-		return
+	broken := err != nil || len(drift) > 0 || len(before.Drift) > 0
+	if want == before.Plan && !broken {
+		return nil
 	}
 	for _, d := range drift {
 		e.log.WithField("object", d.Object).Infof("mend %s", d)
 	}
-	if len(drift) > 0 || err != nil || len(before.Drift) > 0 {
+	if broken {
 		e.have = nil
 	}
 	// What still differs afterwards waits for the next event or tick.
-	e.publish(before.State, want, drifts(e.apply(ctx, want)))
+	e.publish(before.State, want, e.apply(ctx, want))
+	return drift
 }
 
 // Check reports where the host differs from the present plan.

@@ -45,7 +45,7 @@ func waitFor(t *testing.T, what string, done func() bool) {
 
 func TestStartBringsEverythingBack(t *testing.T) {
 	r := newRig(t)
-	r.must(addNetwork(1), addEndpoint(1, 2), publish(1, 2, 80))
+	r.must(addNetwork(1), addEndpoint(1, 2), publish(80))
 	before := r.world()
 	for _, l := range r.layers {
 		if err := l.Remove(t.Context()); err != nil {
