@@ -255,6 +255,9 @@ func TestKernelClosed(t *testing.T) {
 		})
 	}
 	c.i1.MustReach("tcp", "172.30.2.3:80", "i2")
+	// Each direction by itself, although one would spoil a conversation.
+	counted(t, c.Host, "forward", "iifname @internal")
+	counted(t, c.Host, "forward", "oifname @internal")
 }
 
 // TestKernelLinkLocalAddressesAreNotPublished asks by an address whose answers no
