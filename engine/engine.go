@@ -68,6 +68,8 @@ type Engine struct {
 	mu    sync.Mutex // one change at a time
 	have  *plan.Plan // what the host was made to match; nil after a failure
 	saved spec.State // what the store holds; not the present State after a failure
+	// removed is set when everything was taken off the host: nothing comes back.
+	removed bool
 
 	now  atomic.Pointer[Snapshot]
 	wake chan struct{}
@@ -110,6 +112,9 @@ func (e *Engine) Now() Snapshot { return *e.now.Load() }
 func (e *Engine) Do(ctx context.Context, change func(*spec.State) error) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.removed {
+		return fmt.Errorf("drawbridge: %w: it was removed from this host", spec.ErrNotFound)
+	}
 	before := e.Now()
 	next := before.State
 	if err := change(&next); err != nil {
@@ -203,15 +208,15 @@ func (e *Engine) publish(state spec.State, p *plan.Plan, drift []plan.Drift) {
 	e.now.Store(&Snapshot{State: state, Plan: p, Drift: drift})
 }
 
-// Evict removes an endpoint whose veth pair is gone, for an engine that died may
-// never say so, and reports whether it did. An endpoint that has its pair stays.
+// Evict removes an endpoint that nobody is in, for an engine that died may never say
+// so, and reports whether it is gone.
 func (e *Engine) Evict(ctx context.Context, network, id spec.ID) (bool, error) {
 	state := e.Now().State
 	_, ep, err := state.Endpoint(network, id)
 	if err != nil {
 		return true, nil
 	}
-	if there, err := e.observer.Exists(plan.VethName(ep)); err != nil || there {
+	if inUse, err := e.inUse(ep); err != nil || inUse {
 		return false, err
 	}
 	return true, e.Do(ctx, func(s *spec.State) error {
@@ -220,7 +225,22 @@ func (e *Engine) Evict(ctx context.Context, network, id spec.ID) (bool, error) {
 	})
 }
 
-// Remove takes everything of ours off the host and forgets every network.
+// inUse reports whether a container has one end of an endpoint's veth pair. It has
+// not if it never joined, if the pair went with the container's namespace, or if the
+// engine has brought that end back and we were not there to be told more.
+func (e *Engine) inUse(ep *spec.Endpoint) (bool, error) {
+	if ep.Sandbox == "" {
+		return false, nil
+	}
+	if pair, err := e.observer.Exists(plan.VethName(ep)); err != nil || !pair {
+		return false, err
+	}
+	back, err := e.observer.Exists(plan.PeerName(ep))
+	return !back, err
+}
+
+// Remove takes everything of ours off the host and forgets every network. After
+// that the Engine does nothing any more.
 func (e *Engine) Remove(ctx context.Context) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -232,5 +252,7 @@ func (e *Engine) Remove(ctx context.Context) error {
 	failed = append(failed, e.save(spec.State{}))
 	e.have = nil
 	e.now.Store(&Snapshot{Plan: plan.New(spec.State{}, before.Plan.Host)})
-	return errors.Join(failed...)
+	err := errors.Join(failed...)
+	e.removed = err == nil
+	return err
 }

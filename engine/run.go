@@ -73,7 +73,13 @@ func (e *Engine) reconcile(ctx context.Context) {
 func (e *Engine) mend(ctx context.Context, host *plan.Host) []plan.Drift {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.removed {
+		return nil
+	}
 	before := e.Now()
+	if err := e.save(before.State); err != nil {
+		e.log.WithError(err).Warn("save what an undone change left in the store")
+	}
 	want := before.Plan
 	if !reflect.DeepEqual(host, want.Host) {
 		want = want.Next(before.State, before.State, host)
@@ -94,7 +100,7 @@ func (e *Engine) mend(ctx context.Context, host *plan.Host) []plan.Drift {
 		e.have = nil
 	}
 	// What still differs afterwards waits for the next event or tick.
-	e.publish(before.State, want, e.apply(ctx, want))
+	e.publish(before.State, want, drifts(e.apply(ctx, want)))
 	return drift
 }
 

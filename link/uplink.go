@@ -2,9 +2,11 @@ package link
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -50,6 +52,29 @@ func (u uplinkSetting) ours() int {
 	}
 	return 1
 }
+
+// Restore is the layer that puts uplinks' settings back. It belongs ahead of the
+// firewall's: what guards an uplink must stand until it forwards no longer.
+type Restore struct{ Kernel *Kernel }
+
+// Apply puts back what the plan no longer asks for.
+func (r Restore) Apply(_ context.Context, have, want *plan.Plan) error {
+	if have != nil && reflect.DeepEqual(have.Uplinks, want.Uplinks) {
+		return nil
+	}
+	r.Kernel.mu.Lock()
+	defer r.Kernel.mu.Unlock()
+	p := &pass{kernel: r.Kernel, mend: true, scene: newScene(r.Kernel)}
+	p.restoreUplinks(want.Uplinks)
+	return errors.Join(p.errs...)
+}
+
+// Check finds nothing: the Kernel's own does.
+func (r Restore) Check(context.Context, *plan.Plan) ([]plan.Drift, error) { return nil, nil }
+
+// Remove does nothing: the Kernel's, which goes before the firewall's, has put back
+// everything.
+func (r Restore) Remove(context.Context) error { return nil }
 
 func flat(uplinks []plan.Uplink) []uplinkSetting {
 	var all []uplinkSetting

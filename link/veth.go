@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/drawbridge-net/drawbridge/plan"
 )
 
 // veth compares an endpoint's pair of interfaces.
@@ -13,7 +15,7 @@ func (p *pass) veth(o object) error {
 		return err
 	}
 	if there == nil && o.veth.Joined {
-		return p.differs("pair", "present", "", func() error { return nil }) // nobody would come for a new one
+		return p.differs(plan.PairField, "present", "", func() error { return nil }) // nobody would come for a new one
 	}
 	d, err := p.own(o, func() error { return p.createVeth(o) })
 	if err != nil || d == nil {

@@ -176,6 +176,10 @@ type Drift struct {
 	Got    string `json:"got"`    // e.g. 1500; "" where the thing is missing
 }
 
+// PairField is the Field of the Drift that an endpoint has joined a sandbox and its
+// veth pair is gone. A pair goes with its sandbox, so the endpoint is dead.
+const PairField = "pair"
+
 func (d Drift) String() string {
 	return d.Object + " " + d.Field + ": want " + orNothing(d.Want) + ", got " + orNothing(d.Got)
 }

@@ -58,8 +58,11 @@ func assemble(ctx context.Context, stateDir, runDir string, log logrus.FieldLogg
 	}
 	// In the order of adding: ports are held before anything is translated to
 	// them, drops stand before there is a link, and the accepts in somebody else's
-	// chain come last and go first.
-	layers := []engine.Layer{foreign.Withdraw{Rules: d.foreign}, publish.New(), d.firewall, d.links, foreign.Insert{Rules: d.foreign}}
+	// chain come last. What a drop guards is withdrawn before the drop.
+	layers := []engine.Layer{
+		foreign.Withdraw{Rules: d.foreign}, link.Restore{Kernel: d.links},
+		publish.New(), d.firewall, d.links, foreign.Insert{Rules: d.foreign},
+	}
 	d.engine = engine.New(d.store.Networks(), d, layers, log)
 	if err = d.engine.Start(ctx); err != nil {
 		return nil, err

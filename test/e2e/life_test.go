@@ -148,21 +148,48 @@ func TestEngineRestartsAndFindsItsContainersAgain(t *testing.T) {
 		s.StopDocker()
 		s.Outside.MustNotReach("tcp", "192.0.2.1:8080", hello.Refuse)
 		s.StartDocker()
-		lab.Until(s.t, "c1 is back", func() error {
-			_, err := s.Outside.Ask("tcp", "192.0.2.1:8080")
-			return err
-		})
+		s.comesBack("c1 after the engine's restart")
 		s.Docker("start", "c2")
 		s.MustReach("c2", "tcp", "c1:80", "c1")
 		s.Docker("restart", "-t", "1", "c1")
-		s.Outside.MustReach("tcp", "192.0.2.1:8080", "c1")
+		s.comesBack("c1 after its own restart")
 
 		s.KillDocker()
 		s.StartDocker()
-		lab.Until(s.t, "c1 is back after the engine was killed", func() error {
-			_, err := s.Outside.Ask("tcp", "192.0.2.1:8080")
+		s.comesBack("c1 after the engine was killed")
+	})
+}
+
+// comesBack waits until port 8080 of the host answers again.
+func (s *site) comesBack(what string) {
+	s.t.Helper()
+	lab.Until(s.t, what, func() error {
+		_, err := s.Outside.Ask("tcp", "192.0.2.1:8080")
+		return err
+	})
+}
+
+// TestEngineKilledLeavesNoPortTaken is about a network whose addresses are Docker's:
+// an engine that was killed then never says which endpoints died with it.
+func TestEngineKilledLeavesNoPortTaken(t *testing.T) {
+	restart := func(s *site) {
+		s.StopDocker()
+		s.StartDocker()
+	}
+	eachEngineAfter(t, restart, func(s *site) {
+		s.Docker("network", "create", "-d", "drawbridge", "web")
+		s.Run("c1", "--network", "web", "-p", "8080:80")
+		s.KillDocker()
+		s.StartDocker()
+		lab.Until(s.t, "the dead endpoint is forgotten", func() error {
+			out, err := s.Drawbridge("ps", "--json")
+			if err == nil && strings.TrimSpace(out) != "[]" {
+				err = fmt.Errorf("ps shows %s", out)
+			}
 			return err
 		})
+		s.Run("c2", "--network", "web", "-p", "8080:80")
+		s.Outside.MustReach("tcp", "192.0.2.1:8080", "c2")
 	})
 }
 

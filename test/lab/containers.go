@@ -18,7 +18,8 @@ import (
 const Image = "lab"
 
 // Run starts a container that serves, detached, named and with that name as
-// its host name, e.g. Run("c1", "--network", "web", "-p", "8080:80").
+// its host name, e.g. Run("c1", "--network", "web", "-p", "8080:80"), and waits
+// until it does serve.
 func (e *Engine) Run(name string, args ...string) {
 	e.t.Helper()
 	words := []string{"run", "-d", "--name", name}
@@ -26,6 +27,12 @@ func (e *Engine) Run(name string, args ...string) {
 		words = append(words, "--hostname", name)
 	}
 	e.Docker(append(append(words, args...), Image)...)
+	Until(e.t, "container "+name+" serves", func() error {
+		if out := e.Docker("logs", name); !strings.Contains(out, "serving") {
+			return fmt.Errorf("it has said %q so far", out)
+		}
+		return nil
+	})
 }
 
 // Ask has a container put one question, e.g. Ask("c1", "tcp", "c2:80").

@@ -62,6 +62,7 @@ func serve(services []string) error {
 		}
 		defer s.Close()
 	}
+	fmt.Println("serving")
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
 	<-stop
