@@ -144,8 +144,22 @@ func (c *town) reach(from *lab.Host, network, address, server, client string) {
 	}
 }
 
+// TestKernelPublishedPorts runs with frames between containers shown to the
+// firewall and, as on most hosts, not.
 func TestKernelPublishedPorts(t *testing.T) {
-	c := newTown(t)
+	for name, value := range map[string]string{"bridged frames are filtered": "1", "bridged frames are not filtered": "0"} {
+		t.Run(name, func(t *testing.T) {
+			c := newTown(t)
+			if _, err := c.Host.Try("test", "-e", "/proc/sys/net/bridge"); err == nil {
+				c.Host.Set("net/bridge/bridge-nf-call-iptables", value)
+				c.Host.Set("net/bridge/bridge-nf-call-ip6tables", value)
+			}
+			testPublishedPorts(t, c)
+		})
+	}
+}
+
+func testPublishedPorts(t *testing.T, c *town) {
 	for name, row := range map[string]struct {
 		from                           *lab.Host
 		network, address, server, sees string
