@@ -77,7 +77,8 @@ golden: ## rewrite the golden files from what the code does now
 .PHONY: demo
 demo: build ## see it work on a private engine; this machine's stays untouched (root)
 	test/engines/fetch tools debian
-	$(GO) test -count=1 -run "^TestEngineDemo$$" ./test/demo
+	$(GO) test -c -o bin/demo ./test/demo
+	cd test/demo && ../../bin/demo
 
 .PHONY: install
 install: build ## install the program and its systemd unit on this machine (root)

@@ -114,15 +114,20 @@ func notices(p *plan.Plan, more []string) []string {
 	for _, e := range p.Host.Engines {
 		all = append(all, fmt.Sprintf("bridge %s is an engine's: nothing untranslated passes between it and ours", e.Name))
 	}
-	if names := uplinkNames(p); p.Guard4 || p.Guard6 {
-		all = append(all, "the host did not forward: forwarding is on for our bridges and "+names+" only, and nothing passes between those")
+	for _, f := range []struct {
+		name  string
+		guard bool
+	}{{"IPv4", p.Guard4}, {"IPv6", p.Guard6}} {
+		if f.guard {
+			all = append(all, fmt.Sprintf("the host does not forward %s: it is on for our bridges and %s only, and nothing passes between those", f.name, uplinkNames(p)))
+		}
 	}
 	return all
 }
 
 func uplinkNames(p *plan.Plan) string {
 	var names []string
-	for _, u := range p.Uplinks {
+	for _, u := range p.Host.Uplinks {
 		names = append(names, u.Name)
 	}
 	if len(names) == 0 {

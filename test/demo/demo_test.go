@@ -79,6 +79,9 @@ func (s *stage) show() {
 	s.docker("run", "-d", "--name", "c1", "--hostname", "c1", "--network", "web", "-p", "8080:80", lab.Image)
 	s.docker("run", "-d", "--name", "c2", "--hostname", "c2", "--network", "web", lab.Image)
 	s.docker("run", "-d", "--name", "d1", "--hostname", "d1", "--network", "back", lab.Image)
+	for _, name := range []string{"c1", "c2", "d1"} {
+		s.e.Serves(name)
+	}
 
 	say("No engine shows the ports of a network driver plugin. drawbridge ps does.")
 	s.drawbridge("ps", "--docker-socket", "/run/docker.sock")
@@ -131,7 +134,7 @@ func (s *stage) cleanUp(before lab.Snapshot) {
 	say("All is removed, and the host is as it was.")
 	s.docker("rm", "-f", "c1", "c2", "d1")
 	s.docker("network", "rm", "web", "back")
-	s.drawbridge("remove", "--state-dir", s.e.Dir()+"/drawbridge")
+	s.drawbridge("remove")
 	if diff := before.Diff(s.l.Host.Snapshot()); diff != "" {
 		s.t.Fatalf("the host is not as it was:\n%s", diff)
 	}

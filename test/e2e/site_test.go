@@ -119,7 +119,7 @@ func (s *site) nothingLeft(before lab.Snapshot) {
 	if out, err := s.Drawbridge("status"); err != nil {
 		s.t.Errorf("status after all were removed: %v\n%s", err, out)
 	}
-	if out, err := s.Drawbridge("remove", "--state-dir", s.Dir()+"/drawbridge"); err != nil {
+	if out, err := s.Drawbridge("remove"); err != nil {
 		s.t.Fatalf("remove: %v\n%s", err, out)
 	}
 	if diff := before.Diff(s.Host.Snapshot()); diff != "" {

@@ -27,6 +27,12 @@ func (e *Engine) Run(name string, args ...string) {
 		words = append(words, "--hostname", name)
 	}
 	e.Docker(append(append(words, args...), Image)...)
+	e.Serves(name)
+}
+
+// Serves waits until a container serves.
+func (e *Engine) Serves(name string) {
+	e.t.Helper()
 	Until(e.t, "container "+name+" serves", func() error {
 		if out := e.Docker("logs", name); !strings.Contains(out, "serving") {
 			return fmt.Errorf("it has said %q so far", out)
