@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -56,11 +57,12 @@ const (
 	ipv6  = `"com.docker.network.enable_ipv6":true`
 )
 
-// dual makes net1 with both families and ep1 on it.
+// dual makes net1 with both families and ep1 on it, in a container.
 func (r *rig) dual() {
 	r.t.Helper()
 	r.must(createNetwork, networkBody(net1, ipv6, pool4, pool6))
 	r.must(createEndpoint, endpointBody(net1, ep1, "10.1.0.2/24,fd00:1::2/64", "", ""))
+	r.must(join, idsBody(net1, ep1, sandbox))
 }
 
 func TestSameRequestTwiceGivesTheSameAnswer(t *testing.T) {
@@ -152,6 +154,7 @@ func TestAddressOfADeadEndpointGoesToItsSuccessor(t *testing.T) {
 	r := newRig(t)
 	r.dual()
 	r.must(createEndpoint, endpointBody(net1, ep2, "10.1.0.3/24,fd00:1::3/64", "", ""))
+	r.must(join, idsBody(net1, ep2, sandbox))
 	successor := endpointBody(net1, ep3, "10.1.0.2/24,fd00:1::3/64", "", "")
 	r.refused(createEndpoint, successor, "create endpoint e3e3e3e3e3e3", "10.1.0.2", "in use", "endpoint e1e1e1e1e1e1")
 	r.host.Delete("link dbve1e1e1e1e1e1")
@@ -179,7 +182,6 @@ func TestPublishedPortsGoWithTheEndpointEvenUnrevoked(t *testing.T) {
 	for _, end := range []string{revoke, leave, deleteEndpoint} {
 		r := newRig(t)
 		r.dual()
-		r.must(join, idsBody(net1, ep1, sandbox))
 		r.must(program, idsBody(net1, ep1, portMap(binding(6, "", 8080, 80))))
 		r.must(createEndpoint, endpointBody(net1, ep2, "10.1.0.3/24", "", ""))
 		taken := idsBody(net1, ep2, portMap(binding(6, "127.0.0.1", 8080, 80)))
@@ -273,5 +275,30 @@ func TestTenThousandPortsAreOneRange(t *testing.T) {
 	r.must(program, idsBody(net1, ep1, portMap(all...)))
 	if host := r.host.String(); !strings.Contains(host, "*:20000-29999->20000-29999/udp") {
 		t.Errorf("published:\n%s", host)
+	}
+}
+
+func TestManyContainersAtOnce(t *testing.T) {
+	r := newRig(t)
+	r.must(createNetwork, networkBody(net1, "", pool4, ""))
+	var all sync.WaitGroup
+	for n := 2; n < 42; n++ {
+		all.Go(func() {
+			id := fmt.Sprintf("e%011d%052d", n, 0)
+			for range 3 {
+				r.must(createEndpoint, endpointBody(net1, id, fmt.Sprintf("10.1.0.%d/24", n), "", ""))
+				r.must(join, idsBody(net1, id, sandbox))
+				r.must(program, idsBody(net1, id, portMap(binding(6, "", 8000+n, 80))))
+				r.must("/NetworkDriver.EndpointOperInfo", idsBody(net1, id, ""))
+				r.must(revoke, idsBody(net1, id, ""))
+				r.must(leave, idsBody(net1, id, ""))
+				r.must(deleteEndpoint, idsBody(net1, id, ""))
+			}
+		})
+	}
+	all.Wait()
+	r.must(deleteNetwork, fmt.Sprintf(`{"NetworkID":%q}`, net1))
+	if left := r.host.String(); left != "" {
+		t.Errorf("left on the host:\n%s", left)
 	}
 }

@@ -269,29 +269,29 @@ func wantDrift(t *testing.T, e *engine.Engine, objects ...string) {
 }
 
 func TestEvictTakesTheDeadOnly(t *testing.T) {
+	const living, vanished, back, early = 2, 3, 4, 5
 	r := newRig(t)
-	r.must(addNetwork(1), addEndpoint(1, 2), addEndpoint(1, 3))
-	evict := func(ep int) bool {
-		t.Helper()
-		gone, err := r.engine.Evict(t.Context(), id("a", 1), id("e", 1000+ep))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return gone
-	}
-	if evict(2) {
-		t.Error("an endpoint with its veth pair was evicted")
-	}
-	r.layers[0].Delete(veth(1, 3))
-	for range 2 { // what is gone already is gone, too
-		if !evict(3) {
-			t.Error("a dead endpoint stays")
+	r.must(addNetwork(1))
+	for _, ep := range []int{living, vanished, back, early} {
+		r.must(addEndpoint(1, ep))
+		if ep != early {
+			r.must(func(s *spec.State) error { return s.Join(id("a", 1), id("e", 1000+ep), "/ns") })
 		}
 	}
-	if _, _, err := at(r.engine).Endpoint(id("a", 1), id("e", 1003)); !errors.Is(err, spec.ErrNotFound) {
-		t.Errorf("the evicted endpoint is still wanted: %v", err)
+	r.layers[0].Delete(veth(1, vanished))
+	r.layers[0].Put(strings.Replace(veth(1, back), "dbv", "dbp", 1))
+	for ep, want := range map[int]bool{living: false, vanished: true, back: true, early: true, 99: true} {
+		for range 2 { // what is gone already is gone, too
+			gone, err := r.engine.Evict(t.Context(), id("a", 1), id("e", 1000+ep))
+			if err != nil || gone != want {
+				t.Errorf("endpoint %d: gone %t, %v", ep, gone, err)
+			}
+		}
+		_, _, err := at(r.engine).Endpoint(id("a", 1), id("e", 1000+ep))
+		if errors.Is(err, spec.ErrNotFound) != want {
+			t.Errorf("endpoint %d: %v", ep, err)
+		}
 	}
-	r.must(func(s *spec.State) error { _, _, err := s.Endpoint(id("a", 1), id("e", 1002)); return err })
 }
 
 func TestRemoveLeavesNothing(t *testing.T) {
@@ -302,7 +302,24 @@ func TestRemoveLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.same(empty)
-	r.must(addNetwork(1)) // and it can go on
+	if err := r.do(addNetwork(1)); !errors.Is(err, spec.ErrNotFound) {
+		t.Errorf("what was removed comes back: %v", err)
+	}
+	r.restart() // the next process begins anew
+	r.must(addNetwork(1))
+}
+
+func TestRemoveThatFailsCanBeRepeated(t *testing.T) {
+	r := newRig(t)
+	r.must(addNetwork(1))
+	r.layers[1].Fail(errBroken)
+	if err := r.engine.Remove(t.Context()); !errors.Is(err, errBroken) {
+		t.Errorf("want the layer's error, got %v", err)
+	}
+	r.layers[1].Fail(nil)
+	if err := r.engine.Remove(t.Context()); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestPanicInALayerLeavesAnEngineThatWorks(t *testing.T) {

@@ -171,3 +171,23 @@ func (f *failAfter) mend() {
 	defer f.mu.Unlock()
 	f.left = 1 << 30
 }
+
+func TestRunBuriesWhoDiedWithoutAWord(t *testing.T) {
+	r := newRig(t)
+	r.must(addNetwork(1), addEndpoint(1, 2), addEndpoint(1, 3), publish(80))
+	for _, ep := range []int{2, 3} {
+		r.must(func(s *spec.State) error { return s.Join(id("a", 1), id("e", 1000+ep), "/ns") })
+	}
+	run(t, r.engine)
+	for _, l := range r.layers {
+		l.Delete(veth(1, 2))
+	}
+	r.engine.Wake()
+	waitFor(t, "the funeral", func() bool {
+		_, _, err := at(r.engine).Endpoint(id("a", 1), id("e", 1002))
+		return errors.Is(err, spec.ErrNotFound)
+	})
+	if _, _, err := at(r.engine).Endpoint(id("a", 1), id("e", 1003)); err != nil {
+		t.Errorf("the living went along: %v", err)
+	}
+}

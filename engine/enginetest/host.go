@@ -38,6 +38,8 @@ type Host struct {
 type object struct {
 	owner plan.Owner
 	text  string
+	// joined pairs are not made again: their sandbox is gone.
+	joined bool
 }
 
 // NewHost makes an empty host with IPv6.
@@ -67,6 +69,13 @@ func (h *Host) Delete(name string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.objects, name)
+}
+
+// Put adds an object behind everybody's back.
+func (h *Host) Put(name string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.objects[name] = object{text: "somebody else's"}
 }
 
 // Become changes what there is to see of the host besides us.
@@ -142,7 +151,7 @@ func diff(old, now *plan.Network, put, remove map[string]object) {
 		remove["link "+b.Name] = object{owner: plan.Owner{Network: old.ID}}
 	}
 	if b := now.Bridge; b != nil && (b != old.Bridge || now.Zone != old.Zone) {
-		put["link "+b.Name] = object{plan.Owner{Network: now.ID}, fmt.Sprintf("%+v %+v", *b, *now.Zone)}
+		put["link "+b.Name] = object{owner: plan.Owner{Network: now.ID}, text: fmt.Sprintf("%+v %+v", *b, *now.Zone)}
 	}
 	for c := range tree.Diff(old.Endpoints, now.Endpoints) {
 		if c.New == nil {
@@ -150,12 +159,13 @@ func diff(old, now *plan.Network, put, remove map[string]object) {
 			continue
 		}
 		text := fmt.Sprintf("%+v %v %v", *c.New.Veth, c.New.Mappings, c.New.Ports)
-		put["link "+c.New.Veth.Name] = object{plan.Owner{Network: now.ID, Endpoint: c.Key}, text}
+		put["link "+c.New.Veth.Name] = object{plan.Owner{Network: now.ID, Endpoint: c.Key}, text, c.New.Veth.Joined}
 	}
 }
 
 func (h *Host) write(name string, o object) error {
-	if h.objects[name] == o {
+	now, there := h.objects[name]
+	if now == o || o.joined && !there {
 		return nil
 	}
 	if err := h.broken[name]; err != nil {
@@ -194,7 +204,11 @@ func (h *Host) Check(_ context.Context, want *plan.Plan) ([]plan.Drift, error) {
 	var drift []plan.Drift
 	for _, name := range slices.Sorted(maps.Keys(both)) {
 		if want, got := planned[name], h.objects[name]; want != got {
-			drift = append(drift, plan.Drift{Owner: both[name].owner, Object: name, Field: "text", Want: want.text, Got: got.text})
+			d := plan.Drift{Owner: both[name].owner, Object: name, Field: "text", Want: want.text, Got: got.text}
+			if want.joined && got.text == "" {
+				d.Field = plan.PairField
+			}
+			drift = append(drift, d)
 		}
 	}
 	return drift, nil
