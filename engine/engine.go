@@ -208,37 +208,6 @@ func (e *Engine) publish(state spec.State, p *plan.Plan, drift []plan.Drift) {
 	e.now.Store(&Snapshot{State: state, Plan: p, Drift: drift})
 }
 
-// Evict removes an endpoint that nobody is in, for an engine that died may never say
-// so, and reports whether it is gone.
-func (e *Engine) Evict(ctx context.Context, network, id spec.ID) (bool, error) {
-	state := e.Now().State
-	_, ep, err := state.Endpoint(network, id)
-	if err != nil {
-		return true, nil
-	}
-	if inUse, err := e.inUse(ep); err != nil || inUse {
-		return false, err
-	}
-	return true, e.Do(ctx, func(s *spec.State) error {
-		s.RemoveEndpoint(network, id)
-		return nil
-	})
-}
-
-// inUse reports whether a container has one end of an endpoint's veth pair. It has
-// not if it never joined, if the pair went with the container's namespace, or if the
-// engine has brought that end back and we were not there to be told more.
-func (e *Engine) inUse(ep *spec.Endpoint) (bool, error) {
-	if ep.Sandbox == "" {
-		return false, nil
-	}
-	if pair, err := e.observer.Exists(plan.VethName(ep)); err != nil || !pair {
-		return false, err
-	}
-	back, err := e.observer.Exists(plan.PeerName(ep))
-	return !back, err
-}
-
 // Remove takes everything of ours off the host and forgets every network. After
 // that the Engine does nothing any more.
 func (e *Engine) Remove(ctx context.Context) error {

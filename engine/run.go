@@ -5,8 +5,6 @@ import (
 	"reflect"
 	"time"
 
-	"github.com/sirupsen/logrus"
-
 	"github.com/drawbridge-net/drawbridge/plan"
 	"github.com/drawbridge-net/drawbridge/spec"
 )
@@ -31,11 +29,13 @@ func (e *Engine) Wake() {
 func (e *Engine) Run(ctx context.Context) error {
 	tick := time.NewTicker(mendAtMax)
 	defer tick.Stop()
+	idle := map[*spec.Endpoint]int{}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+			idle = e.buryForgotten(ctx, idle)
 		case <-e.wake:
 		}
 		e.reconcile(ctx)
@@ -59,12 +59,7 @@ func (e *Engine) reconcile(ctx context.Context) {
 		if d.Field != plan.PairField {
 			continue
 		}
-		log := e.log.WithFields(logrus.Fields{"network": d.Owner.Network, "endpoint": d.Owner.Endpoint})
-		if evicted, err := e.Evict(ctx, d.Owner.Network, d.Owner.Endpoint); err != nil {
-			log.WithError(err).Warn("remove an endpoint whose sandbox is gone")
-		} else if evicted {
-			log.Info("removed an endpoint whose sandbox is gone")
-		}
+		e.bury(ctx, d.Owner.Network, d.Owner.Endpoint, "whose sandbox is gone")
 	}
 }
 

@@ -6,8 +6,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	logtest "github.com/sirupsen/logrus/hooks/test"
 
 	"github.com/drawbridge-net/drawbridge/engine"
@@ -190,4 +192,60 @@ func TestRunBuriesWhoDiedWithoutAWord(t *testing.T) {
 	if _, _, err := at(r.engine).Endpoint(id("a", 1), id("e", 1003)); err != nil {
 		t.Errorf("the living went along: %v", err)
 	}
+}
+
+// TestRunForgetsWhomTheEngineForgot is about a daemon that was away while a container
+// was removed: the engine brought the veth's end back, and says no more.
+func TestRunForgetsWhomTheEngineForgot(t *testing.T) {
+	const living, back, never, late = 2, 3, 4, 5
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.must(addNetwork(1))
+		for _, ep := range []int{living, back, never, late} {
+			r.must(addEndpoint(1, ep))
+		}
+		join := func(ep int) func(*spec.State) error {
+			return func(s *spec.State) error { return s.Join(id("a", 1), id("e", 1000+ep), "/ns") }
+		}
+		r.must(join(living), join(back))
+		peer := strings.TrimPrefix(strings.Replace(veth(1, back), "dbv", "dbp", 1), "link ")
+		log, _ := logtest.NewNullLogger()
+		r.engine = engine.New(r.store, &withLink{r.layers[0], peer}, []engine.Layer{r.layers[0], r.layers[1], r.layers[2]}, log)
+		if err := r.engine.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		run(t, r.engine)
+		known := func() (all []int) {
+			for _, ep := range []int{living, back, never, late} {
+				if _, _, err := at(r.engine).Endpoint(id("a", 1), id("e", 1000+ep)); err == nil {
+					all = append(all, ep)
+				}
+			}
+			return all
+		}
+		<-time.After(2 * time.Minute)
+		synctest.Wait()
+		if diff := cmp.Diff([]int{living, back, never, late}, known()); diff != "" {
+			t.Errorf("after two minutes (-want +got):\n%s", diff)
+		}
+		r.must(join(late))
+		<-time.After(2 * time.Minute)
+		synctest.Wait()
+		if diff := cmp.Diff([]int{living, late}, known()); diff != "" {
+			t.Errorf("after four minutes (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// withLink is a host with one link that is no layer's business.
+type withLink struct {
+	*enginetest.Host
+	name string
+}
+
+func (h *withLink) Exists(link string) (bool, error) {
+	if link == h.name {
+		return true, nil
+	}
+	return h.Host.Exists(link)
 }

@@ -1,0 +1,81 @@
+package engine
+
+import (
+	"context"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/drawbridge-net/drawbridge/plan"
+	"github.com/drawbridge-net/drawbridge/spec"
+)
+
+// Evict removes an endpoint that nobody is in, for an engine that died may never say
+// so, and reports whether it is gone.
+func (e *Engine) Evict(ctx context.Context, network, id spec.ID) (bool, error) {
+	state := e.Now().State
+	_, ep, err := state.Endpoint(network, id)
+	if err != nil {
+		return true, nil
+	}
+	if inUse, err := e.inUse(ep); err != nil || inUse {
+		return false, err
+	}
+	gone := true
+	err = e.Do(ctx, func(s *spec.State) error {
+		if _, now, err := s.Endpoint(network, id); err == nil && now != ep {
+			gone = false // it has been heard of since we looked
+			return nil
+		}
+		s.RemoveEndpoint(network, id)
+		return nil
+	})
+	return gone && err == nil, err
+}
+
+// inUse reports whether a container has one end of an endpoint's veth pair. It has
+// not if it never joined, if the pair went with the container's namespace, or if the
+// engine has brought that end back and we were not there to be told more.
+func (e *Engine) inUse(ep *spec.Endpoint) (bool, error) {
+	if ep.Sandbox == "" {
+		return false, nil
+	}
+	if pair, err := e.observer.Exists(plan.VethName(ep)); err != nil || !pair {
+		return false, err
+	}
+	back, err := e.observer.Exists(plan.PeerName(ep))
+	return !back, err
+}
+
+// bury evicts an endpoint and says so in the log.
+func (e *Engine) bury(ctx context.Context, network, id spec.ID, why string) {
+	log := e.log.WithFields(logrus.Fields{"network": network, "endpoint": id})
+	if gone, err := e.Evict(ctx, network, id); err != nil {
+		log.WithError(err).Warnf("remove an endpoint %s", why)
+	} else if gone {
+		log.Infof("removed an endpoint %s", why)
+	}
+}
+
+// idleLooks is how many looks in a row, half a minute apart, must find nobody in an
+// endpoint. An engine tells of a container's end at once, unless we are away; but it
+// lets minutes pass on a busy host between Join and the container's first process.
+const idleLooks = 6
+
+// buryForgotten removes the endpoints that the engine gave up while we were away: it
+// does not say so again, and their ports and addresses would be held for ever. It
+// takes how often each was found idle, and returns that for the next time. An
+// endpoint that anything is said of becomes another one, and counts from nought.
+func (e *Engine) buryForgotten(ctx context.Context, idle map[*spec.Endpoint]int) map[*spec.Endpoint]int {
+	next := map[*spec.Endpoint]int{}
+	for network, n := range e.Now().State.Networks.All() {
+		for id, ep := range n.Endpoints.All() {
+			if inUse, err := e.inUse(ep); err != nil || inUse {
+				continue
+			}
+			if next[ep] = idle[ep] + 1; next[ep] >= idleLooks {
+				e.bury(ctx, network, id, "that nobody has been in for minutes")
+			}
+		}
+	}
+	return next
+}
