@@ -150,10 +150,11 @@ func (p *pass) restoreUplinks(uplinks []plan.Uplink) {
 
 // restoreUplink puts a value back only where ours still stands and the host does
 // not forward by now: an engine that came after us relies on it then, and turning
-// it off would cut its containers off.
+// it off would cut its containers off. Of force_forwarding nobody hears then, so it
+// goes back all the same.
 func (p *pass) restoreUplink(u uplinkSetting, got int) error {
 	forwards := 0
-	if u.link != everywhere {
+	if u.link != everywhere && u.Name != "force_forwarding" {
 		var err error
 		if forwards, err = readSetting(everywhere, plan.Setting{Family: u.Family, Name: "forwarding"}); err != nil {
 			return err

@@ -62,6 +62,28 @@ func TestKernelUplinkSettingsArePutBackOnlyWhereThatDoesNoHarm(t *testing.T) {
 	}
 }
 
+// An engine that turns IPv6 forwarding on needs no interface's force_forwarding.
+func TestKernelForceForwardingGoesBackAlsoWhereTheHostForwardsByNow(t *testing.T) {
+	const eth0 = "net/ipv6/conf/eth0/force_forwarding"
+	m := newMachine(t)
+	host := m.look()
+	if !host.ForceForwarding {
+		t.Skip("the kernel has no net.ipv6.conf.IF.force_forwarding (Linux 6.17)")
+	}
+	m.mustApply(nil, planFor(host, usual()...))
+	if got := m.Sysctl(eth0); got != "1" {
+		t.Fatalf("%s = %s, want 1", eth0, got)
+	}
+	m.Set("net/ipv6/conf/all/forwarding", "1")
+	m.remove()
+	if got := m.Sysctl(eth0); got != "0" {
+		t.Errorf("%s = %s, want 0", eth0, got)
+	}
+	if len(m.memory) != 0 {
+		t.Errorf("still remembered: %v", m.memory)
+	}
+}
+
 func TestKernelUplinkThatForwardedBeforeUsStaysSo(t *testing.T) {
 	m := newMachine(t)
 	m.Set("net/ipv4/conf/tun0/forwarding", "1")
