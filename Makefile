@@ -84,6 +84,7 @@ demo: build ## see it work on a private engine; this machine's stays untouched (
 install: build ## install the program and its systemd unit on this machine (root)
 	install -D bin/drawbridge $(DESTDIR)$(PREFIX)/bin/drawbridge
 	install -D -m 644 packaging/drawbridge.service $(DESTDIR)$(UNITDIR)/drawbridge.service
+	sed -i 's|/usr/local/bin/|$(PREFIX)/bin/|' $(DESTDIR)$(UNITDIR)/drawbridge.service
 	@echo "now: systemctl daemon-reload && systemctl enable --now drawbridge"
 
 .PHONY: hooks

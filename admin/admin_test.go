@@ -58,7 +58,7 @@ func start(t *testing.T) *daemon {
 	socket := filepath.Join(t.TempDir(), "admin.sock")
 	l, err := net.Listen("unix", socket)
 	must(t, err)
-	s := &admin.Server{Engine: d.engine, Pools: pools, Version: "v1", Log: logrus.FieldLogger(log), Removed: func() { d.ended <- struct{}{} }}
+	s := &admin.Server{Engine: d.engine, Pools: pools, Version: "v1", Log: logrus.FieldLogger(log), Forget: func() error { return nil }, Removed: func() { d.ended <- struct{}{} }}
 	server := &httptest.Server{Listener: l, Config: &http.Server{Handler: s.Handler()}}
 	server.Start()
 	t.Cleanup(server.Close)
@@ -143,6 +143,14 @@ func TestStatusNamesWhatDiffersOnTheHost(t *testing.T) {
 	}
 	if all := strings.Join(got.Notices, "\n"); !strings.Contains(all, "eth0") {
 		t.Errorf("the notices do not say that forwarding is on for eth0:\n%s", all)
+	}
+}
+
+func TestStatusOfAHostAsPlannedListsNothingAndNotNull(t *testing.T) {
+	got, err := start(t).client.Status(t.Context())
+	must(t, err)
+	if got.Drift == nil || len(got.Drift) > 0 {
+		t.Errorf("drift: %#v", got.Drift)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/drawbridge-net/drawbridge/engine"
 	"github.com/drawbridge-net/drawbridge/ipam"
+	"github.com/drawbridge-net/drawbridge/plan"
 	"github.com/drawbridge-net/drawbridge/spec"
 )
 
@@ -22,6 +23,8 @@ type Server struct {
 	// Notices are what was found at start and a person should know.
 	Notices []string
 	Log     logrus.FieldLogger
+	// Forget takes the files of the state off the host.
+	Forget func() error
 	// Removed is called after everything of ours was taken off the host.
 	Removed func()
 }
@@ -55,7 +58,7 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	now := s.Engine.Now()
 	all := Status{
 		Version: s.Version, Networks: now.State.Networks.Len(), Pools: countPools(s.Pools),
-		Notices: notices(now.Plan, s.Notices), Drift: append(append(now.Drift[:0:0], now.Drift...), drift...),
+		Notices: notices(now.Plan, s.Notices), Drift: append(append([]plan.Drift{}, now.Drift...), drift...),
 	}
 	for _, n := range now.State.Networks.All() {
 		all.Endpoints += n.Endpoints.Len()
@@ -83,7 +86,10 @@ func (s *Server) Remove(ctx context.Context, force bool) error {
 	if n := s.Engine.Now().State.Networks.Len(); n > 0 && !force {
 		return fmt.Errorf("%d networks of Docker's: %w: remove them with docker network rm, or use --force", n, spec.ErrInUse)
 	}
-	return errors.Join(s.Engine.Remove(ctx), s.forgetPools())
+	if err := errors.Join(s.Engine.Remove(ctx), s.forgetPools()); err != nil {
+		return err // the files still tell what was found
+	}
+	return s.Forget()
 }
 
 func (s *Server) forgetPools() error {

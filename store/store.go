@@ -77,6 +77,11 @@ func (s *Store) open(path string, want header) (*file, error) {
 // Close closes both files. What was saved stays.
 func (s *Store) Close() error { return errors.Join(s.state.close(), s.boot.close()) }
 
+// Discard takes both files off the disk. What is open goes on until Close.
+func (s *Store) Discard() error {
+	return errors.Join(os.Remove(s.state.path), os.Remove(s.boot.path))
+}
+
 // Notices are sentences for the operator about what was found damaged or was left
 // out so far. They grow by what the views load.
 func (s *Store) Notices() []string {

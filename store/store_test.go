@@ -38,6 +38,21 @@ func (h *home) open(t testing.TB) *store.Store {
 	return s
 }
 
+func TestDiscardLeavesNoFile(t *testing.T) {
+	h := newHome(t)
+	s := h.open(t)
+	if err := s.Discard(); err != nil {
+		t.Fatal(err)
+	}
+	closed(t, s)
+	for _, dir := range []string{h.dir, h.run} {
+		left, err := os.ReadDir(dir)
+		if err != nil || len(left) > 0 {
+			t.Errorf("%s holds %v, %v", dir, left, err)
+		}
+	}
+}
+
 func closed(t testing.TB, s *store.Store) {
 	t.Helper()
 	if err := s.Close(); err != nil {

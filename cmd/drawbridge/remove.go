@@ -49,5 +49,5 @@ func removeWithoutDaemon(ctx context.Context, stateDir, runDir string, force boo
 		return err
 	}
 	defer d.close()
-	return (&admin.Server{Engine: d.engine, Pools: d.pools, Log: silent}).Remove(ctx, force)
+	return (&admin.Server{Engine: d.engine, Pools: d.pools, Log: silent, Forget: d.store.Discard}).Remove(ctx, force)
 }

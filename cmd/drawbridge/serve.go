@@ -25,7 +25,7 @@ type settings struct {
 	adminSocket  string
 	stateDir     string
 	runDir       string
-	logLevel     string
+	logLevel     logrus.Level
 }
 
 func (e *env) serve() *cobra.Command {
@@ -43,18 +43,14 @@ containers do not notice whether it runs.`,
 			s.adminSocket = e.adminSocket
 			log := logrus.New()
 			log.SetOutput(e.stderr)
-			level, err := logrus.ParseLevel(s.logLevel)
-			if err != nil {
-				return fmt.Errorf("flag --log-level: %w", err)
-			}
-			log.SetLevel(level)
+			log.SetLevel(s.logLevel)
 			return serve(c.Context(), s, log)
 		},
 	}
 	c.Flags().StringVar(&s.pluginSocket, "plugin-socket", "/run/docker/plugins/drawbridge.sock", "where Docker finds the driver; its name is the driver's")
 	c.Flags().StringVar(&s.stateDir, "state-dir", "/var/lib/drawbridge", "what must outlive a power cut")
 	c.Flags().StringVar(&s.runDir, "run-dir", "/run/drawbridge", "what dies with the boot")
-	c.Flags().StringVar(&s.logLevel, "log-level", "info", "debug, info, warn or error")
+	c.Flags().TextVar(&s.logLevel, "log-level", logrus.InfoLevel, "debug, info, warn or error")
 	return c
 }
 
@@ -62,6 +58,11 @@ containers do not notice whether it runs.`,
 func serve(ctx context.Context, s settings, log *logrus.Logger) error {
 	if err := raiseFileLimit(); err != nil {
 		log.WithError(err).Warn("every published port holds a socket, and few can be held")
+	}
+	// Where another daemon lives, nothing is touched: what it planned and this one
+	// did not would be taken off the host.
+	if err := errors.Join(checkAlone(s.pluginSocket), checkAlone(s.adminSocket)); err != nil {
+		return err
 	}
 	d, err := assemble(ctx, s.stateDir, s.runDir, log)
 	if err != nil {
@@ -73,7 +74,7 @@ func serve(ctx context.Context, s settings, log *logrus.Logger) error {
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	operator := &admin.Server{Engine: d.engine, Pools: d.pools, Version: version(), Notices: d.notices(), Log: log, Removed: stop}
+	operator := &admin.Server{Engine: d.engine, Pools: d.pools, Version: version(), Notices: d.notices(), Log: log, Forget: d.store.Discard, Removed: stop}
 	docker := driver.New(d.engine, d.pools, log)
 	adminListener, err := listenAdmin(s.adminSocket)
 	if err != nil {
@@ -96,6 +97,15 @@ func serve(ctx context.Context, s settings, log *logrus.Logger) error {
 		func(ctx context.Context) error { return d.foreign.Watch(ctx, d.engine.Wake) },
 		func(ctx context.Context) error { return d.collect(ctx, log) },
 	)
+}
+
+// checkAlone reports an error if another process answers on a socket.
+func checkAlone(path string) error {
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		return nil // no socket, or one that a dead process left
+	}
+	return errors.Join(fmt.Errorf("socket %s: another process answers there: is a drawbridge running?", path), conn.Close())
 }
 
 // together runs all until the first ends or ctx does, and waits for every one.

@@ -1,0 +1,199 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+const (
+	webID  = "3f2a9c0d11ee00000000000000000000000000000000000000000000000000aa"
+	dbID   = "7c01aa55cc3300000000000000000000000000000000000000000000000000ab"
+	oneID  = "9b01c2d3e4f500000000000000000000000000000000000000000000000000bb"
+	twoID  = "aa01c2d3e4f500000000000000000000000000000000000000000000000000bc"
+	lostID = "bb01c2d3e4f500000000000000000000000000000000000000000000000000bd"
+)
+
+// aDaemon answers as one does that has two networks and three endpoints.
+func aDaemon() map[string]string {
+	return map[string]string{
+		"GET /v1/networks": `[
+			{"id":"` + webID + `","bridge":"dbr3f2a9c0d11ee","subnets":["172.30.0.0/24","fd00:30::/64"],"gateways":["172.30.0.1","fd00:30::1"],"internal":false,"mtu":1500,"endpoints":2},
+			{"id":"` + dbID + `","bridge":"dbr7c01aa55cc33","subnets":["172.30.1.0/24"],"gateways":["172.30.1.1"],"internal":true,"mtu":1400,"endpoints":1}]`,
+		"GET /v1/endpoints": `[
+			{"id":"` + twoID + `","network":"` + webID + `","addresses":["172.30.0.3/24","fd00:30::3/64"],"mac":"02:00:00:00:00:02","ports":["0.0.0.0:8080->80/tcp","[::]:8080->80/tcp","127.0.0.1:9000-9009->9000-9009/udp"],"sandbox":"/ns/2","link":"dbvaa01c2d3e4f5"},
+			{"id":"` + oneID + `","network":"` + webID + `","addresses":["172.30.0.2/24"],"mac":"02:00:00:00:00:01","ports":[],"sandbox":"/ns/1","link":"dbv9b01c2d3e4f5"},
+			{"id":"` + lostID + `","network":"` + dbID + `","addresses":["172.30.1.2/24"],"mac":"02:00:00:00:00:03","ports":[],"sandbox":"","link":"dbvbb01c2d3e4f5"}]`,
+		"GET /v1/plan":    `"bridge dbr3f2a9c0d11ee mtu 1500\n"`,
+		"GET /v1/status":  `{"version":"v1","networks":2,"endpoints":3,"pools":2,"notices":["forwarding is on for eth0"],"drift":[]}`,
+		"POST /v1/remove": `"removed"`,
+	}
+}
+
+// anEngine knows network web and its containers, and not the other network.
+func anEngine() map[string]string {
+	return map[string]string{
+		"GET /networks/" + webID: `{"Name":"web","Containers":{
+			"c2":{"Name":"alpha","EndpointID":"` + twoID + `"},"c1":{"Name":"beta","EndpointID":"` + oneID + `"}}}`,
+	}
+}
+
+// socket serves answers, by method and path, on a unix socket.
+func socket(t *testing.T, answers map[string]string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &httptest.Server{Listener: l, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		answer, known := answers[r.Method+" "+r.URL.Path]
+		if strings.HasPrefix(answer, `{"error"`) {
+			w.WriteHeader(http.StatusConflict)
+		} else if !known {
+			w.WriteHeader(http.StatusNotFound)
+		}
+		_, _ = w.Write([]byte(answer))
+	})}}
+	server.Start()
+	t.Cleanup(server.Close)
+	return path
+}
+
+type result struct {
+	code           int
+	stdout, stderr string
+}
+
+func drawbridge(t *testing.T, args ...string) result {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	code := run(t.Context(), &env{stdout: &stdout, stderr: &stderr}, args)
+	return result{code, stdout.String(), stderr.String()}
+}
+
+func TestOutputsAreTheSameBytesTwice(t *testing.T) {
+	daemon, engine := socket(t, aDaemon()), socket(t, anEngine())
+	for name, args := range map[string][]string{
+		"ps":            {"ps", "--docker-socket", engine},
+		"ps.json":       {"ps", "--json", "--docker-socket", engine},
+		"ps-alone":      {"ps", "--docker-socket", "/nonexistent"},
+		"networks":      {"networks", "--docker-socket", engine},
+		"networks.json": {"networks", "--json", "--docker-socket", engine},
+		"plan":          {"plan"},
+		"status":        {"status"},
+		"status.json":   {"status", "--json"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			first := drawbridge(t, append(args, "--admin-socket", daemon)...)
+			if first.code != 0 || first.stderr != "" {
+				t.Fatalf("exit code %d: %s", first.code, first.stderr)
+			}
+			if strings.HasSuffix(name, ".json") && !json.Valid([]byte(first.stdout)) {
+				t.Errorf("not JSON: %s", first.stdout)
+			}
+			golden(t, name+".golden", first.stdout)
+			if diff := cmp.Diff(first, drawbridge(t, append(args, "--admin-socket", daemon)...), cmp.AllowUnexported(result{})); diff != "" {
+				t.Errorf("the second time it differs (-first +second):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestAnEmptyDaemonHasListsAndNotNull(t *testing.T) {
+	daemon := socket(t, map[string]string{"GET /v1/networks": "[]", "GET /v1/endpoints": "[]"})
+	for _, command := range []string{"ps", "networks"} {
+		if got := drawbridge(t, command, "--json", "--docker-socket", "/nonexistent", "--admin-socket", daemon); got.stdout != "[]\n" || got.code != 0 {
+			t.Errorf("%s --json: %+v", command, got)
+		}
+	}
+}
+
+func TestExitCodesTellTroubleFromMisuse(t *testing.T) {
+	drifting := aDaemon()
+	drifting["GET /v1/status"] = `{"version":"v1","networks":2,"endpoints":3,"pools":2,"notices":[],"drift":[{"object":"link dbr3f2a9c0d11ee","field":"mtu","want":"1500","got":"1400"}]}`
+	drifting["POST /v1/remove"] = `{"error":"2 networks of Docker's: in use: remove them with docker network rm, or use --force"}`
+	troubled, well := socket(t, drifting), socket(t, aDaemon())
+	none := filepath.Join(t.TempDir(), "none.sock")
+	for _, row := range []struct {
+		args []string
+		code int
+		says string // on stderr, or on stdout if stderr is empty
+	}{
+		{[]string{"version"}, 0, "drawbridge "},
+		{[]string{"help"}, 0, "Usage:"},
+		{[]string{"remove", "--admin-socket", well}, 0, "nothing of Drawbridge's is left"},
+		{[]string{"status", "--admin-socket", troubled}, 1, "drift: link dbr3f2a9c0d11ee"},
+		{[]string{"status", "--json", "--admin-socket", troubled}, 1, `"object": "link dbr3f2a9c0d11ee"`},
+		{[]string{"remove", "--admin-socket", troubled}, 1, "--force"},
+		{[]string{"status", "--admin-socket", none}, 1, "no daemon is running on " + none},
+		{[]string{"ps", "--json", "--admin-socket", none}, 1, "no daemon is running on " + none},
+		{[]string{"networks", "--admin-socket", none}, 1, "no daemon is running on " + none},
+		{[]string{"plan", "--admin-socket", none}, 1, "no daemon is running on " + none},
+		{[]string{"bogus"}, 2, `unknown command "bogus"`},
+		{[]string{"version", "more"}, 2, `"more"`},
+		{[]string{"ps", "--yaml"}, 2, "--yaml"},
+		{[]string{"serve", "--log-level", "loud"}, 2, "--log-level"},
+	} {
+		got := drawbridge(t, row.args...)
+		text := got.stderr
+		if text == "" {
+			text = got.stdout
+		}
+		if got.code != row.code || !strings.Contains(text, row.says) {
+			t.Errorf("drawbridge %s: exit code %d, want %d; want %q in %q", strings.Join(row.args, " "), got.code, row.code, row.says, text)
+		}
+		if got.code == 1 && row.args[0] != "status" && got.stdout != "" {
+			t.Errorf("drawbridge %s: an error and yet %q", strings.Join(row.args, " "), got.stdout)
+		}
+	}
+}
+
+// TestServeTouchesNothingWhereAnotherDaemonAnswers: with another state it would take
+// off the host what the living one planned.
+func TestServeTouchesNothingWhereAnotherDaemonAnswers(t *testing.T) {
+	for _, flag := range []string{"--plugin-socket", "--admin-socket"} {
+		dir, alive := t.TempDir(), socket(t, aDaemon())
+		args := []string{
+			"serve", "--state-dir", filepath.Join(dir, "lib"), "--run-dir", filepath.Join(dir, "run"),
+			"--plugin-socket", filepath.Join(dir, "p.sock"), "--admin-socket", filepath.Join(dir, "a.sock"), flag, alive,
+		}
+		if got := drawbridge(t, args...); got.code != 1 || !strings.Contains(got.stderr, alive) {
+			t.Errorf("%s: %+v", flag, got)
+		}
+		if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+			t.Errorf("%s: it made %v, %v", flag, left, err)
+		}
+		if _, err := os.Stat(alive); err != nil {
+			t.Errorf("%s: the living daemon's socket: %v", flag, err)
+		}
+	}
+}
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	file := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
