@@ -43,6 +43,7 @@ func TestKernelLinksAreMadeAsPlanned(t *testing.T) {
 		"net/ipv4/conf/dbraa0000000000/route_localnet = 1",
 		"net/ipv6/conf/dbraa0000000000/accept_ra = 0",
 		"net/ipv6/conf/dbraa0000000000/autoconf = 0",
+		"net/ipv6/conf/dbraa0000000000/accept_dad = 0",
 		"net/ipv6/conf/dbrbb0000000000/disable_ipv6 = 1",
 		"net/ipv4/conf/dbrbb0000000000/forwarding = 0",
 		"dbva10000000000: linkinfo.info_kind veth",
@@ -66,6 +67,24 @@ func TestKernelLinksAreMadeAsPlanned(t *testing.T) {
 	if up := m.Run("ip", "-o", "link", "show", "up"); !strings.Contains(up, "dbraa") || !strings.Contains(up, "dbva1") || strings.Contains(up, " dbpa1") {
 		t.Errorf("bridge and host's end must be up, the peer must not: %s", up)
 	}
+}
+
+// Only with a link-local address can the host ask where a container is on behalf of
+// somebody outside.
+func TestKernelBridgeAsksForNeighboursAsSoonAsItHasACarrier(t *testing.T) {
+	m := newMachine(t)
+	m.mustApply(nil, m.plan(usual()...))
+	m.Run("ip", "link", "set", "dbpa10000000000", "up")
+	lab.Until(t, "the bridge has a link-local address", func() error {
+		addrs := m.Run("ip", "-6", "-o", "addr", "show", "dev", "dbraa0000000000", "scope", "link")
+		if strings.Contains(addrs, "tentative") {
+			t.Fatalf("duplicates of it are looked for: %s", addrs)
+		}
+		if !strings.Contains(addrs, "fe80:") {
+			return errors.New("none")
+		}
+		return nil
+	})
 }
 
 func TestKernelSecondApplyWritesNothing(t *testing.T) {
@@ -252,7 +271,8 @@ func TestKernelAppliedDifferenceEqualsApplyingAnew(t *testing.T) {
 // any more: they matter only where something does.
 func kept(section, line string) bool {
 	return section == "sysctls" && strings.Contains(line, "/dbraa") &&
-		(strings.Contains(line, "/accept_ra ") || strings.Contains(line, "/autoconf ") || strings.Contains(line, "/force_forwarding "))
+		(strings.Contains(line, "/accept_ra ") || strings.Contains(line, "/autoconf ") || strings.Contains(line, "/accept_dad ") ||
+			strings.Contains(line, "/force_forwarding "))
 }
 
 func TestKernelRemoveLeavesNothing(t *testing.T) {

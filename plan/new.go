@@ -77,7 +77,10 @@ func newBridge(n *spec.Network, host *Host) *Bridge {
 		b.Settings = append(b.Settings, Setting{6, "disable_ipv6", 1})
 		return b
 	}
-	b.Settings = append(b.Settings, Setting{6, "disable_ipv6", 0}, Setting{6, "accept_ra", 0}, Setting{6, "autoconf", 0})
+	b.Settings = append(b.Settings, Setting{6, "disable_ipv6", 0}, Setting{6, "accept_ra", 0}, Setting{6, "autoconf", 0},
+		// Without a link-local address the host asks for no neighbour on behalf of others,
+		// and detecting duplicates of it takes up to two seconds from the first container on.
+		Setting{6, "accept_dad", 0})
 	if host.ForceForwarding && !n.Internal {
 		b.Settings = append(b.Settings, Setting{6, "force_forwarding", 1})
 	}
