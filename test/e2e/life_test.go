@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -132,6 +133,45 @@ func TestEngineEstablishedConnectionsOutliveTheDaemon(t *testing.T) {
 		s.Run("c2", "--network", "web")
 		s.MustReach("c2", "tcp", "c1:80", "c1")
 		s.showsPorts("c1", "0.0.0.0:8080->80/tcp")
+	})
+}
+
+// TestEngineDaemonKilledAmidRequests has containers start while the daemon is killed
+// again and again. A start may fail, since engines repeat a request without its body,
+// but then it leaves nothing that stands in the way of the next.
+func TestEngineDaemonKilledAmidRequests(t *testing.T) {
+	eachEngine(t, func(s *site) {
+		s.network("web", "--subnet", "172.30.1.0/24")
+		s.Run("c0", "--network", "web", "-p", "8080:80")
+		for i, amid := range []string{"RequestAddress", "CreateEndpoint", "Join", "ProgramExternalConnectivity"} {
+			name, port := fmt.Sprintf("n%d", i), fmt.Sprintf("%d", 9000+i)
+			args := []string{"run", "-d", "--name", name, "--hostname", name, "--network", "web", "-p", port + ":80", lab.Image}
+			before := strings.Count(s.DaemonLog(), amid)
+			failed := make(chan error, 1)
+			go func() {
+				_, err := s.TryDocker(args...)
+				failed <- err
+			}()
+			lab.Until(s.t, "the request of "+amid, func() error {
+				if strings.Count(s.DaemonLog(), amid) == before {
+					return errors.New("it has not come")
+				}
+				return nil
+			})
+			s.KillDaemon()
+			s.StartDaemon()
+			s.Outside.MustReach("tcp", "192.0.2.1:8080", "c0")
+			if err := <-failed; err != nil {
+				s.Docker("rm", "-f", name)
+				s.Docker(args...)
+			}
+			s.Outside.MustReach("tcp", "192.0.2.1:"+port, name)
+			s.MustReach("c0", "tcp", name+":80", name)
+			s.showsPorts(name, "0.0.0.0:"+port+"->80/tcp")
+		}
+		if out, err := s.Drawbridge("status"); err != nil {
+			s.t.Errorf("status: %v\n%s", err, out)
+		}
 	})
 }
 
