@@ -60,8 +60,10 @@ func assemble(ctx context.Context, stateDir, runDir string, log logrus.FieldLogg
 	// them, drops stand before there is a link, and the accepts in somebody else's
 	// chain come last. What a drop guards is withdrawn before the drop.
 	layers := []engine.Layer{
-		foreign.Withdraw{Rules: d.foreign}, link.Restore{Kernel: d.links},
-		publish.New(), d.firewall, d.links, foreign.Insert{Rules: d.foreign},
+		foreign.Withdraw{Rules: d.foreign},
+		link.Restore{Kernel: d.links},
+		publish.New(), d.firewall, d.links,
+		foreign.Insert{Rules: d.foreign},
 	}
 	d.engine = engine.New(d.store.Networks(), d, layers, log)
 	if err = d.engine.Start(ctx); err != nil {
