@@ -165,6 +165,10 @@ func TestEngineDaemonKilledAmidRequests(t *testing.T) {
 				s.Docker("rm", "-f", name)
 				s.Docker(args...)
 			}
+			lab.Until(s.t, name+" serves", func() error {
+				_, err := s.Outside.Ask("tcp", "192.0.2.1:"+port)
+				return err
+			})
 			s.Outside.MustReach("tcp", "192.0.2.1:"+port, name)
 			s.MustReach("c0", "tcp", name+":80", name)
 			s.showsPorts(name, "0.0.0.0:"+port+"->80/tcp")
