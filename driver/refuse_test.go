@@ -256,10 +256,10 @@ func TestOneLineOfTheLogForEachRequest(t *testing.T) {
 		t.Fatalf("%d lines, want 2", len(lines))
 	}
 	first, second := lines[0].Data, lines[1].Data
-	if first["method"] != "NetworkDriver.CreateNetwork" || first["network"] != net1 || first["took"] == nil || first["err"] != nil || first["endpoint"] != nil {
+	if first["method"] != "NetworkDriver.CreateNetwork" || first["network"] != net1 || first["took"] == nil || first["error"] != nil || first["endpoint"] != nil {
 		t.Errorf("first line: %v", first)
 	}
-	if second["method"] != "NetworkDriver.Join" || second["endpoint"] != ep1 || !strings.Contains(fmt.Sprint(second["err"]), "not found") {
+	if second["method"] != "NetworkDriver.Join" || second["endpoint"] != ep1 || !strings.Contains(fmt.Sprint(second["error"]), "not found") {
 		t.Errorf("second line: %v", second)
 	}
 }

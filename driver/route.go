@@ -141,7 +141,7 @@ func (s *Server) logRequest(r *http.Request, about subject, err error, took time
 		line = line.WithField("endpoint", about.endpoint)
 	}
 	if err != nil {
-		line.WithField("err", errorText(err)).Warn("refused")
+		line.WithField(logrus.ErrorKey, errorText(err)).Warn("refused")
 		return
 	}
 	line.Info("answered")
