@@ -13,6 +13,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/coreos/go-iptables/iptables"
 
@@ -31,6 +32,8 @@ const (
 type Rules struct {
 	mu    sync.Mutex
 	tools map[plan.Chain]*iptables.IPTables
+	// wrote says that we have changed rules of legacy iptables since Watch read them.
+	wrote atomic.Bool
 }
 
 // filter is one filter table as far as it concerns us.

@@ -94,11 +94,14 @@ func (r *Rules) Watch(ctx context.Context, wake func()) error {
 			return nil
 		case <-tick.C:
 		}
+		// Whoever takes away at once what we have just written leaves the rules as
+		// they were before.
+		wrote := r.wrote.Swap(false)
 		now, err := readLegacy(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
-		if !reflect.DeepEqual(before, now) || (err == nil) != (beforeErr == nil) {
+		if wrote || !reflect.DeepEqual(before, now) || (err == nil) != (beforeErr == nil) {
 			wake() // an error too: who looks will meet it and say so
 		}
 		before, beforeErr = now, err

@@ -157,7 +157,8 @@ func TestKernelWatchSeesLegacyRulesChange(t *testing.T) {
 	t.Setenv("XTABLES_LOCKFILE", os.DevNull)
 	ctx, cancel := context.WithCancel(context.Background())
 	woken, done := make(chan struct{}, 100), make(chan error, 1)
-	go h.Do(func() { done <- new(Rules).Watch(ctx, func() { woken <- struct{}{} }) })
+	rules := new(Rules)
+	go h.Do(func() { done <- rules.Watch(ctx, func() { woken <- struct{}{} }) })
 	mustWake := func(what string) {
 		t.Helper()
 		select {
@@ -171,6 +172,15 @@ func TestKernelWatchSeesLegacyRulesChange(t *testing.T) {
 		h.Run("iptables-legacy", change...)
 		mustWake(fmt.Sprintf("after %v", change))
 	}
+	var err error
+	h.Do(func() {
+		err = Insert{rules}.Apply(ctx, nil, planOf(t, &plan.Host{Drops: []plan.Chain{legacy4}}, "web"))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Run("iptables-legacy", "-F", forward)
+	mustWake("after our rules went as soon as they had come")
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)

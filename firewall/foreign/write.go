@@ -36,6 +36,9 @@ func (r *Rules) mend(ctx context.Context, c plan.Chain, steps []step, next func(
 			return nil
 		}
 		failed = write(ctx, tool, c, steps)
+		if c.Kind == kindLegacy {
+			r.wrote.Store(true)
+		}
 	}
 	return failed
 }
