@@ -26,12 +26,16 @@ func (e *env) printJSON(v any) error {
 
 // printTable prints rows in columns, the first row being the heading.
 func (e *env) printTable(rows [][]string) error {
-	w := tabwriter.NewWriter(e.stdout, 0, 0, 3, ' ', 0)
+	var text strings.Builder
+	w := tabwriter.NewWriter(&text, 0, 0, 3, ' ', 0)
 	for _, r := range rows {
 		fmt.Fprintln(w, strings.Join(r, "\t"))
 	}
-	if err := w.Flush(); err != nil {
-		return fmt.Errorf("print: %w", err)
+	_ = w.Flush() // a Builder takes everything
+	for line := range strings.Lines(text.String()) {
+		if _, err := fmt.Fprintln(e.stdout, strings.TrimRight(line, " \n")); err != nil {
+			return fmt.Errorf("print: %w", err)
+		}
 	}
 	return nil
 }
