@@ -119,17 +119,29 @@ func (s *site) showsPorts(container string, ports ...string) {
 func TestEngineLoopbackPublishedPortIsTheHostsAlone(t *testing.T) {
 	eachEngine(t, func(s *site) {
 		s.network("web", "--subnet", "172.30.1.0/24")
-		s.Run("c1", "--network", "web", "-p", "127.0.0.1:8080:80", "-p", "127.0.0.1:8080:80/udp", "-p", "9000-9009:9000-9009")
-		s.Run("c2", "--network", "web")
+		s.Run("c1", "--network", "web", "-p", "127.0.0.1:8080:80", "-p", "127.0.0.1:8080:80/udp", "-p", "9000-9009:9000-9009",
+			"-p", "192.0.2.1:8081:80")
+		s.Run("c2", "--network", "web", "--cap-add", "NET_ADMIN", "--sysctl", "net.ipv4.conf.all.route_localnet=1")
 		s.Host.MustReach("tcp", "127.0.0.1:8080", "c1")
 		s.Host.MustReach("udp", "127.0.0.1:8080", "c1")
 		s.Outside.MustNotReach("tcp", "192.0.2.1:8080", hello.Refuse)
-		// A neighbour that sends packets for 127.0.0.1 to the host's own MAC.
+		s.Outside.MustReach("tcp", "192.0.2.1:8081", "c1")
+		s.Host.MustNotReach("tcp", "127.0.0.1:8081", hello.Refuse)
+		s.MustNotReach("c2", "tcp", "172.30.1.1:8081", hello.Refuse)
+
+		// Who sends packets for 127.0.0.1 to the host's own MAC: a neighbour, a container.
+		defer s.Host.Serve("tcp", "127.0.0.1:7000").Close()
 		s.Neighbour.Set("net/ipv4/conf/eth0/route_localnet", "1")
-		s.Neighbour.Run("ip", "route", "del", "local", "127.0.0.1", "dev", "lo", "table", "local")
-		s.Neighbour.Run("ip", "route", "del", "local", "127.0.0.0/8", "dev", "lo", "table", "local")
-		s.Neighbour.Run("ip", "route", "add", "127.0.0.0/8", "via", s.Host.Addr.String(), "src", s.Neighbour.Addr.String())
-		s.Neighbour.MustNotReach("tcp", "127.0.0.1:8080", hello.Drop)
+		for _, args := range loopbackVia(s.Host.Addr.String(), s.Neighbour.Addr.String()) {
+			s.Neighbour.Run("ip", args...)
+		}
+		for _, args := range loopbackVia("172.30.1.1", s.address("c2", "web")) {
+			s.Docker(append([]string{"exec", "c2", "ip"}, args...)...)
+		}
+		for _, port := range []string{"8080", "7000"} {
+			s.Neighbour.MustNotReach("tcp", "127.0.0.1:"+port, hello.Drop)
+			s.MustNotReach("c2", "tcp", "127.0.0.1:"+port, hello.Drop)
+		}
 		s.Neighbour.MustNotReach("udp", "127.0.0.1:8080", hello.Drop)
 		s.showsPorts("c1", "127.0.0.1:8080->80/tcp", "0.0.0.0:9000-9009->9000-9009/tcp")
 		s.Docker("exec", "-d", "c1", "peer", "serve", "tcp:9009")
@@ -138,6 +150,16 @@ func TestEngineLoopbackPublishedPortIsTheHostsAlone(t *testing.T) {
 			return err
 		})
 	})
+}
+
+// loopbackVia are the commands of ip after which a machine takes 127.0.0.0/8 for
+// something behind a gateway.
+func loopbackVia(gateway, source string) [][]string {
+	return [][]string{
+		{"route", "del", "local", "127.0.0.1", "dev", "lo", "table", "local"},
+		{"route", "del", "local", "127.0.0.0/8", "dev", "lo", "table", "local"},
+		{"route", "add", "127.0.0.0/8", "via", gateway, "src", source},
+	}
 }
 
 func TestEngineNetworksAreIsolated(t *testing.T) {
@@ -154,9 +176,9 @@ func TestEngineNetworksAreIsolated(t *testing.T) {
 // TestEngineUnpublishedPortsAreClosed goes through both policies of FORWARD that an
 // engine leaves: it sets DROP where it found forwarding off, as here.
 func TestEngineUnpublishedPortsAreClosed(t *testing.T) {
-	eachEngineAfter(t, func(s *site) { s.policy(policies(s)) }, func(s *site) {
+	eachEngineAfter(t, warmUpIPv6, func(s *site) {
 		s.webAndOther()
-		s.Docker("network", "create", "--subnet", "172.31.9.0/24", "docker")
+		s.dockersOwn("docker")
 		s.Run("k1", "--network", "docker", "-p", "7070:80")
 		s.Neighbour.Route(netip.MustParsePrefix("172.30.0.0/16"), s.Host)
 		s.Neighbour.Route(netip.MustParsePrefix("fd00:30::/32"), s.Host)
@@ -170,13 +192,14 @@ func TestEngineUnpublishedPortsAreClosed(t *testing.T) {
 				s.Neighbour.MustNotReach("udp", join(c1, "80"), hello.Drop)
 				s.Outside.MustReach("tcp", join(f.host(s), "8080"), "c1")
 				s.MustReach("c1", "tcp", join(f.internet, "80"), "outside")
+
+				k1 := f.address(s, "k1", "docker")
+				s.MustNotReach("k1", "tcp", join(c1, "80"), hello.Drop)
+				s.MustNotReach("c1", "tcp", join(k1, "80"), hello.Drop)
+				s.sees("from Docker's network to our published port",
+					s.MustReach("k1", "tcp", join(f.host(s), "8080"), "c1").Client, s.seenFromDocker(k1, f.gateway))
+				s.MustReach("c1", "tcp", join(f.host(s), "7070"), "k1")
 			}
-			c1, k1 := s.address("c1", "web"), s.address("k1", "docker")
-			s.MustNotReach("k1", "tcp", c1+":80", hello.Drop)
-			s.MustNotReach("c1", "tcp", k1+":80", hello.Drop)
-			s.sees("from Docker's network to our published port",
-				s.MustReach("k1", "tcp", "192.0.2.1:8080", "c1").Client, s.seenFromDocker(k1))
-			s.MustReach("c1", "tcp", "192.0.2.1:7070", "k1")
 		}
 		s.policy(found4, found6)
 		s.settled()
@@ -186,11 +209,26 @@ func TestEngineUnpublishedPortsAreClosed(t *testing.T) {
 // seenFromDocker is what our container sees of a client on a network of Docker's. An
 // engine from 28 on drops, ahead of all translation, whatever comes directly for its
 // containers, so there the answer can only come back through the host.
-func (s *site) seenFromDocker(client string) string {
+func (s *site) seenFromDocker(client, gateway string) string {
 	if s.Version() == lab.Oldest {
 		return client
 	}
-	return s.gateway("c1", "web")
+	return gateway
+}
+
+// dockersOwn creates a network of Docker's with both families.
+func (s *site) dockersOwn(name string) {
+	s.t.Helper()
+	s.Docker("network", "create", "--ipv6", "--subnet", "172.31.9.0/24", "--subnet", "fd00:31:9::/64", name)
+}
+
+// warmUpIPv6 has the engine publish a port on a network of both families: it turns
+// forwarding on then, and both tools leave their tables behind.
+func warmUpIPv6(s *site) {
+	s.dockersOwn("warm")
+	s.Run("warm", "--network", "warm", "-p", "1:1")
+	s.removeAll()
+	s.policy(policies(s))
 }
 
 // policies are those of the two FORWARD chains.

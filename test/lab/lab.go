@@ -84,6 +84,13 @@ func (l *Lab) Attach(name string) *Host {
 	return h
 }
 
+// Cable connects two machines by one more pair of interfaces, of the same name at
+// both ends, down and without addresses.
+func (l *Lab) Cable(name string, a, b *Host) {
+	l.t.Helper()
+	a.Run("ip", "link", "add", name, "type", "veth", "peer", "name", name, "netns", b.path())
+}
+
 // Until waits until the condition returns nil, and fails the test with its
 // last error if that takes longer than ten seconds.
 func Until(t testing.TB, what string, condition func() error) {
