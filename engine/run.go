@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"fmt"
 	"reflect"
 	"time"
 
@@ -75,9 +76,8 @@ func (e *Engine) mend(ctx context.Context, host *plan.Host) []plan.Drift {
 	if err := e.save(before.State); err != nil {
 		e.log.WithError(err).Warn("save what an undone change left in the store")
 	}
-	want := before.Plan
-	if !reflect.DeepEqual(host, want.Host) {
-		want = want.Next(before.State, before.State, host)
+	want := before.planFor(host)
+	if want != before.Plan {
 		e.log.WithField("facts", plan.New(spec.State{}, host).String()).Info("the host has changed")
 	}
 	drift, err := e.check(ctx, want)
@@ -99,11 +99,24 @@ func (e *Engine) mend(ctx context.Context, host *plan.Host) []plan.Drift {
 	return drift
 }
 
-// Check reports where the host differs from the present plan.
+// planFor is the Plan of the same State for the host as it is now.
+func (s Snapshot) planFor(host *plan.Host) *plan.Plan {
+	if reflect.DeepEqual(host, s.Plan.Host) {
+		return s.Plan
+	}
+	return s.Plan.Next(s.State, s.State, host)
+}
+
+// Check reports where the host differs from what it should have now, which is not
+// the present plan if the host has just changed.
 func (e *Engine) Check(ctx context.Context) ([]plan.Drift, error) {
+	host, err := e.observer.Look(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("look at the host: %w", err)
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.check(ctx, e.Now().Plan)
+	return e.check(ctx, e.Now().planFor(host))
 }
 
 func (e *Engine) check(ctx context.Context, want *plan.Plan) ([]plan.Drift, error) {
