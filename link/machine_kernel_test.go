@@ -35,14 +35,15 @@ type machine struct {
 	kernel *link.Kernel
 }
 
-// newMachine has two uplinks, eth0 and tun0, and forwards nothing.
+// newMachine has two uplinks, eth0 and tun0, and forwards nothing. Its links have no
+// link-local addresses, which come when the kernel finds the time.
 func newMachine(t *testing.T) *machine {
 	t.Helper()
 	h := lab.NewHost(t)
 	h.Run("sh", "-ec", `
 		ip link add eth0 address 02:00:00:00:00:01 type veth peer name far0 address 02:00:00:00:00:02
 		ip link add tun0 address 02:00:00:00:00:03 type veth peer name far1 address 02:00:00:00:00:04
-		for i in eth0 tun0 far0 far1; do echo 0 >/proc/sys/net/ipv6/conf/$i/accept_dad; ip link set $i up; done
+		for i in eth0 tun0 far0 far1; do ip link set $i addrgenmode none; echo 0 >/proc/sys/net/ipv6/conf/$i/accept_dad; ip link set $i up; done
 		ip addr add 192.0.2.1/24 dev eth0; ip addr add 2001:db8::1/64 dev eth0 nodad; ip addr add 198.51.100.1/24 dev tun0`)
 	m := &machine{Host: h, t: t, memory: memory{}}
 	m.kernel = m.open(m.memory)
