@@ -19,6 +19,7 @@ func BenchmarkAddress(b *testing.B) {
 }
 
 func benchmarkAddress(b *testing.B, prefix string, held int) {
+	b.Helper()
 	alloc, pool := poolWith(b, prefix, held)
 	b.ReportAllocs()
 	for b.Loop() {

@@ -9,9 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"pgregory.net/rapid"
+
 	"github.com/drawbridge-net/drawbridge/ipam"
 	"github.com/drawbridge-net/drawbridge/ipam/ipamtest"
-	"pgregory.net/rapid"
 )
 
 // TestAnySequenceMatchesTheNaiveModel holds the Allocator against a model that
@@ -191,12 +192,12 @@ func (m *machine) freePrefix(bits int) (netip.Prefix, error) {
 
 func (m *machine) blocked(p netip.Prefix, yielding, weak bool) bool {
 	for _, o := range obstacles() {
-		if o.Prefix.Overlaps(p) && !(weak && o.Weak) {
+		if o.Prefix.Overlaps(p) && (!weak || !o.Weak) {
 			return true
 		}
 	}
 	for _, other := range m.model {
-		if other.Prefix.Overlaps(p) && !(yielding && m.yields(other)) {
+		if other.Prefix.Overlaps(p) && (!yielding || !m.yields(other)) {
 			return true
 		}
 	}

@@ -88,7 +88,7 @@ func TestKernelForeignChangesWake(t *testing.T) {
 		{"an uplink goes down", "ip link set tun0 down"},
 		{"an uplink is deleted", "ip link del eth0"},
 	} {
-		t.Run(row.name, func(t *testing.T) {
+		t.Run(row.name, func(*testing.T) {
 			m.drain(wakes)
 			m.Run("sh", "-ec", strings.NewReplacer("BR", "dbraa0000000000", "VE", "dbva10000000000").Replace(row.change))
 			m.mustWake(wakes)

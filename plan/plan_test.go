@@ -113,7 +113,8 @@ func golden(t *testing.T, name, got string) {
 func must(t interface {
 	Helper()
 	Fatal(args ...any)
-}, err error) {
+}, err error,
+) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

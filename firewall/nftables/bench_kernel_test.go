@@ -43,6 +43,7 @@ func BenchmarkKernelLook(b *testing.B) {
 }
 
 func crowd(b *testing.B, endpoints int) (*world, *plan.Plan) {
+	b.Helper()
 	w := newWorld(b).network("a", spec.Network{Masquerade: true}, "172.30.0.0/16")
 	for i := range endpoints {
 		addr := netip.AddrFrom4([4]byte{172, 30, byte(i / 200), byte(i%200 + 2)})

@@ -34,6 +34,7 @@ type town struct {
 }
 
 func newTown(t testing.TB) *town {
+	t.Helper()
 	w := newWorld(t)
 	w.host.Engines = []plan.HostLink{{Name: "docker0", Subnets: []netip.Prefix{netip.MustParsePrefix("172.17.0.0/16")}}}
 	w.network("a", spec.Network{Masquerade: true}, "172.30.0.0/24", "fd00:30::/64").
@@ -264,7 +265,7 @@ func TestKernelClosed(t *testing.T) {
 		"a port behind the end of a range":                         {c.Outside, "tcp", "192.0.2.1:9003", hello.Refuse},
 		"a published port on ::1, which is refused at once":        {c.Host, "tcp", "[::1]:8080", hello.Refuse},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(name, func(*testing.T) {
 			row.from.MustNotReach(row.network, row.address, row.want)
 		})
 	}

@@ -88,6 +88,7 @@ type world struct {
 }
 
 func newWorld(t testing.TB) *world {
+	t.Helper()
 	return &world{t: t, host: plan.Host{IPv6: true, ForceForwarding: true, Uplinks: []plan.HostLink{{Name: "eth0"}}}}
 }
 
@@ -145,6 +146,7 @@ func port(proto spec.Proto, host string, hostPort, containerPort, count uint16) 
 
 // everything is a world in which no set is empty.
 func everything(t testing.TB) *world {
+	t.Helper()
 	w := newWorld(t)
 	w.host.Engines = []plan.HostLink{{Name: "docker0", Subnets: []netip.Prefix{
 		netip.MustParsePrefix("172.17.0.0/16"), netip.MustParsePrefix("fd17::/64"),

@@ -190,8 +190,10 @@ func forwardRules(v4, v6 family) []rule {
 // have no such interface. Priority 99 is ahead of the engines' own masquerade.
 func postroutingRules(v4, v6 family) []rule {
 	masquerade := []expr.Any{&expr.Masq{}}
-	rules := []rule{{`ip saddr 127.0.0.0/8 oifname @bridges masquerade`, "127.0.0.1 to a published port",
-		join(loopback(saddr), to(setBridges), masquerade)}}
+	rules := []rule{{
+		`ip saddr 127.0.0.0/8 oifname @bridges masquerade`, "127.0.0.1 to a published port",
+		join(loopback(saddr), to(setBridges), masquerade),
+	}}
 	for _, f := range []family{v4, v6} {
 		rules = append(rules,
 			rule{

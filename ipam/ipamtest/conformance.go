@@ -120,8 +120,10 @@ func steps() []step {
 			DeleteReservations: []ipam.Key{key(webs, "10.1.0.9"), key(six, "fd12:3456:789a::1")},
 			DeleteLeases:       []ipam.Key{key(webs, "10.1.0.2"), key(six, "fd12:3456:789a::2")},
 		}, bare},
-		{"the last pools go, the ULA prefix stays", &ipam.Changes{DeletePools: []string{webs, six}},
-			ipam.Snapshot{ULA: replaced.ULA}},
+		{
+			"the last pools go, the ULA prefix stays", &ipam.Changes{DeletePools: []string{webs, six}},
+			ipam.Snapshot{ULA: replaced.ULA},
+		},
 	}
 }
 

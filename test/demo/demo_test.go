@@ -19,7 +19,7 @@ type stage struct {
 	e *lab.Engine
 }
 
-func say(format string, args ...any) { fmt.Printf("\n# "+format+"\n", args...) }
+func say(text string) { fmt.Printf("\n# %s\n", text) }
 
 func (s *stage) docker(args ...string) {
 	s.t.Helper()

@@ -62,9 +62,9 @@ func (s *site) network(name string, args ...string) {
 }
 
 // dual creates a network with both families.
-func (s *site) dual(name, v4, v6 string, args ...string) {
+func (s *site) dual(name, v4, v6 string) {
 	s.t.Helper()
-	s.network(name, append([]string{"--ipv6", "--subnet", v4, "--subnet", v6}, args...)...)
+	s.network(name, "--ipv6", "--subnet", v4, "--subnet", v6)
 }
 
 // inspect is one line of docker inspect -f.
