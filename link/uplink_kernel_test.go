@@ -68,7 +68,7 @@ func TestKernelForceForwardingGoesBackAlsoWhereTheHostForwardsByNow(t *testing.T
 	m := newMachine(t)
 	host := m.look()
 	if !host.ForceForwarding {
-		t.Skip("the kernel has no net.ipv6.conf.IF.force_forwarding (Linux 6.17)")
+		t.Skip("this kernel lacks net.ipv6.conf.IF.force_forwarding (Linux 6.17)")
 	}
 	m.mustApply(nil, planFor(host, usual()...))
 	if got := m.Sysctl(eth0); got != "1" {
