@@ -40,6 +40,11 @@ type rig struct {
 	handler http.Handler
 }
 
+// onLink is a host with one address of its own.
+func (r *rig) onLink() ([]ipam.Obstacle, error) {
+	return []ipam.Obstacle{{Prefix: netip.MustParsePrefix("192.168.7.0/24"), What: "address 192.168.7.5/24 of eth0"}}, nil
+}
+
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	log, hook := logtest.NewNullLogger()
@@ -58,7 +63,7 @@ func newRig(t *testing.T) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.handler = driver.New(r.engine, r.ipam, log).Handler()
+	r.handler = driver.New(r.engine, r.ipam, r.onLink, log).Handler()
 	return r
 }
 

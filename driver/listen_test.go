@@ -114,7 +114,7 @@ func TestServeFinishesWhatIsUnderWay(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	served := make(chan error, 1)
-	go func() { served <- driver.New(r.engine, r.ipam, r.logger).Serve(ctx, l) }()
+	go func() { served <- driver.New(r.engine, r.ipam, r.onLink, r.logger).Serve(ctx, l) }()
 
 	conn, err := net.Dial("unix", path)
 	if err != nil {

@@ -60,6 +60,9 @@ func (s *Server) addNetwork(ctx context.Context, id spec.ID, req *createNetworkR
 		}
 		n.Pools = append(n.Pools, sub.pool)
 	}
+	if err := s.checkHost(id, subnets); err != nil {
+		return err
+	}
 	// The pools are told first: should the network come to nothing, the engine
 	// releases them, and if it cannot, they are collected.
 	for _, sub := range subnets {
@@ -71,6 +74,27 @@ func (s *Server) addNetwork(ctx context.Context, id spec.ID, req *createNetworkR
 		}
 	}
 	return s.engine.Do(ctx, func(state *spec.State) error { return state.AddNetwork(n) })
+}
+
+// checkHost refuses a new network that would take the way to something the host
+// reaches directly. Inside a wider route, such as a VPN's, a subnet is fine.
+func (s *Server) checkHost(id spec.ID, subnets []subnet) error {
+	state := s.engine.Now().State
+	if _, err := state.Network(id); err == nil {
+		return nil // it was checked when it was new
+	}
+	obstacles, err := s.onLink()
+	if err != nil {
+		return fmt.Errorf("look at the host's addresses: %w", err)
+	}
+	for _, sub := range subnets {
+		for _, o := range obstacles {
+			if o.Prefix.Overlaps(sub.pool.Prefix) {
+				return fmt.Errorf("%s: subnet %s: %w: it overlaps %s of this host; choose another by --subnet", sub.field, sub.pool.Prefix, spec.ErrInUse, o.What)
+			}
+		}
+	}
+	return nil
 }
 
 // minIPv6MTU is what IPv6 needs of a link (RFC 8200, section 5); below it the kernel

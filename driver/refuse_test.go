@@ -71,6 +71,7 @@ var hostile = []struct {
 	{"the network as gateway", createNetwork, networkBody(net2, "", `{"Pool":"10.2.0.0/24","Gateway":"10.2.0.0/24"}`, ""), []string{"gateway 10.2.0.0", "network 10.2.0.0/24 itself"}},
 	{"the broadcast as gateway", createNetwork, networkBody(net2, "", `{"Pool":"10.2.0.0/24","Gateway":"10.2.0.255/24"}`, ""), []string{"gateway 10.2.0.255", "broadcast"}},
 	{"overlap with another network", createNetwork, networkBody(net2, "", `{"Pool":"10.1.0.128/25","Gateway":"10.1.0.129/25"}`, ""), []string{"create network 2b2b2b2b2b2b: subnet 10.1.0.128/25: in use", "10.1.0.0/24 of network 1a1a1a1a1a1a"}},
+	{"overlap with the host's own subnet", createNetwork, networkBody(net2, "", `{"Pool":"192.168.7.128/25","Gateway":"192.168.7.129/25"}`, ""), []string{"IPv4Data[0]: subnet 192.168.7.128/25: in use", "address 192.168.7.5/24 of eth0", "--subnet"}},
 	{"overlap with itself", createNetwork, networkBody(net2, "", `{"Pool":"10.2.0.0/24","Gateway":"10.2.0.1/24"},{"Pool":"10.2.0.0/25","Gateway":"10.2.0.1/25"}`, ""), []string{"subnet 10.2.0.0/25", "same network"}},
 	{"the same network with another subnet", createNetwork, networkBody(net1, "", `{"Pool":"10.2.0.0/24","Gateway":"10.2.0.1/24"}`, ""), []string{"already exists with other settings"}},
 	{"another default gateway", createNetwork, networkBody(net2, "", `{"Pool":"10.2.0.0/24","Gateway":"10.2.0.1/24","AuxAddresses":{"DefaultGatewayIPv4":"10.2.0.9/24"}}`, ""), []string{"DefaultGatewayIPv4", "not built yet"}},
@@ -228,7 +229,7 @@ func TestStatusSaysWhetherTheCallWasUnderstood(t *testing.T) {
 func TestPanicFailsOneRequestOnly(t *testing.T) {
 	r := newRig(t)
 	r.must(createNetwork, networkBody(net1, "", pool4, ""))
-	r.handler = driver.New(nil, r.ipam, r.logger).Handler() // no engine: each call of it panics
+	r.handler = driver.New(nil, r.ipam, r.onLink, r.logger).Handler() // no engine: each call of it panics
 	status, answer := r.send(deleteNetwork, fmt.Sprintf(`{"NetworkID":%q}`, net1))
 	if status != http.StatusInternalServerError || !strings.Contains(answer, `"Err":"internal`) || !strings.Contains(answer, `"Error":"internal`) {
 		t.Errorf("%d %s", status, answer)
@@ -242,7 +243,7 @@ func TestPanicFailsOneRequestOnly(t *testing.T) {
 		t.Error("the log has no stack")
 	}
 	r.must("/Plugin.Activate", "")
-	r.handler = driver.New(r.engine, r.ipam, r.logger).Handler()
+	r.handler = driver.New(r.engine, r.ipam, r.onLink, r.logger).Handler()
 	r.must(deleteNetwork, fmt.Sprintf(`{"NetworkID":%q}`, net1))
 }
 

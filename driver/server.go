@@ -29,13 +29,15 @@ const drainTimeout = 10 * time.Second
 type Server struct {
 	engine *engine.Engine
 	ipam   *ipam.Allocator
+	onLink func() ([]ipam.Obstacle, error)
 	log    logrus.FieldLogger
 	routes map[string]handler // by path, e.g. /NetworkDriver.Join
 }
 
-// New makes a Server over an Engine that was started.
-func New(e *engine.Engine, a *ipam.Allocator, log logrus.FieldLogger) *Server {
-	s := &Server{engine: e, ipam: a, log: log}
+// New makes a Server over an Engine that was started. OnLink tells what of the host
+// no network may overlap.
+func New(e *engine.Engine, a *ipam.Allocator, onLink func() ([]ipam.Obstacle, error), log logrus.FieldLogger) *Server {
+	s := &Server{engine: e, ipam: a, onLink: onLink, log: log}
 	s.routes = map[string]handler{
 		"/Plugin.Activate": route(s.activate),
 

@@ -118,3 +118,27 @@ func TestKernelExistsTellsWhetherALinkDoes(t *testing.T) {
 		}
 	}
 }
+
+func TestKernelNothingOfOursIsInTheWayOfANamedSubnet(t *testing.T) {
+	m := newMachine(t)
+	m.mustApply(nil, m.plan(usual()...))
+	m.Run("sh", "-ec", `
+		ip route add 10.0.0.0/8 via 192.0.2.254
+		ip route add 10.50.0.0/16 dev tun0 table 77`)
+	var list []link.Obstacle
+	var err error
+	m.Do(func() { list, err = m.kernel.OnLink(t.Context()) })
+	must(t, err)
+	got := map[string]bool{}
+	for _, o := range list {
+		got[o.What] = true
+		if strings.Contains(o.What, "dbr") || strings.Contains(o.What, "name server") || o.Weak {
+			t.Errorf("%v is in nobody's way", o)
+		}
+	}
+	for _, want := range []string{"address 192.0.2.1/24 of eth0", "address 2001:db8::1/64 of eth0", "route 10.50.0.0/16 by tun0"} {
+		if !got[want] {
+			t.Errorf("no obstacle %q in %v", want, list)
+		}
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -25,10 +26,31 @@ type Obstacle struct {
 	Weak bool
 }
 
-// Taken lists the host's addresses, connected routes of all tables, the name
-// servers of /etc/resolv.conf and, as weak obstacles, routes through a gateway. A
-// default route is none, for it overlaps everything.
+// Taken lists what a chosen subnet should keep away from: the host's addresses,
+// connected routes of all tables, the name servers of /etc/resolv.conf and, as weak
+// obstacles, routes through a gateway. A default route is none, for it overlaps
+// everything.
 func (k *Kernel) Taken(context.Context) ([]Obstacle, error) {
+	all, err := k.obstacles(func(*device) bool { return true })
+	if err != nil {
+		return nil, err
+	}
+	servers, err := nameServers(resolvConf)
+	if err != nil {
+		return nil, fmt.Errorf("look for name servers: %w", err)
+	}
+	return append(all, servers...), nil
+}
+
+// OnLink lists what no subnet may overlap, whoever names it: addresses and connected
+// routes of links that are not ours. The host would lose the way to them.
+func (k *Kernel) OnLink(context.Context) ([]Obstacle, error) {
+	all, err := k.obstacles(func(d *device) bool { return !d.ours() })
+	return slices.DeleteFunc(all, func(o Obstacle) bool { return o.Weak }), err
+}
+
+// obstacles are the addresses and routes of the counted links.
+func (k *Kernel) obstacles(counts func(*device) bool) ([]Obstacle, error) {
 	devices, err := k.devices()
 	if err != nil {
 		return nil, err
@@ -38,27 +60,20 @@ func (k *Kernel) Taken(context.Context) ([]Obstacle, error) {
 		return nil, err
 	}
 	var all []Obstacle
-	names := map[int]string{}
+	names, left := map[int]string{}, map[int]bool{}
 	for _, d := range devices {
-		names[d.index] = d.name
+		names[d.index], left[d.index] = d.name, !counts(d)
 		for _, a := range addrs[d.index] {
-			if !a.Addr().IsLinkLocalUnicast() {
+			if !left[d.index] && !a.Addr().IsLinkLocalUnicast() {
 				all = append(all, Obstacle{Prefix: a.Masked(), What: fmt.Sprintf("address %s of %s", a, d.name)})
 			}
 		}
 	}
-	routes, err := k.routeObstacles(names)
-	if err != nil {
-		return nil, err
-	}
-	servers, err := nameServers(resolvConf)
-	if err != nil {
-		return nil, fmt.Errorf("look for name servers: %w", err)
-	}
-	return append(append(all, routes...), servers...), nil
+	routes, err := k.routeObstacles(names, left)
+	return append(all, routes...), err
 }
 
-func (k *Kernel) routeObstacles(names map[int]string) ([]Obstacle, error) {
+func (k *Kernel) routeObstacles(names map[int]string, left map[int]bool) ([]Obstacle, error) {
 	list, err := retried(func() ([]netlink.Route, error) {
 		every := &netlink.Route{Table: unix.RT_TABLE_UNSPEC}
 		return k.routes.RouteListFiltered(netlink.FAMILY_ALL, every, netlink.RT_FILTER_TABLE)
@@ -69,7 +84,7 @@ func (k *Kernel) routeObstacles(names map[int]string) ([]Obstacle, error) {
 	var all []Obstacle
 	for _, r := range list {
 		to, ok := prefixOf(r.Dst)
-		if !ok || to.Bits() == 0 || to.Addr().IsLinkLocalUnicast() || to.Addr().IsMulticast() || !beyond(r.Type) {
+		if !ok || to.Bits() == 0 || to.Addr().IsLinkLocalUnicast() || to.Addr().IsMulticast() || !beyond(r.Type) || left[r.LinkIndex] {
 			continue
 		}
 		connected := r.LinkIndex != 0 && r.Gw == nil && r.Via == nil && len(r.MultiPath) == 0

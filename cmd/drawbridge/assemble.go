@@ -107,15 +107,20 @@ func (d *daemon) Exists(name string) (bool, error) { return d.links.Exists(name)
 
 // obstacles are what a chosen pool must keep away from.
 func (d *daemon) obstacles() ([]ipam.Obstacle, error) {
-	found, err := d.links.Taken(context.Background())
-	if err != nil {
-		return nil, err
-	}
+	return obstacles(d.links.Taken(context.Background()))
+}
+
+// onLink is what no network may overlap.
+func (d *daemon) onLink() ([]ipam.Obstacle, error) {
+	return obstacles(d.links.OnLink(context.Background()))
+}
+
+func obstacles(found []link.Obstacle, err error) ([]ipam.Obstacle, error) {
 	all := make([]ipam.Obstacle, 0, len(found))
 	for _, o := range found {
 		all = append(all, ipam.Obstacle{Prefix: o.Prefix, What: o.What, Weak: o.Weak})
 	}
-	return all, nil
+	return all, err
 }
 
 // collectEvery is how often what a lost answer left behind is looked for.

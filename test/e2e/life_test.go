@@ -262,6 +262,7 @@ func TestEngineWhatIsNotBuiltIsRefused(t *testing.T) {
 			{[]string{"network", "create", "-d", "drawbridge", "-o", "com.docker.network.driver.mtu=large", "x"}, "com.docker.network.driver.mtu"},
 			{[]string{"network", "create", "-d", "drawbridge", "-o", "drawbridge.mut=1400", "x"}, "nearest"},
 			{[]string{"network", "create", "-d", "drawbridge", "--subnet", "172.30.1.128/25", "x"}, "172.30.1.0/24"},
+			{[]string{"network", "create", "-d", "drawbridge", "--subnet", "192.0.2.128/25", "x"}, "address 192.0.2.1/24 of eth0"},
 			{[]string{"run", "--rm", "--network", "web", "-p", "80", lab.Image, "true"}, "host port"},
 			{[]string{"run", "--rm", "--network", "web", "-p", "8080:80/sctp", lab.Image, "true"}, "SCTP"},
 		} {
