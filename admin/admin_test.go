@@ -43,6 +43,7 @@ func (h *host) Remove(context.Context) error                            { h.remo
 type daemon struct {
 	host   *host
 	engine *engine.Engine
+	pools  *ipam.Allocator
 	client *admin.Client
 	ended  chan struct{}
 }
@@ -55,6 +56,7 @@ func start(t *testing.T) *daemon {
 	must(t, d.engine.Start(context.Background()))
 	pools, err := ipam.New(ipam.Config{Store: &ipamtest.Memory{}, Host: func() ([]ipam.Obstacle, error) { return nil, nil }})
 	must(t, err)
+	d.pools = pools
 	socket := filepath.Join(t.TempDir(), "admin.sock")
 	l, err := net.Listen("unix", socket)
 	must(t, err)
@@ -151,6 +153,23 @@ func TestStatusOfAHostAsPlannedListsNothingAndNotNull(t *testing.T) {
 	must(t, err)
 	if got.Drift == nil || len(got.Drift) > 0 {
 		t.Errorf("drift: %#v", got.Drift)
+	}
+}
+
+func TestOneNetworkIsRemovedWithItsPool(t *testing.T) {
+	d := start(t)
+	d.publish(t)
+	_, err := d.pools.RequestPool(ipam.PoolRequest{Prefix: netip.MustParsePrefix("172.30.0.0/24")})
+	must(t, err)
+	must(t, d.pools.Use(networkID, netip.MustParsePrefix("172.30.0.0/24"), nil))
+	_, err = d.pools.RequestPool(ipam.PoolRequest{Prefix: netip.MustParsePrefix("172.31.0.0/24")})
+	must(t, err)
+	must(t, d.client.RemoveNetwork(t.Context(), networkID))
+	if n, pools := d.engine.Now().State.Networks.Len(), d.pools.Pools(); n != 0 || len(pools) != 1 || pools[0].Network != "" {
+		t.Errorf("%d networks and pools %v are left, want the other pool alone", n, pools)
+	}
+	if err := d.client.RemoveNetwork(t.Context(), networkID); err == nil || !strings.Contains(err.Error(), "not found") {
+		t.Errorf("once more: got %v, want that it is not found", err)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"syscall"
 )
@@ -62,6 +63,13 @@ func (c *Client) Remove(ctx context.Context, force bool) error {
 		path = "remove?force=1"
 	}
 	return c.do(ctx, http.MethodPost, path, &done)
+}
+
+// RemoveNetwork has one network, by its whole ID, taken off the host with what is on
+// it, and its addresses given back.
+func (c *Client) RemoveNetwork(ctx context.Context, id string) error {
+	done := ""
+	return c.do(ctx, http.MethodPost, "networks/"+url.PathEscape(id)+"/remove", &done)
 }
 
 func (c *Client) do(ctx context.Context, method, path string, to any) error {

@@ -29,8 +29,8 @@ type Server struct {
 	Removed func()
 }
 
-// Handler is the API: GET /v1/networks, /v1/endpoints, /v1/plan and /v1/status,
-// and POST /v1/remove.
+// Handler is the API: GET /v1/networks, /v1/endpoints, /v1/plan and /v1/status, and
+// POST /v1/networks/{id}/remove and /v1/remove.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/networks", func(w http.ResponseWriter, _ *http.Request) {
@@ -45,6 +45,7 @@ func (s *Server) Handler() http.Handler {
 		s.answer(w, s.Engine.Now().Plan.String())
 	})
 	mux.HandleFunc("GET /v1/status", s.status)
+	mux.HandleFunc("POST /v1/networks/{id}/remove", s.removeNetwork)
 	mux.HandleFunc("POST /v1/remove", s.remove)
 	return mux
 }
@@ -64,6 +65,28 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 		all.Endpoints += n.Endpoints.Len()
 	}
 	s.answer(w, all)
+}
+
+func (s *Server) removeNetwork(w http.ResponseWriter, r *http.Request) {
+	id := spec.ID(r.PathValue("id"))
+	err := s.Engine.Do(r.Context(), func(state *spec.State) error {
+		if _, err := state.Network(id); err != nil {
+			return err
+		}
+		state.RemoveNetwork(id)
+		return nil
+	})
+	if err == nil {
+		err = s.forgetPools(func(p ipam.PoolStatus) bool { return p.Network == string(id) })
+	}
+	switch {
+	case errors.Is(err, spec.ErrNotFound):
+		s.fail(w, http.StatusNotFound, err)
+	case err != nil:
+		s.fail(w, http.StatusInternalServerError, err)
+	default:
+		s.answer(w, "removed")
+	}
 }
 
 func (s *Server) remove(w http.ResponseWriter, r *http.Request) {
@@ -86,16 +109,18 @@ func (s *Server) Remove(ctx context.Context, force bool) error {
 	if n := s.Engine.Now().State.Networks.Len(); n > 0 && !force {
 		return fmt.Errorf("%d networks of Docker's: %w: remove them with docker network rm, or use --force", n, spec.ErrInUse)
 	}
-	if err := errors.Join(s.Engine.Remove(ctx), s.forgetPools()); err != nil {
+	if err := errors.Join(s.Engine.Remove(ctx), s.forgetPools(func(ipam.PoolStatus) bool { return true })); err != nil {
 		return err // the files still tell what was found
 	}
 	return s.Forget()
 }
 
-func (s *Server) forgetPools() error {
+func (s *Server) forgetPools(which func(ipam.PoolStatus) bool) error {
 	var failed []error
 	for _, p := range s.Pools.Pools() {
-		failed = append(failed, s.Pools.ReleasePool(p.ID))
+		if which(p) {
+			failed = append(failed, s.Pools.ReleasePool(p.ID))
+		}
 	}
 	return errors.Join(failed...)
 }

@@ -14,6 +14,7 @@ import (
 type names struct {
 	networks   map[string]string // network ID -> name
 	containers map[string]string // endpoint ID -> container name
+	silent     bool              // no engine answered, so a name that is missing tells nothing
 }
 
 // dockerTimeout is long for a local socket, and short for a person who waits.
@@ -31,6 +32,7 @@ func askDocker(ctx context.Context, socket string, networks []string) names {
 	}}}
 	for _, id := range networks {
 		if err := found.ask(ctx, &client, id); err != nil {
+			found.silent = true
 			return found
 		}
 	}

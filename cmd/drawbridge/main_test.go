@@ -38,6 +38,8 @@ func aDaemon() map[string]string {
 		"GET /v1/plan":    `"bridge dbr3f2a9c0d11ee mtu 1500\n"`,
 		"GET /v1/status":  `{"version":"v1","networks":2,"endpoints":3,"pools":2,"notices":["forwarding is on for eth0"],"drift":[]}`,
 		"POST /v1/remove": `"removed"`,
+
+		"POST /v1/networks/" + dbID + "/remove": `"removed"`,
 	}
 }
 
@@ -124,7 +126,7 @@ func TestExitCodesTellTroubleFromMisuse(t *testing.T) {
 	drifting := aDaemon()
 	drifting["GET /v1/status"] = `{"version":"v1","networks":2,"endpoints":3,"pools":2,"notices":[],"drift":[{"object":"link dbr3f2a9c0d11ee","field":"mtu","want":"1500","got":"1400"}]}`
 	drifting["POST /v1/remove"] = `{"error":"2 networks of Docker's: in use: remove them with docker network rm, or use --force"}`
-	troubled, well := socket(t, drifting), socket(t, aDaemon())
+	troubled, well, docker := socket(t, drifting), socket(t, aDaemon()), socket(t, anEngine())
 	none := filepath.Join(t.TempDir(), "none.sock")
 	for _, row := range []struct {
 		args []string
@@ -134,6 +136,13 @@ func TestExitCodesTellTroubleFromMisuse(t *testing.T) {
 		{[]string{"version"}, 0, "drawbridge "},
 		{[]string{"help"}, 0, "Usage:"},
 		{[]string{"remove", "--admin-socket", well}, 0, "nothing of Drawbridge's is left"},
+		{[]string{"remove", "7c01", "--admin-socket", well, "--docker-socket", docker}, 0, "removed network 7c01aa55cc33"},
+		{[]string{"remove", "7c01", "--admin-socket", well, "--docker-socket", none, "--force"}, 0, "removed network 7c01aa55cc33"},
+		{[]string{"remove", "7c01", "--admin-socket", well, "--docker-socket", none}, 1, "no engine answers on " + none},
+		{[]string{"remove", "3f2a", "--admin-socket", well, "--docker-socket", docker}, 1, "docker network rm web"},
+		{[]string{"remove", "", "--admin-socket", well, "--docker-socket", docker}, 1, "2 networks"},
+		{[]string{"remove", "db", "--admin-socket", well, "--docker-socket", docker}, 1, "0 networks"},
+		{[]string{"remove", "a", "b"}, 2, "accepts at most 1 arg"},
 		{[]string{"status", "--admin-socket", troubled}, 1, "drift: link dbr3f2a9c0d11ee"},
 		{[]string{"status", "--json", "--admin-socket", troubled}, 1, `"object": "link dbr3f2a9c0d11ee"`},
 		{[]string{"remove", "--admin-socket", troubled}, 1, "--force"},

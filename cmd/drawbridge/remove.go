@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
@@ -14,19 +15,27 @@ import (
 
 func (e *env) remove() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "remove",
-		Short: "Take everything of Drawbridge's off this host, and end the daemon",
+		Use:   "remove [NETWORK]",
+		Short: "Take everything of Drawbridge's off this host, or one network that Docker has forgotten",
 		Long: `Take everything of Drawbridge's off this host, and end the daemon.
 
 Bridges, veths, firewall entries and sysctls go, and the host is left as it was
 found. Networks and pools are forgotten. While Docker still has networks of
-Drawbridge's, it is refused, unless forced.`,
-		Args: cobra.NoArgs,
+Drawbridge's, it is refused, unless forced.
+
+With NETWORK, an ID or its beginning, only that network goes: Docker forgets a
+network that it removes while no daemon is running, and does not say so again.
+While Docker still has it, it is refused, unless forced.`,
+		Args: cobra.MaximumNArgs(1),
 	}
-	force := c.Flags().Bool("force", false, "also while Docker has networks of Drawbridge's; their containers lose them")
+	force := c.Flags().Bool("force", false, "also what Docker still has; its containers lose it")
 	stateDir := c.Flags().String("state-dir", "/var/lib/drawbridge", "the state, if no daemon is running")
 	runDir := c.Flags().String("run-dir", "/run/drawbridge", "the state of this boot, if no daemon is running")
-	c.RunE = func(c *cobra.Command, _ []string) error {
+	e.dockerFlag(c)
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if len(args) == 1 {
+			return e.removeNetwork(c.Context(), args[0], *force)
+		}
 		err := e.client().Remove(c.Context(), *force)
 		if errors.Is(err, admin.ErrNotRunning) {
 			err = removeWithoutDaemon(c.Context(), *stateDir, *runDir, *force)
@@ -38,6 +47,36 @@ Drawbridge's, it is refused, unless forced.`,
 		return nil
 	}
 	return c
+}
+
+// removeNetwork removes one network, if nobody misses it.
+func (e *env) removeNetwork(ctx context.Context, prefix string, force bool) error {
+	all, err := e.client().Networks(ctx)
+	if err != nil {
+		return err
+	}
+	var ids []string
+	for _, n := range all {
+		if strings.HasPrefix(n.ID, prefix) {
+			ids = append(ids, n.ID)
+		}
+	}
+	if len(ids) != 1 {
+		return fmt.Errorf("network %q: %d networks have an ID that begins so; drawbridge networks shows them", prefix, len(ids))
+	}
+	known := askDocker(ctx, e.dockerSocket, ids)
+	switch name := known.networks[ids[0]]; {
+	case force:
+	case known.silent:
+		return fmt.Errorf("network %s: no engine answers on %s and tells whether it has it; name its --docker-socket, or use --force", short(ids[0]), e.dockerSocket)
+	case name != "":
+		return fmt.Errorf("network %s: Docker still has it: remove it with docker network rm %s, or use --force", short(ids[0]), name)
+	}
+	if err := e.client().RemoveNetwork(ctx, ids[0]); err != nil {
+		return err
+	}
+	fmt.Fprintf(e.stdout, "removed network %s\n", short(ids[0]))
+	return nil
 }
 
 // removeWithoutDaemon does what a daemon would do.

@@ -250,6 +250,24 @@ func TestEngineDockersOwnAddressesUnderOurNetworks(t *testing.T) {
 	})
 }
 
+// TestEngineOneNetworkCanBeRemoved is for a network that Docker has forgotten.
+func TestEngineOneNetworkCanBeRemoved(t *testing.T) {
+	eachEngine(t, func(s *site) {
+		s.network("web", "--subnet", "172.30.1.0/24")
+		id := s.inspect("{{.Id}}", "web")[:12]
+		if _, err := s.Drawbridge("remove", id, "--docker-socket", "/run/docker.sock"); err == nil || !strings.Contains(err.Error(), "docker network rm web") {
+			s.t.Fatalf("while Docker has it: want a refusal that names docker network rm web, got %v", err)
+		}
+		if out, err := s.Drawbridge("remove", id, "--force"); err != nil {
+			s.t.Fatalf("%v%s", err, out)
+		}
+		s.Docker("network", "rm", "web")
+		s.network("again", "--subnet", "172.30.1.0/24")
+		s.Run("c1", "--network", "again", "-p", "8080:80")
+		s.Outside.MustReach("tcp", "192.0.2.1:8080", "c1")
+	})
+}
+
 // TestEngineWhatIsNotBuiltIsRefused tells a person at the prompt what is wrong.
 func TestEngineWhatIsNotBuiltIsRefused(t *testing.T) {
 	eachEngine(t, func(s *site) {
