@@ -30,10 +30,8 @@ func (l Withdraw) Apply(ctx context.Context, have, want *plan.Plan) error {
 	return l.Rules.apply(ctx, want, stray)
 }
 
-// Check reports accepts that are not planned.
-func (l Withdraw) Check(ctx context.Context, want *plan.Plan) ([]plan.Drift, error) {
-	return check(ctx, want, stray)
-}
+// Check finds nothing: Insert's, which reads the same rules, does.
+func (l Withdraw) Check(context.Context, *plan.Plan) ([]plan.Drift, error) { return nil, nil }
 
 // Remove does nothing: Insert's, which goes first, has taken away every accept.
 func (l Withdraw) Remove(context.Context) error { return nil }
@@ -46,9 +44,15 @@ func (l Insert) Apply(ctx context.Context, have, want *plan.Plan) error {
 	return l.Rules.apply(ctx, want, place)
 }
 
-// Check reports accepts that are missing or stand in the wrong place.
+// Check reports accepts that are not planned, that are missing or that stand in the
+// wrong place.
 func (l Insert) Check(ctx context.Context, want *plan.Plan) ([]plan.Drift, error) {
-	return check(ctx, want, place)
+	filters, err := read(ctx)
+	var all []plan.Drift
+	for _, f := range filters {
+		all = append(all, f.check(wanted(want, f))...)
+	}
+	return all, err
 }
 
 // Remove takes every rule with our mark out of every FORWARD chain.
@@ -110,19 +114,16 @@ func object(c plan.Chain, r rule) string {
 }
 
 // check names every rule that has to be changed, once.
-func check(ctx context.Context, want *plan.Plan, choose chooser) ([]plan.Drift, error) {
-	filters, err := read(ctx)
+func (f filter) check(wanted []accept) []plan.Drift {
 	var all []plan.Drift
-	for _, f := range filters {
-		if f.hidden != nil {
-			all = append(all, plan.Drift{Object: command(f.Chain), Field: "rules", Want: "readable", Got: f.hidden.Error()})
-		}
-		found := locate(f.forward)
-		for _, s := range choose(f.forward, wanted(want, f)) {
-			all = append(all, drift(f.Chain, s, found[s.rule.identity()]))
-		}
+	if f.hidden != nil {
+		all = append(all, plan.Drift{Object: command(f.Chain), Field: "rules", Want: "readable", Got: f.hidden.Error()})
 	}
-	return slices.Compact(all), err
+	found := locate(f.forward)
+	for _, s := range append(stray(f.forward, wanted), place(f.forward, wanted)...) {
+		all = append(all, drift(f.Chain, s, found[s.rule.identity()]))
+	}
+	return slices.Compact(all)
 }
 
 func drift(c plan.Chain, s step, found copies) plan.Drift {
