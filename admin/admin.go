@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/drawbridge-net/drawbridge/ipam"
 	"github.com/drawbridge-net/drawbridge/plan"
 	"github.com/drawbridge-net/drawbridge/spec"
 )
@@ -78,29 +77,13 @@ func endpoints(s spec.State, p *plan.Plan) []Endpoint {
 			}
 			if planned != nil {
 				if pe, ok := planned.Endpoints.Get(id); ok {
-					row.Ports = append(row.Ports, ports(pe)...)
+					for _, m := range pe.Mappings {
+						row.Ports = append(row.Ports, m.Port().String())
+					}
 				}
 			}
 			all = append(all, row)
 		}
-	}
-	return all
-}
-
-// ports are the translations of an endpoint in the notation of docker ps.
-func ports(e *plan.Endpoint) []string {
-	var all []string
-	for _, m := range e.Mappings {
-		host := m.Host.String()
-		if m.Host.Is6() {
-			host = "[" + host + "]"
-		}
-		from, to := fmt.Sprint(m.First), fmt.Sprint(m.ToPort)
-		if m.Last > m.First {
-			from = fmt.Sprintf("%d-%d", m.First, m.Last)
-			to = fmt.Sprintf("%d-%d", m.ToPort, m.ToPort+m.Last-m.First)
-		}
-		all = append(all, fmt.Sprintf("%s:%s->%s/%s", host, from, to, m.Proto))
 	}
 	return all
 }
@@ -135,5 +118,3 @@ func uplinkNames(p *plan.Plan) string {
 	}
 	return strings.Join(names, ", ")
 }
-
-func countPools(a *ipam.Allocator) int { return len(a.Pools()) }

@@ -58,7 +58,7 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	}
 	now := s.Engine.Now()
 	all := Status{
-		Version: s.Version, Networks: now.State.Networks.Len(), Pools: countPools(s.Pools),
+		Version: s.Version, Networks: now.State.Networks.Len(), Pools: len(s.Pools.Pools()),
 		Notices: notices(now.Plan, s.Notices), Drift: append(append([]plan.Drift{}, now.Drift...), drift...),
 	}
 	for _, n := range now.State.Networks.All() {

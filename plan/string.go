@@ -58,10 +58,14 @@ func (e *Endpoint) print(b *strings.Builder) {
 	}
 }
 
+// Port is the published port that the mapping makes work, in its one family.
+func (m Mapping) Port() spec.Port {
+	return spec.Port{Proto: m.Proto, Host: m.Host, HostPort: m.First, ContainerPort: m.ToPort, Count: m.Last - m.First + 1}
+}
+
 // String is e.g. tcp 0.0.0.0:8080 to 172.30.0.5:80.
 func (m Mapping) String() string {
-	p := spec.Port{Proto: m.Proto, Host: m.Host, HostPort: m.First, ContainerPort: m.ToPort, Count: m.Last - m.First + 1}
-	from, _, _ := strings.Cut(p.String(), "->")
+	from, _, _ := strings.Cut(m.Port().String(), "->")
 	to := m.To.String()
 	if m.To.Is6() {
 		to = "[" + to + "]"
