@@ -170,18 +170,13 @@ func vethOf(network spec.ID, e *plan.Endpoint) object {
 // otherwise, without looking at what both share.
 func difference(have, want *plan.Plan) (gone, wanted []object) {
 	for c := range tree.Diff(have.Networks, want.Networks) {
-		before, after := c.Old, c.New
 		switch {
-		case after == nil:
-			after = &plan.Network{ID: c.Key}
-			gone = append(gone, bridgeOf(before))
-		case before == nil:
-			before = &plan.Network{ID: c.Key}
-			wanted = append(wanted, bridgeOf(after))
-		case before.Bridge != after.Bridge:
-			wanted = append(wanted, bridgeOf(after))
+		case c.New == nil:
+			gone = append(gone, bridgeOf(c.Old))
+		case c.Old == nil || c.Old.Bridge != c.New.Bridge:
+			wanted = append(wanted, bridgeOf(c.New))
 		}
-		for e := range tree.Diff(before.Endpoints, after.Endpoints) {
+		for e := range plan.DiffEndpoints(c.Old, c.New) {
 			switch {
 			case e.New == nil:
 				gone = append(gone, vethOf(c.Key, e.Old))

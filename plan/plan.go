@@ -7,6 +7,7 @@
 package plan
 
 import (
+	"iter"
 	"net/netip"
 
 	"github.com/drawbridge-net/drawbridge/spec"
@@ -33,6 +34,19 @@ type Network struct {
 	Bridge    *Bridge
 	Zone      *Zone
 	Endpoints tree.Map[spec.ID, *Endpoint]
+}
+
+// DiffEndpoints yields what differs between the endpoints of two plans of one
+// network, either of which may be nil: there is no such network, or it has none.
+func DiffEndpoints(before, after *Network) iter.Seq[tree.Change[spec.ID, *Endpoint]] {
+	var old, now tree.Map[spec.ID, *Endpoint]
+	if before != nil {
+		old = before.Endpoints
+	}
+	if after != nil {
+		now = after.Endpoints
+	}
+	return tree.Diff(old, now)
 }
 
 // Endpoint is what one endpoint needs.

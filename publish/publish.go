@@ -85,20 +85,13 @@ func changed(have, want *plan.Plan) []claim {
 	}
 	var all []claim
 	for n := range tree.Diff(have.Networks, want.Networks) {
-		for e := range tree.Diff(endpoints(n.Old), endpoints(n.New)) {
+		for e := range plan.DiffEndpoints(n.Old, n.New) {
 			if old, now := ports(e.Old), ports(e.New); !slices.Equal(old, now) {
 				all = append(all, claim{plan.Owner{Network: n.Key, Endpoint: e.Key}, now})
 			}
 		}
 	}
 	return all
-}
-
-func endpoints(n *plan.Network) tree.Map[spec.ID, *plan.Endpoint] {
-	if n == nil {
-		return tree.Map[spec.ID, *plan.Endpoint]{}
-	}
-	return n.Endpoints
 }
 
 func ports(e *plan.Endpoint) []spec.Port {

@@ -116,21 +116,21 @@ func difference(have, want *plan.Plan) change {
 }
 
 func (c change) network(n tree.Change[spec.ID, *plan.Network]) {
-	var old, now plan.Network
-	if n.Old != nil {
-		old = *n.Old
-	}
-	if n.New != nil {
-		now = *n.New
-	}
 	owner := plan.Owner{Network: n.Key}
-	if old.Zone != now.Zone {
-		c.replace(owner, zoneElements(old.Zone), zoneElements(now.Zone))
+	if old, now := zone(n.Old), zone(n.New); old != now {
+		c.replace(owner, zoneElements(old), zoneElements(now))
 	}
-	for e := range tree.Diff(old.Endpoints, now.Endpoints) {
+	for e := range plan.DiffEndpoints(n.Old, n.New) {
 		owner.Endpoint = e.Key
 		c.replace(owner, mappingElements(e.Old), mappingElements(e.New))
 	}
+}
+
+func zone(n *plan.Network) *plan.Zone {
+	if n == nil {
+		return nil
+	}
+	return n.Zone
 }
 
 // hostElements name the interfaces that are not ours.
