@@ -80,7 +80,7 @@ func (k *Kernel) Close() {
 }
 
 // Apply makes the host's links match want. With have it looks at nothing but what
-// differs; without, at every link.
+// differs; without, at every link. Restore puts back what it set on uplinks.
 func (k *Kernel) Apply(ctx context.Context, have, want *plan.Plan) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -94,15 +94,10 @@ func (k *Kernel) Apply(ctx context.Context, have, want *plan.Plan) error {
 	gone, wanted := difference(have, want)
 	k.expect(gone, wanted, want.Uplinks)
 	gone = append(gone, p.scene.unplanned(k.planned)...)
-	sameUplinks := !p.scene.complete && reflect.DeepEqual(have.Uplinks, want.Uplinks)
-
-	if !sameUplinks {
+	if p.scene.complete || !reflect.DeepEqual(have.Uplinks, want.Uplinks) {
 		p.setUplinks(want.Uplinks)
 	}
 	p.links(ctx, gone, wanted)
-	if !sameUplinks {
-		p.restoreUplinks(want.Uplinks)
-	}
 	return errors.Join(p.errs...)
 }
 
@@ -128,7 +123,8 @@ func (k *Kernel) Check(ctx context.Context, want *plan.Plan) ([]plan.Drift, erro
 // Remove deletes every link that carries our mark and puts the uplinks' settings
 // back.
 func (k *Kernel) Remove(ctx context.Context) error {
-	return k.Apply(ctx, nil, &plan.Plan{})
+	nothing := &plan.Plan{}
+	return errors.Join(k.Apply(ctx, nil, nothing), Restore{k}.Apply(ctx, nil, nothing))
 }
 
 // Exists reports whether the host has an interface of this name.

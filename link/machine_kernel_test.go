@@ -61,10 +61,17 @@ func (m *machine) open(mem link.Memory) *link.Kernel {
 	return kernel
 }
 
+// apply does what the daemon does of both layers.
 func (m *machine) apply(have, want *plan.Plan) error {
 	m.t.Helper()
-	var err error
-	m.Do(func() { err = m.kernel.Apply(context.Background(), have, want) })
+	var restored, err error
+	m.Do(func() {
+		restored = link.Restore{Kernel: m.kernel}.Apply(context.Background(), have, want)
+		err = m.kernel.Apply(context.Background(), have, want)
+	})
+	if restored != nil {
+		return errors.Join(restored, err)
+	}
 	return err
 }
 
