@@ -104,10 +104,13 @@ func (n *Network) bare() Network {
 	return b
 }
 
+// SameSettings reports whether two networks differ in nothing but their endpoints.
+func (n *Network) SameSettings(o *Network) bool { return reflect.DeepEqual(n.bare(), o.bare()) }
+
 func sameNetwork(old, n *Network) error {
-	a, b := old.bare(), n.bare()
-	a.Key, b.Key = "", ""
-	if !reflect.DeepEqual(a, b) {
+	again := *n
+	again.Key = old.Key
+	if !old.SameSettings(&again) {
 		return fmt.Errorf("%w with other settings", ErrExists)
 	}
 	return nil

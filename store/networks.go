@@ -1,8 +1,6 @@
 package store
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 
 	"github.com/drawbridge-net/drawbridge/spec"
@@ -88,7 +86,7 @@ func difference(before, after spec.State) (durable, volatile edits) {
 		switch {
 		case c.New == nil:
 			durable.delete(networkBucket, string(c.Key))
-		case c.Old == nil || !sameRecord(c.Old, c.New):
+		case c.Old == nil || !c.Old.SameSettings(c.New):
 			durable.put(networkBucket, string(c.Key), c.New)
 		}
 		for ep := range tree.Diff(endpointsOf(c.Old), endpointsOf(c.New)) {
@@ -100,13 +98,6 @@ func difference(before, after spec.State) (durable, volatile edits) {
 		}
 	}
 	return durable, volatile
-}
-
-// sameRecord reports whether nothing but the endpoints of a network has changed.
-func sameRecord(a, b *spec.Network) bool {
-	old, oldErr := json.Marshal(a)
-	now, nowErr := json.Marshal(b)
-	return oldErr == nil && nowErr == nil && bytes.Equal(old, now)
 }
 
 func endpointsOf(n *spec.Network) tree.Map[spec.ID, *spec.Endpoint] {
