@@ -101,7 +101,11 @@ func newEndpoint(n *spec.Network, e *spec.Endpoint, host *Host) *Endpoint {
 		// The host's end is a port of a bridge and speaks for nobody.
 		v.Settings = []Setting{{6, "disable_ipv6", 1}}
 	}
-	return &Endpoint{ID: e.ID, Veth: v, Mappings: mappings(e), Ports: e.Ports}
+	next := &Endpoint{ID: e.ID, Veth: v, Mappings: mappings(e), Ports: e.Ports}
+	for _, a := range e.Addresses() {
+		next.Addresses = append(next.Addresses, a.Addr())
+	}
+	return next
 }
 
 func mtu(n *spec.Network) int {

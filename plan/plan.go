@@ -51,9 +51,11 @@ func DiffEndpoints(before, after *Network) iter.Seq[tree.Change[spec.ID, *Endpoi
 
 // Endpoint is what one endpoint needs.
 type Endpoint struct {
-	ID       spec.ID
-	Veth     *Veth
-	Mappings []Mapping
+	ID   spec.ID
+	Veth *Veth
+	// Addresses are the container's own, IPv4 first.
+	Addresses []netip.Addr
+	Mappings  []Mapping
 	// Ports are the host's ports that must be held for the mappings.
 	Ports []spec.Port
 }
