@@ -9,111 +9,20 @@ import (
 	"github.com/drawbridge-net/drawbridge/test/lab/hello"
 )
 
-// families names what differs between the two families in a scenario.
-type family struct {
-	tcp, udp     string // names of the networks for the host's own dials
-	address      func(s *site, container, network string) string
-	host         func(s *site) string // the host's own address
-	outside      func(s *site) string
-	internet     string
-	loopback     string // which a published port is reached by
-	gateway      string // of network web
-	otherGateway string // of network other
-}
-
-var both = map[string]family{
-	"IPv4": {
-		tcp: "tcp4", udp: "udp4",
-		address:  (*site).address,
-		host:     func(s *site) string { return s.Host.Addr.String() },
-		outside:  func(s *site) string { return s.Outside.Addr.String() },
-		internet: lab.Internet, loopback: "127.0.0.1",
-		gateway: "172.30.1.1", otherGateway: "172.30.2.1",
-	},
-	"IPv6": {
-		tcp: "tcp6", udp: "udp6",
-		address:  (*site).address6,
-		host:     func(s *site) string { return s.Host.Addr6.String() },
-		outside:  func(s *site) string { return s.Outside.Addr6.String() },
-		internet: lab.Internet6,
-		gateway:  "fd00:30:1::1", otherGateway: "fd00:30:2::1",
-	},
-}
-
-// web and other are two dual-stack networks; c1 publishes its ports 80 as 8080,
-// and c2 lives beside it, d1 on the other network.
-func (s *site) webAndOther() {
-	s.t.Helper()
-	s.dual("web", "172.30.1.0/24", "fd00:30:1::/64")
-	s.dual("other", "172.30.2.0/24", "fd00:30:2::/64")
-	s.Run("c1", "--network", "web", "-p", "8080:80/tcp", "-p", "8080:80/udp")
-	s.Run("c2", "--network", "web")
-	s.Run("d1", "--network", "other")
-}
-
 func TestEngineContainersReachEachOtherTheHostAndTheWorld(t *testing.T) {
 	eachEngine(t, func(s *site) {
 		s.webAndOther()
-		s.MustReach("c1", "tcp", "c2:80", "c2")
-		s.MustReach("c2", "udp", "c1:80", "c1")
-		for name, f := range both {
-			c1, c2 := f.address(s, "c1", "web"), f.address(s, "c2", "web")
-			got := s.MustReach("c1", "tcp", join(c2, "80"), "c2")
-			s.sees(name+" container to container", got.Client, c1)
-			s.sees(name+" host to container", s.Host.MustReach("tcp", join(c1, "80"), "c1"), f.gateway)
-			for _, network := range []string{"tcp", "udp"} {
-				got := s.MustReach("c1", network, join(f.internet, "80"), "outside")
-				s.sees(name+" container to the world", got.Client, f.host(s))
-			}
-		}
+		s.containersReach()
 	})
 }
 
 func TestEnginePublishedPortAnswersFromEverywhereAndSeesTheClient(t *testing.T) {
 	eachEngine(t, func(s *site) {
 		s.webAndOther()
-		for name, f := range both {
-			for _, network := range []string{"tcp", "udp"} {
-				port := join(f.host(s), "8080")
-				s.sees(name+" from outside", s.Outside.MustReach(network, port, "c1"), f.outside(s))
-				s.sees(name+" from the host's own address", s.Host.MustReach(network, port, "c1"), f.host(s))
-				s.sees(name+" from another network", s.MustReach("d1", network, port, "c1").Client, f.address(s, "d1", "other"))
-				// Client and server on one bridge: the answer must come back through the host.
-				s.sees(name+" from a peer", s.MustReach("c2", network, port, "c1").Client, f.gateway)
-				s.sees(name+" from the container itself", s.MustReach("c1", network, port, "c1").Client, f.gateway)
-			}
-		}
-		s.sees("from 127.0.0.1", s.Host.MustReach("tcp", "127.0.0.1:8080", "c1"), "172.30.1.1")
-		s.sees("from 127.0.0.1", s.Host.MustReach("udp", "127.0.0.1:8080", "c1"), "172.30.1.1")
-		// ::1 is not translated; a refusal at once lets localhost fall back to 127.0.0.1.
-		s.Host.MustNotReach("tcp", "[::1]:8080", hello.Refuse)
-		s.Outside.MustNotReach("tcp", join(both["IPv4"].host(s), "8081"), hello.Refuse)
-		s.showsPorts("c1", "0.0.0.0:8080->80/tcp", "[::]:8080->80/tcp", "0.0.0.0:8080->80/udp")
-
+		s.publishedPortAnswers()
 		s.Docker("rm", "-f", "c1")
 		s.Outside.MustNotReach("tcp", join(both["IPv4"].host(s), "8080"), hello.Refuse)
 	})
-}
-
-// showsPorts fails the test unless drawbridge ps shows these ports for a container.
-func (s *site) showsPorts(container string, ports ...string) {
-	s.t.Helper()
-	out, err := s.Drawbridge("ps", "--docker-socket", "/run/docker.sock")
-	if err != nil {
-		s.t.Fatalf("ps: %v", err)
-	}
-	for line := range strings.Lines(out) {
-		if !strings.HasPrefix(line, container+" ") {
-			continue
-		}
-		for _, p := range ports {
-			if !strings.Contains(line, p) {
-				s.t.Errorf("ps: %q does not show %s", line, p)
-			}
-		}
-		return
-	}
-	s.t.Errorf("ps does not show container %s:\n%s", container, out)
 }
 
 func TestEngineLoopbackPublishedPortIsTheHostsAlone(t *testing.T) {
@@ -165,11 +74,7 @@ func loopbackVia(gateway, source string) [][]string {
 func TestEngineNetworksAreIsolated(t *testing.T) {
 	eachEngine(t, func(s *site) {
 		s.webAndOther()
-		for _, f := range both {
-			s.MustNotReach("d1", "tcp", join(f.address(s, "c1", "web"), "80"), hello.Drop)
-			s.MustNotReach("c1", "udp", join(f.address(s, "d1", "other"), "80"), hello.Drop)
-		}
-		s.MustReach("c1", "tcp", "c2:80", "c2")
+		s.networksAreIsolated()
 	})
 }
 

@@ -18,6 +18,9 @@ const (
 	Newest = "newest" // moby as test/engines/fetch builds it
 )
 
+// RemapUser is who owns the IDs that an engine with --userns-remap gives containers.
+const RemapUser = "daemon"
+
 // EachEngine runs a test on each engine, side by side. DRAWBRIDGE_ENGINES, a
 // list with commas, narrows the choice.
 func EachEngine(t *testing.T, test func(t *testing.T, engine string)) {
@@ -40,6 +43,7 @@ func EachEngine(t *testing.T, test func(t *testing.T, engine string)) {
 // nobody else sees them.
 type Engine struct {
 	t       testing.TB
+	lab     *Lab
 	world   *world
 	version string
 	dir     string   // data roots, configuration and logs
@@ -62,7 +66,7 @@ func (l *Lab) Engine(version string, flags ...string) *Engine {
 		l.t.Fatal(err)
 	}
 	debian := filepath.Join(cache, "debian")
-	e := &Engine{t: l.t, version: version, dir: l.t.TempDir(), debian: debian, flags: flags}
+	e := &Engine{t: l.t, lab: l, version: version, dir: l.t.TempDir(), debian: debian, flags: flags}
 	e.path = []string{debian + "/usr/sbin", debian + "/usr/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"}
 	if version == Newest {
 		e.path = append([]string{filepath.Join(cache, Newest, "bin")}, e.path...)
@@ -70,9 +74,12 @@ func (l *Lab) Engine(version string, flags ...string) *Engine {
 	if dockerd := e.program("dockerd"); !strings.HasPrefix(dockerd, cache) {
 		l.t.Fatalf("engine %s is not in %s: run test/engines/fetch", version, cache)
 	}
+	// The user of --userns-remap must find its way into the data root.
+	if err := os.Chmod(filepath.Dir(e.dir), 0o711); err != nil {
+		l.t.Fatal(err)
+	}
 	e.ownCgroup()
-	e.world = newWorld(l.Host, e.dir, e.program("tini-static"))
-	e.startContainerd()
+	e.boot()
 	e.StartDocker()
 	e.importImage()
 	return e
@@ -87,6 +94,23 @@ func (e *Engine) Dir() string { return e.dir }
 // Outer returns where the test's own process finds a file of the engine's
 // private /run, e.g. /run/docker.sock.
 func (e *Engine) Outer(path string) string { return e.world.path(path) }
+
+// boot opens a world and starts what an engine finds running.
+func (e *Engine) boot() {
+	e.t.Helper()
+	e.world = newWorld(e.lab.Host, e.dir, e.program("tini-static"), e.File("subids", RemapUser+":100000:65536\n"))
+	e.startContainerd()
+}
+
+// Reboot cuts the power of Host and boots it: its network is that of a new machine,
+// /run is empty, what was on disk is there. Neither engine nor Drawbridge is started.
+func (e *Engine) Reboot() {
+	e.t.Helper()
+	e.world.close()
+	e.removeCgroups()
+	e.lab.reboot()
+	e.boot()
+}
 
 func (e *Engine) startContainerd() {
 	e.t.Helper()
@@ -232,16 +256,18 @@ func (e *Engine) accepts(socket string, p *process) {
 func (e *Engine) ownCgroup() {
 	name := filepath.Base(filepath.Dir(e.dir)) + "-" + filepath.Base(e.dir)
 	e.cgroup = "/drawbridge-lab-" + name
-	e.t.Cleanup(func() {
-		Until(e.t, "remove cgroups "+e.cgroup, func() error {
-			mounts, _ := filepath.Glob("/sys/fs/cgroup/*")
-			for _, mount := range append(mounts, "/sys/fs/cgroup") {
-				if err := removeCgroup(mount + e.cgroup); err != nil {
-					return err
-				}
+	e.t.Cleanup(e.removeCgroups)
+}
+
+func (e *Engine) removeCgroups() {
+	Until(e.t, "remove cgroups "+e.cgroup, func() error {
+		mounts, _ := filepath.Glob("/sys/fs/cgroup/*")
+		for _, mount := range append(mounts, "/sys/fs/cgroup") {
+			if err := removeCgroup(mount + e.cgroup); err != nil {
+				return err
 			}
-			return nil
-		})
+		}
+		return nil
 	})
 }
 

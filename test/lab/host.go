@@ -38,16 +38,22 @@ func NewHost(t testing.TB) *Host {
 func newHost(t testing.TB, name string) *Host {
 	t.Helper()
 	h := &Host{t: t, name: name, ns: netns.None()}
+	h.renew()
+	t.Cleanup(h.close)
+	return h
+}
+
+// renew gives the machine a new namespace in place of the one that it has.
+func (h *Host) renew() {
+	h.t.Helper()
+	if h.ns.IsOpen() {
+		h.close()
+	}
 	var err error
 	onOwnThread(func() { h.ns, err = netns.New() })
 	if err != nil {
-		t.Fatalf("new network namespace: %v (run as root or under unshare -rn)", err)
+		h.t.Fatalf("new network namespace: %v (run as root or under unshare -rn)", err)
 	}
-	t.Cleanup(func() {
-		if err := h.ns.Close(); err != nil {
-			t.Errorf("close namespace of %s: %v", name, err)
-		}
-	})
 	h.Run("ip", "link", "set", "lo", "up")
 	// A new namespace takes these over from the machine that runs the tests.
 	for key, value := range map[string]string{
@@ -62,7 +68,12 @@ func newHost(t testing.TB, name string) *Host {
 	} {
 		h.Set(key, value)
 	}
-	return h
+}
+
+func (h *Host) close() {
+	if err := h.ns.Close(); err != nil {
+		h.t.Errorf("close namespace of %s: %v", h.name, err)
+	}
 }
 
 // onOwnThread runs f on a thread that dies with it, so that whatever f does to

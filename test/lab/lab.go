@@ -56,10 +56,14 @@ func New(t testing.TB) *Lab {
 	l.Outside.Run("ip", "addr", "add", Internet+"/32", "dev", "lo")
 	l.Outside.Run("ip", "addr", "add", Internet6+"/128", "dev", "lo", "nodad")
 	for _, h := range []*Host{l.Host, l.Neighbour} {
-		h.Run("ip", "route", "add", "default", "via", l.Outside.Addr.String())
-		h.Run("ip", "-6", "route", "add", "default", "via", l.Outside.Addr6.String())
+		l.routeOutside(h)
 	}
 	return l
+}
+
+func (l *Lab) routeOutside(h *Host) {
+	h.Run("ip", "route", "add", "default", "via", l.Outside.Addr.String())
+	h.Run("ip", "-6", "route", "add", "default", "via", l.Outside.Addr6.String())
 }
 
 // Attach adds one more machine to the switch. The nth machine of a lab has the
@@ -70,10 +74,18 @@ func (l *Lab) Attach(name string) *Host {
 	h := newHost(l.t, name)
 	h.Addr = netip.AddrFrom4([4]byte{192, 0, 2, byte(l.machines)})
 	h.Addr6 = netip.MustParseAddr(fmt.Sprintf("2001:db8:1::%x", l.machines))
-	port := fmt.Sprintf("port%d", l.machines)
-	l.fabric.Run("ip", "link", "add", port, "type", "veth",
-		"peer", "name", "eth0", "address", fmt.Sprintf("02:00:00:00:00:%02x", l.machines), "netns", h.path())
-	l.fabric.Run("ip", "link", "set", port, "master", "switch", "up")
+	l.plug(h)
+	return h
+}
+
+// port is the switch's end of a machine's eth0.
+func port(h *Host) string { return fmt.Sprintf("port%d", h.Addr.As4()[3]) }
+
+// plug gives a machine an eth0, connected to the switch.
+func (l *Lab) plug(h *Host) {
+	l.fabric.Run("ip", "link", "add", port(h), "type", "veth",
+		"peer", "name", "eth0", "address", fmt.Sprintf("02:00:00:00:00:%02x", h.Addr.As4()[3]), "netns", h.path())
+	l.fabric.Run("ip", "link", "set", port(h), "master", "switch", "up")
 	// Only this interface goes without duplicate address detection: what an
 	// engine or Drawbridge makes later shall meet the kernel's defaults.
 	h.Set("net/ipv6/conf/eth0/accept_dad", "0")
@@ -81,7 +93,14 @@ func (l *Lab) Attach(name string) *Host {
 	h.Run("ip", "addr", "add", h.Addr.String()+"/24", "dev", "eth0")
 	h.Run("ip", "addr", "add", h.Addr6.String()+"/64", "dev", "eth0")
 	h.Run("ip", "link", "set", "eth0", "up")
-	return h
+}
+
+// reboot gives Host a network as new as after a boot. Nothing may run on it.
+func (l *Lab) reboot() {
+	l.fabric.Run("ip", "link", "del", port(l.Host))
+	l.Host.renew()
+	l.plug(l.Host)
+	l.routeOutside(l.Host)
 }
 
 // Cable connects two machines by one more pair of interfaces, of the same name at

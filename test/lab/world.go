@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -18,10 +19,11 @@ import (
 // and process namespaces of its own. Whatever runs in it ends when it is
 // closed, and also when the test's process ends in whatever way.
 type world struct {
-	t    testing.TB
-	host *Host
-	dir  string // logs
-	init *exec.Cmd
+	t     testing.TB
+	host  *Host
+	dir   string // logs
+	init  *exec.Cmd
+	close func()
 }
 
 // setUp runs as the first process of a world. A fresh /sys shows the
@@ -39,13 +41,16 @@ mount --rbind /run/cgroup /sys/fs/cgroup
 umount --recursive --lazy /run/cgroup
 rmdir /run/cgroup
 if [ -e /sbin/modprobe ]; then mount --bind /bin/true /sbin/modprobe; fi
+mount --bind "$1" /etc/subuid
+mount --bind "$1" /etc/subgid
 echo ready
 exec "$0" -- cat`
 
-// newWorld opens a world. reaper is an init program such as tini.
-func newWorld(h *Host, dir, reaper string) *world {
+// newWorld opens a world. reaper is an init program such as tini, ids a file that
+// says which IDs the users of the world may hand out in namespaces of their own.
+func newWorld(h *Host, dir, reaper, ids string) *world {
 	h.t.Helper()
-	w := &world{t: h.t, host: h, dir: dir, init: exec.Command("/bin/sh", "-c", setUp, reaper)}
+	w := &world{t: h.t, host: h, dir: dir, init: exec.Command("/bin/sh", "-c", setUp, reaper, ids)}
 	w.init.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS, Cloneflags: unix.CLONE_NEWPID}
 	var complaints strings.Builder
 	w.init.Stderr = &complaints
@@ -61,11 +66,12 @@ func newWorld(h *Host, dir, reaper string) *world {
 	if err != nil {
 		h.t.Fatalf("open a world: %v", err)
 	}
-	h.t.Cleanup(func() {
+	w.close = sync.OnceFunc(func() {
 		stdin.Close()
 		_ = w.init.Process.Kill() // the kernel kills all others in the namespace
 		_ = w.init.Wait()
 	})
+	h.t.Cleanup(w.close)
 	if line, err := bufio.NewReader(stdout).ReadString('\n'); line != "ready\n" {
 		h.t.Fatalf("open a world: %q, %v: %s", line, err, complaints.String())
 	}
