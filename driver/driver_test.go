@@ -58,7 +58,7 @@ func newRig(t *testing.T) *rig {
 	r.ipam, err = ipam.New(ipam.Config{
 		Store:  &ipamtest.Memory{},
 		Host:   func() ([]ipam.Obstacle, error) { return nil, nil },
-		Ranges: []netip.Prefix{netip.MustParsePrefix("10.101.0.0/16")},
+		Ranges: []ipam.Range{{Prefix: netip.MustParsePrefix("10.101.0.0/16"), Size: 24}},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -92,6 +92,9 @@ func (p *pool) grant(r AddressRequest, addr netip.Addr) Changes {
 		c.PutPools = []Pool{used}
 	}
 	key := Key{Pool: p.ID, Addr: addr}
+	if p.rests[addr] != nil {
+		c.DeleteRests = []Key{key}
+	}
 	if r.Gateway {
 		c.PutReservations = []Reservation{{Key: key, Role: Gateway}}
 		return c
@@ -112,27 +115,12 @@ func (a *Allocator) ReleaseAddress(pool string, addr netip.Addr) error {
 	if p == nil {
 		return nil
 	}
-	c, held := p.release(addr)
-	if !held {
+	var c Changes
+	if !p.release(&c, addr) {
 		return nil
 	}
 	if err := a.save(c); err != nil {
 		return fmt.Errorf("release address %s: pool %s: %w", addr, p.Prefix, err)
 	}
 	return nil
-}
-
-// release returns the changes that take addr back, and whether there are any.
-func (p *pool) release(addr netip.Addr) (Changes, bool) {
-	var c Changes
-	key := Key{Pool: p.ID, Addr: addr}
-	_, reserved := p.reserved[addr]
-	if reserved {
-		c.DeleteReservations = []Key{key}
-	}
-	_, leased := p.leases[addr]
-	if leased {
-		c.DeleteLeases = []Key{key}
-	}
-	return c, reserved || leased
 }

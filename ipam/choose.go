@@ -23,13 +23,9 @@ type Obstacle struct {
 	Weak bool
 }
 
-// choosePrefix returns the first free prefix of the size. The best one keeps
+// choosePrefix returns the first free prefix in the ranges. The best one keeps
 // away from everything; then pools that yield are overlapped, then weak obstacles.
-func (a *Allocator) choosePrefix(ranges []netip.Prefix, size netip.Prefix, obstacles []Obstacle) (netip.Prefix, error) {
-	holds := func(r netip.Prefix) bool { return r.Bits() <= size.Bits() }
-	if !slices.ContainsFunc(ranges, holds) {
-		return netip.Prefix{}, fmt.Errorf("%w: no /%d fits into %s", ErrNoAddress, size.Bits(), join(ranges))
-	}
+func (a *Allocator) choosePrefix(ranges []Range, obstacles []Obstacle) (netip.Prefix, error) {
 	var strong, all spans
 	for _, o := range obstacles {
 		all.add(spanOf(o.Prefix))
@@ -40,28 +36,25 @@ func (a *Allocator) choosePrefix(ranges []netip.Prefix, size netip.Prefix, obsta
 	firm := a.firm()
 	for _, avoid := range [][]spans{{a.taken, all}, {firm, all}, {firm, strong}} {
 		for _, in := range ranges {
-			if p, ok := firstFree(in, size.Bits(), avoid...); ok {
+			if p, ok := in.firstFree(avoid...); ok {
 				return p, nil
 			}
 		}
 	}
-	return netip.Prefix{}, fmt.Errorf("%w: every /%d of %s overlaps %s",
-		ErrNoAddress, size.Bits(), join(ranges), strings.Join(a.inTheWay(ranges, obstacles), ", "))
+	return netip.Prefix{}, fmt.Errorf("%w: every %s overlaps %s",
+		ErrNoAddress, describe(ranges), strings.Join(a.inTheWay(prefixes(ranges), obstacles), ", "))
 }
 
-// firstFree returns the first prefix of a size within in that has no address in
+// firstFree returns the first prefix of the range's size that has no address in
 // avoid. It jumps over runs of what is taken, however long they are.
-func firstFree(in netip.Prefix, bits int, avoid ...spans) (netip.Prefix, bool) {
-	if bits < in.Bits() {
-		return netip.Prefix{}, false
-	}
-	for at := in.Addr(); in.Contains(at); {
-		p := netip.PrefixFrom(at, bits)
+func (r Range) firstFree(avoid ...spans) (netip.Prefix, bool) {
+	for at := r.Prefix.Addr(); r.Prefix.Contains(at); {
+		p := netip.PrefixFrom(at, r.Size)
 		run, blocked := blocking(spanOf(p), avoid)
 		if !blocked {
 			return p, true
 		}
-		at = lastAddr(netip.PrefixFrom(run.last, bits)).Next()
+		at = lastAddr(netip.PrefixFrom(run.last, r.Size)).Next()
 	}
 	return netip.Prefix{}, false
 }
@@ -77,22 +70,23 @@ func blocking(p span, avoid []spans) (span, bool) {
 
 // rangesOf returns the ranges of one family. For IPv6 it may have to draw the
 // host's own prefix; it is returned to be remembered.
-func (a *Allocator) rangesOf(family netip.Addr) (ranges []netip.Prefix, drawn netip.Prefix) {
+func (a *Allocator) rangesOf(v6 bool) (ranges []Range, drawn netip.Prefix) {
 	for _, r := range a.ranges {
-		if r.Addr().Is4() == family.Is4() {
+		if r.Prefix.Addr().Is6() == v6 {
 			ranges = append(ranges, r)
 		}
 	}
+	const size = 64 // what hosts of IPv6 expect of a network (RFC 4291, 2.5.4)
 	switch {
 	case ranges != nil:
 		return ranges, netip.Prefix{}
-	case family.Is4():
+	case !v6:
 		return DefaultRanges(), netip.Prefix{}
 	case a.ula.IsValid():
-		return []netip.Prefix{a.ula}, netip.Prefix{}
+		return []Range{{a.ula, size}}, netip.Prefix{}
 	}
 	drawn = drawULA()
-	return []netip.Prefix{drawn}, drawn
+	return []Range{{drawn, size}}, drawn
 }
 
 // drawULA returns a /48 that no other site is likely to have: 40 random bits
@@ -105,10 +99,10 @@ func drawULA() netip.Prefix {
 
 // checkTries ends the engine's asking for a pool that it likes, and says what
 // it may be that the engine dislikes.
-func (a *Allocator) checkTries(size netip.Prefix, obstacles []Obstacle) error {
+func (a *Allocator) checkTries(v6 bool, obstacles []Obstacle) error {
 	var tries []netip.Prefix
 	for _, p := range a.unused {
-		if p.Chosen && !a.yields(p) && p.Prefix.Addr().Is4() == size.Addr().Is4() {
+		if p.Chosen && !a.yields(p) && p.Prefix.Addr().Is6() == v6 {
 			tries = append(tries, p.Prefix)
 		}
 	}
@@ -124,9 +118,13 @@ func (a *Allocator) checkTries(size netip.Prefix, obstacles []Obstacle) error {
 		ErrNoAddress, len(tries), tries[0], tries[len(tries)-1], why)
 }
 
-// inTheWay names what overlaps the ranges.
+// inTheWay names what overlaps the ranges. The bridge of a network whose pool is
+// counted anyhow is not worth a name.
 func (a *Allocator) inTheWay(ranges []netip.Prefix, obstacles []Obstacle) []string {
-	names := namesOf(obstacles, ranges)
+	others := slices.DeleteFunc(slices.Clone(obstacles), func(o Obstacle) bool {
+		return a.taken.contain(spanOf(o.Prefix))
+	})
+	names := namesOf(others, ranges)
 	count := 0
 	for p := range a.byPrefix {
 		if slices.ContainsFunc(ranges, p.Overlaps) {
@@ -134,7 +132,7 @@ func (a *Allocator) inTheWay(ranges []netip.Prefix, obstacles []Obstacle) []stri
 		}
 	}
 	if count > 0 {
-		names = append(names, fmt.Sprintf("%d pools in use", count))
+		names = append(names, fmt.Sprintf("pools in use: %d", count))
 	}
 	return names
 }
@@ -152,12 +150,4 @@ func namesOf(obstacles []Obstacle, list []netip.Prefix) []string {
 		names = append(names[:shown], fmt.Sprintf("%d more on the host", more))
 	}
 	return names
-}
-
-func join(list []netip.Prefix) string {
-	names := make([]string, len(list))
-	for i, p := range list {
-		names[i] = p.String()
-	}
-	return strings.Join(names, ", ")
 }

@@ -57,15 +57,11 @@ func (a *Allocator) Collect(live Live) (Snapshot, error) {
 func (a *Allocator) collectLeases(p *pool, live Live) ([]Lease, error) {
 	var gone []Lease
 	var c Changes
-	for addr, l := range p.leases {
-		if !a.missed(&l.missing, live.Address(p.Network, addr)) {
-			continue
-		}
-		key := Key{Pool: p.ID, Addr: addr}
-		gone = append(gone, Lease{Key: key, Owner: l.owner})
-		c.DeleteLeases = append(c.DeleteLeases, key)
-		if p.reserved[addr] == Named {
-			c.DeleteReservations = append(c.DeleteReservations, key)
+	for _, addr := range slices.SortedFunc(maps.Keys(p.leases), netip.Addr.Compare) {
+		l := p.leases[addr]
+		if a.missed(&l.missing, live.Address(p.Network, addr)) {
+			gone = append(gone, Lease{Key: Key{Pool: p.ID, Addr: addr}, Owner: l.owner})
+			p.release(&c, addr)
 		}
 	}
 	if gone == nil {

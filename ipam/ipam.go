@@ -5,6 +5,7 @@
 package ipam
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -32,21 +33,11 @@ type Config struct {
 	Host func() ([]Obstacle, error)
 
 	// Ranges are what pools are chosen from, in this order. Without any of a
-	// family, IPv4 pools come from DefaultRanges and IPv6 pools from a /48 of
-	// RFC 4193 that is drawn once and remembered.
-	Ranges []netip.Prefix
+	// family, IPv4 pools come from DefaultRanges and IPv6 pools, of length 64,
+	// from a /48 of RFC 4193 that is drawn once and remembered.
+	Ranges []Range
 
 	Now func() time.Time // nil: time.Now
-}
-
-// DefaultRanges are what IPv4 pools are chosen from unless told otherwise: 4352
-// networks of 254 addresses, away from what home routers, clouds, Kubernetes
-// and the first of Docker's own networks use.
-func DefaultRanges() []netip.Prefix {
-	return []netip.Prefix{
-		netip.MustParsePrefix("172.30.0.0/16"),
-		netip.MustParsePrefix("10.208.0.0/12"),
-	}
 }
 
 // An Allocator gives pools and addresses away and takes them back. No address
@@ -58,7 +49,7 @@ func DefaultRanges() []netip.Prefix {
 type Allocator struct {
 	store  Store
 	host   func() ([]Obstacle, error)
-	ranges []netip.Prefix
+	ranges []Range
 	now    func() time.Time
 
 	mu       sync.Mutex
@@ -74,6 +65,7 @@ func New(c Config) (*Allocator, error) {
 	a := &Allocator{
 		store:    c.Store,
 		host:     c.Host,
+		ranges:   c.Ranges,
 		now:      c.Now,
 		pools:    map[string]*pool{},
 		byPrefix: map[netip.Prefix]*pool{},
@@ -85,11 +77,8 @@ func New(c Config) (*Allocator, error) {
 	if a.now == nil {
 		a.now = time.Now
 	}
-	for _, r := range c.Ranges {
-		if err := checkPrefix(r); err != nil {
-			return nil, fmt.Errorf("range of pools: %w", err)
-		}
-		a.ranges = append(a.ranges, r.Masked())
+	if err := CheckRanges(a.ranges); err != nil {
+		return nil, fmt.Errorf("ranges of pools: %w", err)
 	}
 	snap, err := a.store.Load()
 	if err != nil {
@@ -102,8 +91,8 @@ func New(c Config) (*Allocator, error) {
 }
 
 // restore fills an empty Allocator. A crash or an error of the Store may have
-// left what nobody was told of: leases that belong to no pool, which hold
-// nothing, and a pool in the place of which another one was given afterwards.
+// left what nobody was told of: leases and rests that belong to no pool,
+// which hold nothing, and a pool in the place of which another one was given afterwards.
 func (a *Allocator) restore(snap Snapshot) error {
 	var untold Changes
 	for _, p := range usedFirst(snap.Pools) {
@@ -117,10 +106,8 @@ func (a *Allocator) restore(snap Snapshot) error {
 			a.put(p)
 		}
 	}
-	a.apply(Changes{PutReservations: snap.Reservations, PutLeases: snap.Leases, ULA: snap.ULA})
-	for _, p := range a.pools {
-		p.skipLeased()
-	}
+	slices.SortFunc(snap.Rests, func(a, b Rest) int { return cmp.Compare(a.Turn, b.Turn) })
+	a.apply(Changes{PutReservations: snap.Reservations, PutLeases: snap.Leases, PutRests: snap.Rests, ULA: snap.ULA})
 	if untold.DeletePools == nil {
 		return nil
 	}
@@ -171,10 +158,18 @@ func (a *Allocator) apply(c Changes) {
 		}
 	}
 	for _, k := range c.DeleteReservations {
-		a.pools[k.Pool].unreserve(k.Addr)
+		delete(a.pools[k.Pool].reserved, k.Addr)
 	}
 	for _, k := range c.DeleteLeases {
-		a.pools[k.Pool].unlease(k.Addr)
+		delete(a.pools[k.Pool].leases, k.Addr)
+	}
+	for _, k := range c.DeleteRests {
+		a.pools[k.Pool].wake(k.Addr)
+	}
+	for _, r := range c.PutRests {
+		if p := a.pools[r.Pool]; p != nil {
+			p.rest(r)
+		}
 	}
 	if c.ULA.IsValid() {
 		a.ula = c.ULA

@@ -72,7 +72,8 @@ func TestRequestsFromManyAtOnceNeverGetTheSame(t *testing.T) {
 
 // There are more addresses than rest in the order of their release.
 func TestEveryAddressHasItsTurnBeforeAnyComesAgain(t *testing.T) {
-	alloc := newAllocator(t, ipam.Config{})
+	store := new(ipamtest.Memory)
+	alloc := newAllocator(t, ipam.Config{Store: store})
 	pool, err := alloc.RequestPool(ipam.PoolRequest{Prefix: netip.MustParsePrefix("10.0.0.0/18")})
 	if err != nil {
 		t.Fatal(err)
@@ -93,6 +94,20 @@ func TestEveryAddressHasItsTurnBeforeAnyComesAgain(t *testing.T) {
 		given[addr] = true
 		if err := alloc.ReleaseAddress(pool.ID, addr.Addr()); err != nil {
 			t.Fatal(err)
+		}
+	}
+	snap, err := store.Load()
+	if err != nil || len(snap.Rests) != 4096 {
+		t.Errorf("%d addresses rest in the store (%v), want the last 4096", len(snap.Rests), err)
+	}
+	alloc = newAllocator(t, ipam.Config{Store: store})
+	addr, err := alloc.RequestAddress(ipam.AddressRequest{Pool: pool.ID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range snap.Rests {
+		if r.Addr == addr.Addr() {
+			t.Errorf("after a restart %s comes at once, although others rested longer", r.Addr)
 		}
 	}
 }
@@ -257,18 +272,20 @@ func TestNothingIsChosenWhileTheHostCannotBeSeen(t *testing.T) {
 }
 
 func TestPoolsAreChosenFromTheConfiguredRangesInOrder(t *testing.T) {
-	ranges := []netip.Prefix{
-		netip.MustParsePrefix("192.0.2.7/24"), netip.MustParsePrefix("fd00:1::/63"), netip.MustParsePrefix("198.51.100.0/24"),
-	}
-	alloc := newAllocator(t, ipam.Config{Ranges: ranges})
+	alloc := newAllocator(t, ipam.Config{Ranges: []ipam.Range{
+		aRange("192.0.2.0/25", 26), aRange("fd00:1::/63", 64), aRange("198.51.100.0/24", 24), aRange("fd00:2::/79", 80),
+	}})
 	for _, want := range []struct {
 		v6     bool
 		prefix string // "": none is left
 	}{
-		{false, "192.0.2.0/24"},
+		{false, "192.0.2.0/26"},
 		{true, "fd00:1::/64"},
-		{false, "198.51.100.0/24"},
+		{false, "192.0.2.64/26"},
 		{true, "fd00:1:0:1::/64"},
+		{false, "198.51.100.0/24"},
+		{true, "fd00:2::/80"},
+		{true, "fd00:2:0:0:1::/80"},
 		{false, ""},
 		{true, ""},
 	} {
@@ -282,12 +299,41 @@ func TestPoolsAreChosenFromTheConfiguredRangesInOrder(t *testing.T) {
 			t.Errorf("got %s, %v, want %s", p.Prefix, err, want.prefix)
 		}
 	}
-	if _, err := ipam.New(ipam.Config{
-		Store:  new(ipamtest.Memory),
-		Host:   func() ([]ipam.Obstacle, error) { return nil, nil },
-		Ranges: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
-	}); err == nil {
-		t.Error("loopback is accepted as a range")
+	_, err := alloc.RequestPool(ipam.PoolRequest{})
+	if want := "every /26 of 192.0.2.0/25, /24 of 198.51.100.0/24 overlaps pools in use: 3"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("want an error that says which ranges were tried, %q, got %v", want, err)
+	}
+}
+
+func aRange(prefix string, size int) ipam.Range {
+	return ipam.Range{Prefix: netip.MustParsePrefix(prefix), Size: size}
+}
+
+func TestRangesThatMakeNoSenseAreRefused(t *testing.T) {
+	for _, row := range []struct {
+		ranges []ipam.Range
+		says   string // "": it is fine
+	}{
+		{[]ipam.Range{aRange("10.0.0.0/8", 8), aRange("192.168.0.0/16", 30), aRange("fd00::/8", 64), aRange("fc00::/16", 126)}, ""},
+		{[]ipam.Range{aRange("127.0.0.0/8", 24)}, "is loopback"},
+		{[]ipam.Range{aRange("0.0.0.0/0", 24)}, "means this host"},
+		{[]ipam.Range{aRange("224.0.0.0/8", 24)}, "is multicast"},
+		{[]ipam.Range{aRange("::ffff:10.0.0.0/104", 120)}, "IPv4 written as IPv6"},
+		{[]ipam.Range{aRange("169.254.8.0/24", 28)}, "169.254.0.0/16 is link-local"},
+		{[]ipam.Range{aRange("fe80::/32", 64)}, "fe80::/10 is link-local"},
+		{[]ipam.Range{aRange("10.1.2.3/8", 24)}, "want 10.0.0.0/8"},
+		{[]ipam.Range{aRange("10.0.0.0/16", 15)}, "want 16 to 30"},
+		{[]ipam.Range{aRange("10.0.0.0/16", 31)}, "want 16 to 30"},
+		{[]ipam.Range{aRange("fd00::/48", 127)}, "want 48 to 126"},
+		{[]ipam.Range{aRange("10.0.0.0/8", 24), aRange("fd00::/48", 64), aRange("10.9.0.0/16", 26)}, "10.9.0.0/16 overlaps 10.0.0.0/8"},
+		{[]ipam.Range{{Size: 24}}, "not a prefix"},
+	} {
+		_, err := ipam.New(ipam.Config{
+			Store: new(ipamtest.Memory), Host: func() ([]ipam.Obstacle, error) { return nil, nil }, Ranges: row.ranges,
+		})
+		if (err == nil) != (row.says == "") || err != nil && !strings.Contains(err.Error(), row.says) {
+			t.Errorf("%v: want %q, got %v", row.ranges, row.says, err)
+		}
 	}
 }
 

@@ -74,7 +74,8 @@ func prefixes() *rapid.Generator[netip.Prefix] {
 
 func anyOf(list ...string) *rapid.Generator[netip.Prefix] {
 	return rapid.Custom(func(t *rapid.T) netip.Prefix {
-		return netip.MustParsePrefix(rapid.SampledFrom(list).Draw(t, "prefix"))
+		p, _ := netip.ParsePrefix(rapid.SampledFrom(list).Draw(t, "prefix")) // "" is the zero Prefix
+		return p
 	})
 }
 
@@ -83,18 +84,25 @@ func (m *machine) restart(t *rapid.T) {
 		return
 	}
 	alloc, err := ipam.New(ipam.Config{
-		Store: &m.store,
-		Host:  func() ([]ipam.Obstacle, error) { return obstacles(), nil },
-		Now:   func() time.Time { return m.clock },
-		// The second range can only be used by overlapping a route.
-		Ranges: []netip.Prefix{netip.MustParsePrefix("192.168.0.0/26"), netip.MustParsePrefix("192.168.4.0/28")},
+		Store:  &m.store,
+		Host:   func() ([]ipam.Obstacle, error) { return obstacles(), nil },
+		Now:    func() time.Time { return m.clock },
+		Ranges: ranges(),
 	})
 	if err != nil {
 		t.Fatalf("restart: %v", err)
 	}
 	m.alloc = alloc
 	for _, p := range m.model {
-		p.since, p.resting = m.clock, nil
+		p.since = m.clock
+	}
+}
+
+// ranges are two, of which the second can only be used by overlapping a route.
+func ranges() []ipam.Range {
+	return []ipam.Range{
+		{Prefix: netip.MustParsePrefix("192.168.0.0/26"), Size: 29},
+		{Prefix: netip.MustParsePrefix("192.168.4.0/28"), Size: 30},
 	}
 }
 
@@ -112,6 +120,7 @@ func (m *machine) reboot(t *rapid.T) {
 	m.store.Reboot()
 	for _, p := range m.model {
 		clear(p.owners)
+		p.resting = nil
 	}
 	m.restart(t)
 }
@@ -165,22 +174,25 @@ func (m *machine) namePool(t *rapid.T) {
 }
 
 func (m *machine) choosePool(t *rapid.T) {
-	size := anyOf("0.0.0.0/28", "0.0.0.0/29", "0.0.0.0/30").Draw(t, "size")
+	size := anyOf("0.0.0.0/28", "0.0.0.0/29", "0.0.0.0/30", "").Draw(t, "size")
 	want, wantErr := m.freePrefix(size.Bits())
 	got, err := m.alloc.RequestPool(ipam.PoolRequest{Prefix: size})
 	if m.agree(t, "choose pool", err, wantErr) {
-		m.born(t, got, ipam.Pool{ID: got.ID, Prefix: want, Chosen: true})
+		m.born(t, got, ipam.Pool{ID: got.ID, Prefix: want, Chosen: !size.IsValid()})
 	}
 }
 
-// freePrefix tries every prefix of the size, three times over.
+// freePrefix tries every prefix of the size, or for want of one of each range's
+// own size, three times over.
 func (m *machine) freePrefix(bits int) (netip.Prefix, error) {
 	type class struct{ yielding, weak bool }
 	for _, allowed := range []class{{false, false}, {true, false}, {true, true}} {
-		for _, r := range []string{"192.168.0.0/26", "192.168.4.0/28"} {
-			in := netip.MustParsePrefix(r)
-			for at := in.Addr(); in.Contains(at); at = at.Next() {
-				p := netip.PrefixFrom(at, bits)
+		for _, r := range ranges() {
+			if bits >= 0 {
+				r.Size = bits
+			}
+			for at := r.Prefix.Addr(); r.Prefix.Contains(at); at = at.Next() {
+				p := netip.PrefixFrom(at, r.Size)
 				if p == p.Masked() && !m.blocked(p, allowed.yielding, allowed.weak) {
 					return p, nil
 				}

@@ -6,9 +6,8 @@ import (
 	"time"
 )
 
-// restMax bounds how many released addresses of one pool rest in the order of
-// their release. In a pool with more of them than this, the one that rested
-// longest becomes as good as new, which is after as many releases.
+// restMax bounds how many released addresses of one pool rest. With one more, the
+// one that rested longest becomes as good as new, which is after as many releases.
 const restMax = 4096
 
 // A pool is a Pool and what is held in it. Which addresses may be chosen is
@@ -23,6 +22,7 @@ type pool struct {
 	cursor  netip.Addr                   // fresh ones are taken from here on, then from the start
 	resting *list.List                   // released addresses, the longest released first
 	rests   map[netip.Addr]*list.Element // their places in resting
+	turn    uint64                       // of the next one that is released
 
 	since   time.Time // when we first heard of it
 	missing time.Time // since when its network is missed; zero: it is not
@@ -97,58 +97,68 @@ func (p *pool) choose() (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-// skipLeased makes choosing begin after the highest lease. The Store does not
-// tell which addresses rest; those lately released mostly lie below.
-func (p *pool) skipLeased() {
-	for a := range p.leases {
-		if next := a.Next(); p.cursor.Less(next) {
-			p.cursor = next
-		}
-	}
-}
-
 func (p *pool) reserve(r Reservation) {
 	p.reserved[r.Addr] = r.Role
-	p.take(r.Addr)
+	p.fresh.remove(span{r.Addr, r.Addr})
 }
 
 func (p *pool) lease(l Lease) {
 	p.leases[l.Addr] = &held{owner: l.Owner}
-	p.take(l.Addr)
+	p.fresh.remove(span{l.Addr, l.Addr})
 }
 
-func (p *pool) unreserve(a netip.Addr) {
-	delete(p.reserved, a)
-	p.rest(a)
+func (p *pool) holds(a netip.Addr) bool {
+	_, reserved := p.reserved[a]
+	_, leased := p.leases[a]
+	return reserved || leased
 }
 
-func (p *pool) unlease(a netip.Addr) {
-	delete(p.leases, a)
-	p.rest(a)
+// release adds to c what takes a back, whatever it was given for, and reports
+// whether anybody held it.
+func (p *pool) release(c *Changes, a netip.Addr) bool {
+	if !p.holds(a) {
+		return false
+	}
+	key := Key{Pool: p.ID, Addr: a}
+	if _, reserved := p.reserved[a]; reserved {
+		c.DeleteReservations = append(c.DeleteReservations, key)
+	}
+	if _, leased := p.leases[a]; leased {
+		c.DeleteLeases = append(c.DeleteLeases, key)
+	}
+	if a.Less(p.free.first) || p.free.last.Less(a) {
+		return true // never chosen, so it need not wait
+	}
+	c.PutRests = append(c.PutRests, Rest{Key: key, Turn: p.turn + uint64(len(c.PutRests))})
+	if excess := p.resting.Len() + len(c.PutRests) - restMax; excess > len(c.DeleteRests) && p.resting.Len() > len(c.DeleteRests) {
+		oldest := p.resting.Front()
+		for range c.DeleteRests {
+			oldest = oldest.Next()
+		}
+		c.DeleteRests = append(c.DeleteRests, Key{Pool: p.ID, Addr: oldest.Value.(netip.Addr)})
+	}
+	return true
 }
 
-// take keeps a from being chosen.
-func (p *pool) take(a netip.Addr) {
-	p.fresh.remove(span{a, a})
+// rest lets an address be chosen again, after all that nobody had lately. A crash
+// may have left one that is held.
+func (p *pool) rest(r Rest) {
+	p.turn = max(p.turn, r.Turn+1)
+	if p.holds(r.Addr) {
+		return
+	}
+	p.fresh.remove(span{r.Addr, r.Addr})
+	p.rests[r.Addr] = p.resting.PushBack(r.Addr)
+}
+
+// wake ends the rest of an address, because it is taken or has rested long enough.
+func (p *pool) wake(a netip.Addr) {
 	if e := p.rests[a]; e != nil {
 		p.resting.Remove(e)
 		delete(p.rests, a)
 	}
-}
-
-// rest lets a be chosen again, after all others, unless somebody still holds it.
-func (p *pool) rest(a netip.Addr) {
-	_, reserved := p.reserved[a]
-	_, leased := p.leases[a]
-	outside := a.Less(p.free.first) || p.free.last.Less(a)
-	if reserved || leased || outside {
-		return
-	}
-	p.rests[a] = p.resting.PushBack(a)
-	if p.resting.Len() > restMax {
-		oldest := p.resting.Front().Value.(netip.Addr)
-		p.take(oldest)
-		p.fresh.add(span{oldest, oldest})
+	if !p.holds(a) {
+		p.fresh.add(span{a, a})
 	}
 }
 

@@ -25,6 +25,13 @@ type PoolRequest struct {
 	V6     bool         // the family, if Prefix is zero
 }
 
+func (r PoolRequest) is6() bool {
+	if r.Prefix.IsValid() {
+		return r.Prefix.Addr().Is6()
+	}
+	return r.V6
+}
+
 // RequestPool gives a pool away. One asked for by name that overlaps another
 // pool is refused; one to be chosen overlaps nothing on the host.
 func (a *Allocator) RequestPool(r PoolRequest) (Pool, error) {
@@ -68,35 +75,26 @@ func (a *Allocator) chosenPool(r PoolRequest) (Pool, error) {
 	if r.Range.IsValid() {
 		return Pool{}, fmt.Errorf("range %s: only a pool asked for by prefix has one", r.Range)
 	}
-	size := sizeOf(r)
 	obstacles, err := a.host() // may take long: nobody else should wait for it
 	if err != nil {
 		return Pool{}, fmt.Errorf("look for obstacles on the host: %w", err)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if err := a.checkTries(size, obstacles); err != nil {
-		return Pool{}, err
+	ranges, drawn := a.rangesOf(r.is6())
+	if r.Prefix.IsValid() {
+		ranges, err = ofSize(ranges, r.Prefix.Bits())
+	} else {
+		err = a.checkTries(r.is6(), obstacles)
 	}
-	ranges, drawn := a.rangesOf(size.Addr())
-	prefix, err := a.choosePrefix(ranges, size, obstacles)
 	if err != nil {
 		return Pool{}, err
 	}
-	return a.give(Pool{Prefix: prefix, Chosen: true}, drawn)
-}
-
-// sizeOf returns the size that is asked for as a prefix whose address is
-// unspecified, e.g. 0.0.0.0/24.
-func sizeOf(r PoolRequest) netip.Prefix {
-	switch {
-	case r.Prefix.IsValid():
-		return r.Prefix
-	case r.V6:
-		return netip.PrefixFrom(netip.IPv6Unspecified(), 64)
-	default:
-		return netip.PrefixFrom(netip.IPv4Unspecified(), 24)
+	prefix, err := a.choosePrefix(ranges, obstacles)
+	if err != nil {
+		return Pool{}, err
 	}
+	return a.give(Pool{Prefix: prefix, Chosen: !r.Prefix.IsValid()}, drawn)
 }
 
 // give makes p a pool. What yields to it is forgotten by the same write.
@@ -198,6 +196,9 @@ func (p *pool) bar(c *Changes, addr netip.Addr) error {
 			return fmt.Errorf("%w: %s", ErrOverlap, holder)
 		}
 		c.DeleteLeases = append(c.DeleteLeases, key)
+	}
+	if p.rests[addr] != nil {
+		c.DeleteRests = append(c.DeleteRests, key)
 	}
 	c.PutReservations = append(c.PutReservations, Reservation{Key: key, Role: Auxiliary})
 	return nil

@@ -37,6 +37,12 @@ func (s spans) overlapping(r span) (span, bool) {
 	return s[i], true
 }
 
+// contain reports whether all of r are members.
+func (s spans) contain(r span) bool {
+	run, ok := s.overlapping(r)
+	return ok && !r.first.Less(run.first) && !run.last.Less(r.last)
+}
+
 // remove takes all of r out, whether they are members or not.
 func (s *spans) remove(r span) {
 	from, to := s.search(r.first), s.search(r.last)

@@ -107,10 +107,11 @@ func anyPrefix() *rapid.Generator[netip.Prefix] {
 
 func TestFirstFreeIsTheFirstThatOverlapsNothing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		in, bits := anyPrefix().Draw(t, "in"), rapid.IntRange(27, 32).Draw(t, "bits")
+		in := anyPrefix().Draw(t, "in")
+		bits := rapid.IntRange(in.Bits(), 32).Draw(t, "bits")
 		avoid := rapid.SliceOf(anyPrefix()).Draw(t, "avoid")
 		var want netip.Prefix
-		for a := in.Addr(); in.Contains(a) && bits >= in.Bits(); a = a.Next() {
+		for a := in.Addr(); in.Contains(a); a = a.Next() {
 			p := netip.PrefixFrom(a, bits)
 			if p == p.Masked() && !slices.ContainsFunc(avoid, p.Overlaps) {
 				want = p
@@ -121,7 +122,7 @@ func TestFirstFreeIsTheFirstThatOverlapsNothing(t *testing.T) {
 		for i, p := range avoid {
 			sets[i%2].add(spanOf(p))
 		}
-		got, ok := firstFree(in, bits, sets[:]...)
+		got, ok := Range{in, bits}.firstFree(sets[:]...)
 		if got != want || ok != want.IsValid() {
 			t.Fatalf("first free /%d of %s besides %v (-want +got):\n- %s\n+ %s", bits, in, avoid, want, got)
 		}
@@ -130,10 +131,13 @@ func TestFirstFreeIsTheFirstThatOverlapsNothing(t *testing.T) {
 
 func TestALongRestedAddressOfAWidePoolIsAsGoodAsNew(t *testing.T) {
 	p := newPool(Pool{ID: "wide", Prefix: netip.MustParsePrefix("10.0.0.0/8")}, time.Time{})
+	alloc := &Allocator{pools: map[string]*pool{p.ID: p}}
 	a := p.free.first
 	for range 3 * restMax {
-		p.lease(Lease{Key: Key{Addr: a}})
-		p.unlease(a)
+		alloc.apply(Changes{PutLeases: []Lease{{Key: Key{Pool: p.ID, Addr: a}}}})
+		var c Changes
+		p.release(&c, a)
+		alloc.apply(c)
 		a = a.Next()
 	}
 	if p.resting.Len() != restMax || len(p.rests) != restMax {

@@ -6,7 +6,8 @@ import "net/netip"
 // reservation say must outlive a power cut, and so must the ULA prefix: Docker
 // asks for them once, when a network is created, and never again. Leases live
 // as long as this boot of the host: the containers that hold them do not
-// outlive it either, and no start of a container should wait for a disk.
+// outlive it either, and no start of a container should wait for a disk. What
+// rests, and whose it was, is forgotten at the same time.
 type Store interface {
 	// Load returns everything that is remembered, in any order.
 	Load() (Snapshot, error)
@@ -22,21 +23,25 @@ type Snapshot struct {
 	Reservations []Reservation // durable
 	ULA          netip.Prefix  // durable; zero until the first IPv6 pool is chosen
 	Leases       []Lease       // of this boot
+	Rests        []Rest        // of this boot
 }
 
 // Changes are written together. What is put replaces what has the same key: a
-// pool's is its ID, a reservation's and a lease's are their pool and address.
+// pool's is its ID, that of all others is their pool and address.
 // Deleting what is not there is no error. Within one Changes no key is both put
 // and deleted, and nothing is put into a pool that is deleted.
 type Changes struct {
 	PutPools    []Pool
-	DeletePools []string // IDs; reservations and leases of a deleted pool go with it
+	DeletePools []string // IDs; all that is in a deleted pool goes with it
 
 	PutReservations    []Reservation
 	DeleteReservations []Key
 
 	PutLeases    []Lease
 	DeleteLeases []Key
+
+	PutRests    []Rest
+	DeleteRests []Key
 
 	ULA netip.Prefix // replaces the remembered one unless zero
 }
@@ -46,7 +51,7 @@ type Pool struct {
 	ID     string       `json:"id"`              // e.g. 172.30.0.0/24-K3BQ7ZPA
 	Prefix netip.Prefix `json:"prefix"`          // e.g. 172.30.0.0/24
 	Range  netip.Prefix `json:"range,omitzero"`  // addresses are chosen in here; zero: anywhere in Prefix
-	Chosen bool         `json:"chosen,omitzero"` // by us: the request named no pool
+	Chosen bool         `json:"chosen,omitzero"` // by us: the request named neither prefix nor size
 	Used   bool         `json:"used,omitzero"`   // an address was asked for, or a network was made of it
 
 	// Network is the ID of the network of ours that was made of the pool. It is
@@ -86,4 +91,12 @@ type Reservation struct {
 type Lease struct {
 	Key
 	Owner string `json:"owner,omitzero"` // name or MAC of the container, if the engine told it
+}
+
+// A Rest is an address that was released and should wait for others to be used
+// first. It says so across restarts of the daemon, because peers, caches and DNS
+// remember an address longer than a restart takes.
+type Rest struct {
+	Key
+	Turn uint64 `json:"turn"` // grows with every release from the pool
 }

@@ -148,7 +148,7 @@ func poolStories() []story {
 			pool c 0.0.0.0/26 = 172.30.0.64/26
 			pool d 0.0.0.0/13 = 10.208.0.0/13
 			pool e 0.0.0.0/13 = 10.216.0.0/13
-			pool f 0.0.0.0/13 spent! every /13 of 172.30.0.0/16, 10.208.0.0/12 overlaps 5 pools in use
+			pool f 0.0.0.0/13 spent! every /13 of 10.208.0.0/12 overlaps pools in use: 2
 			pool g 0.0.0.0/8 spent! no /8 fits into 172.30.0.0/16, 10.208.0.0/12
 			pool h 0.0.0.0/0 spent! no /0 fits`},
 		{"a chosen pool keeps away from what the host has", `
@@ -168,6 +168,39 @@ func poolStories() []story {
 			obstacle 10.0.0.0/8 address 10.0.0.1/8 of eth1
 			obstacle 192.168.1.0/24 address 192.168.1.2/24 of eth2
 			pool a spent! every /24 of 172.30.0.0/16, 10.208.0.0/12 overlaps address 172.16.0.1/12 of eth0, address 10.0.0.1/8 of eth1`},
+		{"the bridges of pools that are counted are not named one by one", `
+			pool a 0.0.0.0/16 = 172.30.0.0/16
+			obstacle 172.30.0.1/16 address 172.30.0.1/16 of dbr3f2a
+			obstacle 10.208.0.0/12 address 10.208.0.1/12 of eth0
+			pool b spent! every /24 of 172.30.0.0/16, 10.208.0.0/12 overlaps address 10.208.0.1/12 of eth0, pools in use: 1`},
+		{"prefixes of IPv6 may be as wide as there are any", `
+			pool wide fd00::/8
+			address wide gateway = fd00::1/8
+			pool provider 2000::/4 2001:db8::/64
+			address provider = 2001:db8::/4
+			address provider = 2001:db8::1/4
+			address provider 2fff:ffff:ffff:ffff:ffff:ffff:ffff:ffff by db = 2fff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/4
+			pool narrow 4600::/126
+			pool a ::/47 spent! no /47 fits into`},
+		{"link-local subnets are pools like others", `
+			pool link fe80::/64
+			address link gateway = fe80::1/64
+			address link = fe80::2/64
+			pool other fe80:1234::/64
+			address other gateway = fe80:1234::1/64
+			address other fe80:1234::9 by db = fe80:1234::9/64
+			pool again fe80::/64 taken! pool fe80::/64`},
+		{"every address of a network without a gateway can be used where there are but two", `
+			pool pair 10.0.0.0/31
+			use pair 3f2a
+			address pair by web = 10.0.0.0/31
+			address pair by db = 10.0.0.1/31
+			pool pair6 fd00::/127
+			use pair6 9c1b
+			address pair6 by web = fd00::/127
+			address pair6 by db = fd00::1/127
+			pool one6 fd00::2/128
+			address one6 by web = fd00::2/128`},
 		{"IPv6 pools come from one prefix of the host's own", `
 			pool a v6 = ULA:0000::/64
 			pool b v6 = ULA:0001::/64
@@ -189,16 +222,34 @@ func lifeStories() []story {
 			address web by db = 10.0.0.2/29
 			restart
 			list = 10.0.0.0/29 10.0.0.1 gateway, 10.0.0.4 named, 10.0.0.2 leased db, 10.0.0.4 leased
-			address web = 10.0.0.5/29
+			address web = 10.0.0.3/29
 			address web 10.0.0.2 taken! leased to db
 			address web 10.0.0.4 taken! leased`},
-		{"what was freed just before a restart is not the next one after it", `
+		{"a restart ends no rest, even that of the highest address or of one that was named", `
 			pool web 10.0.0.0/29
 			address web = 10.0.0.1/29
 			address web = 10.0.0.2/29
+			address web 10.0.0.4 by db = 10.0.0.4/29
+			release web 10.0.0.4
+			release web 10.0.0.2
+			restart
+			address web = 10.0.0.3/29
+			address web = 10.0.0.5/29
+			address web = 10.0.0.6/29
+			address web = 10.0.0.4/29
+			restart
+			address web = 10.0.0.2/29
+			address web spent! nothing free
+			release web 10.0.0.6
 			release web 10.0.0.1
 			restart
-			address web = 10.0.0.3/29`},
+			address web = 10.0.0.6/29`},
+		{"a boot ends every rest, for nobody remembers", `
+			pool web 10.0.0.0/29
+			address web = 10.0.0.1/29
+			release web 10.0.0.1
+			reboot
+			address web = 10.0.0.1/29`},
 		{"a boot ends the leases, and keeps gateways and what was asked for by name", `
 			pool web 10.0.0.0/29
 			address web gateway = 10.0.0.1/29

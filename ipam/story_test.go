@@ -115,7 +115,7 @@ func cut(line string) (command, sign, want string) {
 // readable replaces the drawn prefix, fd and ten random digits, by a name.
 func (w *world) readable(answer string) string {
 	p, err := netip.ParsePrefix(answer)
-	if err != nil || !strings.HasPrefix(answer, "fd") || p.Bits() > 64 {
+	if err != nil || !strings.HasPrefix(answer, "fd") || p.Bits() < 48 || p.Bits() > 64 {
 		return answer
 	}
 	return fmt.Sprintf("ULA:%s::/%d", p.Addr().StringExpanded()[15:19], p.Bits())

@@ -15,8 +15,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// resolvConf names the servers that the host asks for names.
-const resolvConf = "/etc/resolv.conf"
+// The files that name the servers which the host asks for names. Where that is
+// systemd-resolved, the second one says whom it asks in turn.
+const (
+	resolvConf   = "/etc/resolv.conf"
+	resolvedConf = "/run/systemd/resolve/resolv.conf"
+)
 
 // Obstacle is something that a subnet chosen for containers should keep away from.
 type Obstacle struct {
@@ -27,19 +31,21 @@ type Obstacle struct {
 }
 
 // Taken lists what a chosen subnet should keep away from: the host's addresses,
-// connected routes of all tables, the name servers of /etc/resolv.conf and, as weak
-// obstacles, routes through a gateway. A default route is none, for it overlaps
-// everything.
+// connected routes of all tables, name servers and, as weak obstacles, routes
+// through a gateway. A default route is none, for it overlaps everything.
 func (k *Kernel) Taken(context.Context) ([]Obstacle, error) {
 	all, err := k.obstacles(func(*device) bool { return true })
 	if err != nil {
 		return nil, err
 	}
-	servers, err := nameServers(resolvConf)
-	if err != nil {
-		return nil, fmt.Errorf("look for name servers: %w", err)
+	for _, file := range []string{resolvConf, resolvedConf} {
+		servers, err := nameServers(file)
+		if err != nil {
+			return nil, fmt.Errorf("look for name servers: %w", err)
+		}
+		all = append(all, servers...)
 	}
-	return append(all, servers...), nil
+	return all, nil
 }
 
 // OnLink lists what no subnet may overlap, whoever names it: addresses and connected

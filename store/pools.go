@@ -10,8 +10,8 @@ import (
 
 var _ ipam.Store = Pools{}
 
-// Pools remembers pools, reservations and the ULA prefix in state.db, and leases
-// in boot.db.
+// Pools remembers pools, reservations and the ULA prefix in state.db, leases and
+// what rests in boot.db.
 type Pools struct{ store *Store }
 
 // Pools is the view for ipam.
@@ -21,11 +21,12 @@ const (
 	poolBucket        = "pool"
 	reservationBucket = "reservation"
 	leaseBucket       = "lease"
+	restBucket        = "rest"
 	ulaBucket         = "ula" // one record with the same key
 )
 
-// Load returns everything that is remembered. Leases whose pool is gone, which a
-// crash between the two files leaves, are left out.
+// Load returns everything that is remembered. Leases and rests whose pool is gone,
+// which a crash between the two files leaves, are left out.
 func (p Pools) Load() (ipam.Snapshot, error) {
 	var all ipam.Snapshot
 	var err error
@@ -39,6 +40,9 @@ func (p Pools) Load() (ipam.Snapshot, error) {
 	if all.Leases, err = load[ipam.Lease](s, s.boot, leaseBucket); err != nil {
 		return ipam.Snapshot{}, err
 	}
+	if all.Rests, err = load[ipam.Rest](s, s.boot, restBucket); err != nil {
+		return ipam.Snapshot{}, err
+	}
 	ula, err := load[netip.Prefix](s, s.state, ulaBucket)
 	if err != nil {
 		return ipam.Snapshot{}, err
@@ -46,20 +50,17 @@ func (p Pools) Load() (ipam.Snapshot, error) {
 	if len(ula) > 0 {
 		all.ULA = ula[0]
 	}
-	all.Leases = p.withPool(all.Leases, all.Pools)
-	return all, nil
-}
-
-func (p Pools) withPool(leases []ipam.Lease, pools []ipam.Pool) []ipam.Lease {
-	there := make(map[string]bool, len(pools))
-	for _, pool := range pools {
+	there := make(map[string]bool, len(all.Pools))
+	for _, pool := range all.Pools {
 		there[pool.ID] = true
 	}
-	kept := slices.DeleteFunc(slices.Clone(leases), func(l ipam.Lease) bool { return !there[l.Pool] })
-	if strays := len(leases) - len(kept); strays > 0 {
-		p.store.notice("%s: %d leases are left out: their pools are gone", p.store.boot.path, strays)
+	leases := len(all.Leases)
+	all.Leases = slices.DeleteFunc(all.Leases, func(l ipam.Lease) bool { return !there[l.Pool] })
+	if strays := leases - len(all.Leases); strays > 0 {
+		s.notice("%s: %d leases are left out: their pools are gone", s.boot.path, strays)
 	}
-	return kept
+	all.Rests = slices.DeleteFunc(all.Rests, func(r ipam.Rest) bool { return !there[r.Pool] })
+	return all, nil
 }
 
 // Save writes all changes, the durable ones first.
@@ -69,12 +70,16 @@ func (p Pools) Save(c ipam.Changes) error {
 		durable.delete(poolBucket, id)
 		durable.deleteUnder(reservationBucket, poolPrefix(id))
 		volatile.deleteUnder(leaseBucket, poolPrefix(id))
+		volatile.deleteUnder(restBucket, poolPrefix(id))
 	}
 	for _, k := range c.DeleteReservations {
 		durable.delete(reservationBucket, addressKey(k))
 	}
 	for _, k := range c.DeleteLeases {
 		volatile.delete(leaseBucket, addressKey(k))
+	}
+	for _, k := range c.DeleteRests {
+		volatile.delete(restBucket, addressKey(k))
 	}
 	for _, pool := range c.PutPools {
 		durable.put(poolBucket, pool.ID, pool)
@@ -84,6 +89,9 @@ func (p Pools) Save(c ipam.Changes) error {
 	}
 	for _, l := range c.PutLeases {
 		volatile.put(leaseBucket, addressKey(l.Key), l)
+	}
+	for _, r := range c.PutRests {
+		volatile.put(restBucket, addressKey(r.Key), r)
 	}
 	if c.ULA.IsValid() {
 		durable.put(ulaBucket, ulaBucket, c.ULA)

@@ -32,7 +32,7 @@ type daemon struct {
 
 // assemble opens the state, makes the parts and brings the host to what was
 // planned when the last daemon ended.
-func assemble(ctx context.Context, stateDir, runDir string, log logrus.FieldLogger) (_ *daemon, err error) {
+func assemble(ctx context.Context, s settings, log logrus.FieldLogger) (_ *daemon, err error) {
 	d := &daemon{}
 	defer func() {
 		if err != nil {
@@ -43,7 +43,7 @@ func assemble(ctx context.Context, stateDir, runDir string, log logrus.FieldLogg
 	if err != nil {
 		return nil, err
 	}
-	if d.store, err = store.Open(stateDir, runDir, boot); err != nil {
+	if d.store, err = store.Open(s.stateDir, s.runDir, boot); err != nil {
 		return nil, err
 	}
 	if d.links, err = link.New(d.store.Settings()); err != nil {
@@ -53,7 +53,7 @@ func assemble(ctx context.Context, stateDir, runDir string, log logrus.FieldLogg
 		return nil, err
 	}
 	d.foreign = &foreign.Rules{}
-	if d.pools, err = ipam.New(ipam.Config{Store: d.store.Pools(), Host: d.obstacles}); err != nil {
+	if d.pools, err = ipam.New(ipam.Config{Store: d.store.Pools(), Host: d.obstacles, Ranges: s.ranges}); err != nil {
 		return nil, err
 	}
 	// In the order of adding: ports are held before anything is translated to
@@ -105,9 +105,16 @@ func (d *daemon) Look(ctx context.Context) (*plan.Host, error) {
 // Exists reports whether the host has an interface of this name.
 func (d *daemon) Exists(name string) (bool, error) { return d.links.Exists(name) }
 
-// obstacles are what a chosen pool must keep away from.
+// obstacles are what a chosen pool must keep away from. A network of ours may have
+// its addresses from another IPAM and none of them on the host.
 func (d *daemon) obstacles() ([]ipam.Obstacle, error) {
-	return obstacles(d.links.Taken(context.Background()))
+	all, err := obstacles(d.links.Taken(context.Background()))
+	for _, n := range d.engine.Now().State.Networks.All() {
+		for _, p := range n.Pools {
+			all = append(all, ipam.Obstacle{Prefix: p.Prefix, What: fmt.Sprintf("subnet %s of network %s", p.Prefix, n.ID.Short())})
+		}
+	}
+	return all, err
 }
 
 // onLink is what no network may overlap.

@@ -154,6 +154,12 @@ func TestExitCodesTellTroubleFromMisuse(t *testing.T) {
 		{[]string{"version", "more"}, 2, `"more"`},
 		{[]string{"ps", "--yaml"}, 2, "--yaml"},
 		{[]string{"serve", "--log-level", "loud"}, 2, "--log-level"},
+		{[]string{"serve", "--pool", "10.64.0.0/12"}, 2, "e.g. 10.64.0.0/12=24"},
+		{[]string{"serve", "--pool", "10.64.0.0=24"}, 2, "want a prefix and the length"},
+		{[]string{"serve", "--pool", "10.64.0.0/12=8"}, 2, "want 12 to 30"},
+		{[]string{"serve", "--pool", "10.64.0.1/12=24"}, 2, "want 10.64.0.0/12"},
+		{[]string{"serve", "--pool", "fe80::/64=64"}, 2, "link-local"},
+		{[]string{"serve", "--pool", "10.64.0.0/12=24", "--pool", "10.65.0.0/16=26"}, 2, "10.65.0.0/16 overlaps 10.64.0.0/12"},
 	} {
 		got := drawbridge(t, row.args...)
 		text := got.stderr

@@ -83,7 +83,7 @@ func (e *env) removeNetwork(ctx context.Context, prefix string, force bool) erro
 func removeWithoutDaemon(ctx context.Context, stateDir, runDir string, force bool) error {
 	silent := logrus.New()
 	silent.SetOutput(io.Discard)
-	d, err := assemble(ctx, stateDir, runDir, silent)
+	d, err := assemble(ctx, settings{stateDir: stateDir, runDir: runDir}, silent)
 	if err != nil {
 		return err
 	}

@@ -25,6 +25,7 @@ type settings struct {
 	adminSocket  string
 	stateDir     string
 	runDir       string
+	ranges       ranges
 	logLevel     logrus.Level
 }
 
@@ -50,6 +51,7 @@ containers do not notice whether it runs.`,
 	c.Flags().StringVar(&s.pluginSocket, "plugin-socket", "/run/docker/plugins/drawbridge.sock", "where Docker finds the driver; its name is the driver's")
 	c.Flags().StringVar(&s.stateDir, "state-dir", "/var/lib/drawbridge", "what must outlive a power cut")
 	c.Flags().StringVar(&s.runDir, "run-dir", "/run/drawbridge", "what dies with the boot")
+	c.Flags().Var(&s.ranges, "pool", "choose subnets that nobody names from here, e.g. 10.64.0.0/12=24; repeatable, either family (default "+defaultRanges()+")")
 	c.Flags().TextVar(&s.logLevel, "log-level", logrus.InfoLevel, "debug, info, warn or error")
 	return c
 }
@@ -64,7 +66,7 @@ func serve(ctx context.Context, s settings, log *logrus.Logger) error {
 	if err := errors.Join(checkAlone(s.pluginSocket), checkAlone(s.adminSocket)); err != nil {
 		return err
 	}
-	d, err := assemble(ctx, s.stateDir, s.runDir, log)
+	d, err := assemble(ctx, s, log)
 	if err != nil {
 		return err
 	}

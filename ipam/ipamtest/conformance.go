@@ -54,6 +54,10 @@ func lease(pool, addr, owner string) ipam.Lease {
 	return ipam.Lease{Key: key(pool, addr), Owner: owner}
 }
 
+func rest(pool, addr string, turn uint64) ipam.Rest {
+	return ipam.Rest{Key: key(pool, addr), Turn: turn}
+}
+
 func pool(id, prefix string) ipam.Pool {
 	return ipam.Pool{ID: id, Prefix: netip.MustParsePrefix(prefix)}
 }
@@ -80,12 +84,16 @@ func steps() []step {
 			lease(webs, "10.1.0.2", ""),
 			lease(six, "fd12:3456:789a::2", "02:42:ac:1e:00:02"),
 		},
+		Rests: []ipam.Rest{
+			rest(web, "172.30.0.3", 1<<60), rest(webs, "10.1.0.3", 1), rest(six, "fd12:3456:789a::3", 2),
+		},
 	}
 	without := ipam.Snapshot{
 		Pools:        full.Pools[1:],
 		Reservations: full.Reservations[1:],
 		ULA:          ula,
 		Leases:       full.Leases[1:],
+		Rests:        full.Rests[1:],
 	}
 	replaced := without
 	replaced.Pools = []ipam.Pool{pool(webs, "10.1.0.0/16"), pool(six, "fd12:3456:789a::/64")}
@@ -94,6 +102,7 @@ func steps() []step {
 		reservation(webs, "10.1.0.9", ipam.Named), without.Reservations[1],
 	}
 	replaced.Leases = []ipam.Lease{lease(webs, "10.1.0.2", "db"), without.Leases[1]}
+	replaced.Rests = []ipam.Rest{rest(webs, "10.1.0.3", 3), without.Rests[1]}
 	replaced.ULA = netip.MustParsePrefix("fdff::/48")
 	bare := ipam.Snapshot{Pools: replaced.Pools, ULA: replaced.ULA}
 
@@ -104,21 +113,24 @@ func steps() []step {
 			DeletePools:        []string{web},
 			DeleteReservations: []ipam.Key{key(web, "172.30.0.1")},
 			DeleteLeases:       []ipam.Key{key(web, "172.30.0.2")},
+			DeleteRests:        []ipam.Key{key(web, "172.30.0.3")},
 		}, ipam.Snapshot{}},
 		{"everything put comes back with all its fields", &ipam.Changes{
-			PutPools: full.Pools, PutReservations: full.Reservations, PutLeases: full.Leases, ULA: ula,
+			PutPools: full.Pools, PutReservations: full.Reservations, PutLeases: full.Leases, PutRests: full.Rests, ULA: ula,
 		}, full},
 		{"a deleted pool takes what is in it and nothing else", &ipam.Changes{DeletePools: []string{web}}, without},
 		{"putting again replaces", &ipam.Changes{
 			PutPools:        replaced.Pools[:1],
 			PutReservations: replaced.Reservations[:1],
 			PutLeases:       replaced.Leases[:1],
+			PutRests:        replaced.Rests[:1],
 			ULA:             replaced.ULA,
 		}, replaced},
 		{"nothing changes nothing, the ULA prefix included", &ipam.Changes{}, replaced},
 		{"addresses are deleted one by one", &ipam.Changes{
 			DeleteReservations: []ipam.Key{key(webs, "10.1.0.9"), key(six, "fd12:3456:789a::1")},
 			DeleteLeases:       []ipam.Key{key(webs, "10.1.0.2"), key(six, "fd12:3456:789a::2")},
+			DeleteRests:        []ipam.Key{key(webs, "10.1.0.3"), key(six, "fd12:3456:789a::3")},
 		}, bare},
 		{
 			"the last pools go, the ULA prefix stays", &ipam.Changes{DeletePools: []string{webs, six}},
@@ -138,10 +150,12 @@ func checkSnapshot(t *testing.T, store ipam.Store, want ipam.Snapshot) {
 		Reservations: slices.Clone(want.Reservations),
 		ULA:          want.ULA,
 		Leases:       slices.Clone(want.Leases),
+		Rests:        slices.Clone(want.Rests),
 	})
 	if !slices.Equal(got.Pools, want.Pools) ||
 		!slices.Equal(got.Reservations, want.Reservations) ||
 		!slices.Equal(got.Leases, want.Leases) ||
+		!slices.Equal(got.Rests, want.Rests) ||
 		got.ULA != want.ULA {
 		t.Fatalf("snapshot (-want +got):\n- %+v\n+ %+v", want, got)
 	}

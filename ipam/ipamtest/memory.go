@@ -23,6 +23,7 @@ type Memory struct {
 	pools        map[string]ipam.Pool
 	reservations map[string]map[ipam.Key]ipam.Reservation // by the ID of their pool
 	leases       map[string]map[ipam.Key]ipam.Lease
+	rests        map[string]map[ipam.Key]ipam.Rest
 	ula          netip.Prefix
 }
 
@@ -37,7 +38,7 @@ func (m *Memory) Fail(err error) {
 func (m *Memory) Reboot() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.leases = nil
+	m.leases, m.rests = nil, nil
 }
 
 // Load returns everything in order.
@@ -53,6 +54,9 @@ func (m *Memory) Load() (ipam.Snapshot, error) {
 	}
 	for _, of := range m.leases {
 		snap.Leases = slices.AppendSeq(snap.Leases, maps.Values(of))
+	}
+	for _, of := range m.rests {
+		snap.Rests = slices.AppendSeq(snap.Rests, maps.Values(of))
 	}
 	return sorted(snap), nil
 }
@@ -78,6 +82,11 @@ func (m *Memory) Save(c ipam.Changes) error {
 		put(&of, l.Key, l)
 		put(&m.leases, l.Pool, of)
 	}
+	for _, r := range c.PutRests {
+		of := m.rests[r.Pool]
+		put(&of, r.Key, r)
+		put(&m.rests, r.Pool, of)
+	}
 	if c.ULA.IsValid() {
 		m.ula = c.ULA
 	}
@@ -89,12 +98,16 @@ func (m *Memory) remove(c ipam.Changes) {
 		delete(m.pools, id)
 		delete(m.reservations, id)
 		delete(m.leases, id)
+		delete(m.rests, id)
 	}
 	for _, k := range c.DeleteReservations {
 		delete(m.reservations[k.Pool], k)
 	}
 	for _, k := range c.DeleteLeases {
 		delete(m.leases[k.Pool], k)
+	}
+	for _, k := range c.DeleteRests {
+		delete(m.rests[k.Pool], k)
 	}
 }
 
@@ -111,6 +124,7 @@ func sorted(s ipam.Snapshot) ipam.Snapshot {
 	slices.SortFunc(s.Pools, func(a, b ipam.Pool) int { return cmp.Compare(a.ID, b.ID) })
 	slices.SortFunc(s.Reservations, func(a, b ipam.Reservation) int { return compareKeys(a.Key, b.Key) })
 	slices.SortFunc(s.Leases, func(a, b ipam.Lease) int { return compareKeys(a.Key, b.Key) })
+	slices.SortFunc(s.Rests, func(a, b ipam.Rest) int { return compareKeys(a.Key, b.Key) })
 	return s
 }
 
