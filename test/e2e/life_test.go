@@ -53,25 +53,36 @@ func TestEngineOtherModesBesideOurs(t *testing.T) {
 }
 
 func TestEngineComposeServicesFindEachOther(t *testing.T) {
-	eachEngine(t, func(s *site) {
+	eachClients(t, func(s *site) {
 		const project = `
-version: "3.7"
 services:
-  one: {image: lab, hostname: one, ports: ["8080:80"]}
-  two: {image: lab, hostname: two}
+  one: {image: lab, hostname: one, container_name: one, ports: ["8080:80"]}
+  two: {image: lab, hostname: two, container_name: two}
 networks:
   default: {driver: drawbridge, ipam: {driver: drawbridge}}
 `
-		if _, err := s.Compose("p", project, "up", "-d"); err != nil {
-			s.t.Fatal(err)
-		}
-		s.MustReach("p_one_1", "tcp", "two:80", "two")
-		s.MustReach("p_two_1", "udp", "one:80", "one")
+		s.compose(project)
+		s.MustReach("one", "tcp", "two:80", "two")
+		s.MustReach("two", "udp", "one:80", "one")
 		s.Outside.MustReach("tcp", "192.0.2.1:8080", "one")
-		if _, err := s.Compose("p", project, "down"); err != nil {
-			s.t.Fatal(err)
-		}
+		s.composeDown(project)
 	})
+}
+
+// compose brings a project up.
+func (s *site) compose(project string) {
+	s.t.Helper()
+	if _, err := s.Compose("p", project, "up", "-d"); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// composeDown takes it down again.
+func (s *site) composeDown(project string) {
+	s.t.Helper()
+	if _, err := s.Compose("p", project, "down"); err != nil {
+		s.t.Fatal(err)
+	}
 }
 
 func TestEngineThirtyContainersTenAtATime(t *testing.T) {

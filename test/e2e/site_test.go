@@ -35,7 +35,12 @@ func eachEngineAfter(t *testing.T, prepare, scenario func(s *site)) {
 func eachEngineWith(t *testing.T, flags []string, prepare, scenario func(s *site)) {
 	t.Helper()
 	t.Parallel()
-	lab.EachEngine(t, func(t *testing.T, version string) {
+	lab.EachOf(t, shownOn(t.Name()), func(t *testing.T, version string) {
+		t.Cleanup(func() {
+			if t.Skipped() {
+				t.Error("what an engine cannot show stands in the table of scenarios, and nothing else is skipped")
+			}
+		})
 		l := lab.New(t)
 		s := &site{Lab: l, Engine: l.Engine(version, flags...), t: t}
 		warmUp(s)
@@ -48,6 +53,20 @@ func eachEngineWith(t *testing.T, flags []string, prepare, scenario func(s *site
 		scenario(s)
 		s.removeAll()
 		s.nothingLeft(before)
+	})
+}
+
+// eachClients runs a scenario on each engine, with each of the clients that people use
+// with it in turn.
+func eachClients(t *testing.T, scenario func(s *site)) {
+	t.Helper()
+	eachEngine(t, func(s *site) {
+		for _, clients := range s.Clients() {
+			s.t.Logf("with %s", clients)
+			s.UseClients(clients)
+			scenario(s)
+			s.removeAll()
+		}
 	})
 }
 

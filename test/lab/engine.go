@@ -25,8 +25,14 @@ const RemapUser = "daemon"
 // list with commas, narrows the choice.
 func EachEngine(t *testing.T, test func(t *testing.T, engine string)) {
 	t.Helper()
+	EachOf(t, []string{Oldest, Newest}, test)
+}
+
+// EachOf is EachEngine for some of the engines.
+func EachOf(t *testing.T, engines []string, test func(t *testing.T, engine string)) {
+	t.Helper()
 	wanted := os.Getenv("DRAWBRIDGE_ENGINES")
-	for _, engine := range []string{Oldest, Newest} {
+	for _, engine := range engines {
 		if wanted != "" && !strings.Contains(","+wanted+",", ","+engine+",") {
 			continue
 		}
@@ -49,6 +55,7 @@ type Engine struct {
 	dir     string   // data roots, configuration and logs
 	path    []string // where programs are looked for
 	debian  string   // the unpacked packages
+	clients string   // where docker is looked for first, "" for nowhere else
 	cgroup  string   // e.g. /drawbridge-lab-4711-TestEngineX
 	flags   []string // more flags for dockerd
 
@@ -171,14 +178,6 @@ func (e *Engine) TryDocker(args ...string) (string, error) {
 	return e.Try("docker", args...)
 }
 
-// Compose runs docker-compose on a project whose file has the given content.
-func (e *Engine) Compose(project, content string, args ...string) (string, error) {
-	e.t.Helper()
-	file := e.File(project+".yml", content)
-	words := []string{e.program("docker-compose"), "--no-ansi", "-p", project, "-f", file}
-	return e.Try("/usr/bin/python3", append(words, args...)...)
-}
-
 // Try runs any command beside the engine: in its network, mounts and processes.
 func (e *Engine) Try(name string, args ...string) (string, error) {
 	return e.world.output(e.Command(name, args...))
@@ -216,8 +215,8 @@ func (e *Engine) File(name, content string) string {
 
 // program finds a program on the engine's own path.
 func (e *Engine) program(name string) string {
-	for _, dir := range e.path {
-		if path := filepath.Join(dir, name); !strings.Contains(name, "/") && unix.Access(path, unix.X_OK) == nil {
+	for _, dir := range append([]string{e.clients}, e.path...) {
+		if path := filepath.Join(dir, name); dir != "" && !strings.Contains(name, "/") && unix.Access(path, unix.X_OK) == nil {
 			return path
 		}
 	}

@@ -56,24 +56,29 @@ func TestEngineLabEngineMayBeStoppedAndKilled(t *testing.T) {
 	})
 }
 
-func TestEngineLabComposeUpAndDown(t *testing.T) {
+func TestEngineLabClientsRunComposeUpAndDown(t *testing.T) {
 	lab.EachEngine(t, func(t *testing.T, engine string) {
 		e := lab.New(t).Engine(engine)
-		const project = `
-version: "3.7"
+		for _, clients := range e.Clients() {
+			e.UseClients(clients)
+			if out := e.Docker("version", "--format", "{{.Client.Version}}"); strings.HasPrefix(out, "20.10") != (clients == lab.DebianClients) {
+				t.Errorf("%s are of version %s", clients, out)
+			}
+			const project = `
 services:
-  one: {image: lab, hostname: one}
+  one: {image: lab, hostname: one, container_name: one}
   two: {image: lab, hostname: two}
 `
-		if _, err := e.Compose("p", project, "up", "-d"); err != nil {
-			t.Fatal(err)
-		}
-		e.MustReach("p_one_1", "tcp", "two:80", "two")
-		if _, err := e.Compose("p", project, "down"); err != nil {
-			t.Fatal(err)
-		}
-		if out := e.Docker("ps", "-aq"); strings.TrimSpace(out) != "" {
-			t.Errorf("containers are left: %s", out)
+			if _, err := e.Compose("p", project, "up", "-d"); err != nil {
+				t.Fatal(err)
+			}
+			e.MustReach("one", "tcp", "two:80", "two")
+			if _, err := e.Compose("p", project, "down"); err != nil {
+				t.Fatal(err)
+			}
+			if out := e.Docker("ps", "-aq"); strings.TrimSpace(out) != "" {
+				t.Errorf("containers are left: %s", out)
+			}
 		}
 	})
 }
