@@ -80,7 +80,8 @@ func read(ctx context.Context) ([]filter, error) {
 	return append(nft, legacy...), err
 }
 
-// tool is the command that writes a chain. It is asked for its version once.
+// tool is the command that writes a chain of legacy iptables. It is asked for its
+// version once.
 func (r *Rules) tool(c plan.Chain) (*iptables.IPTables, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -2,7 +2,6 @@ package foreign
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -209,9 +208,9 @@ func TestKernelManyNetworksAreWrittenAtOnce(t *testing.T) {
 
 func TestKernelWritesOneByOneWhereAllAtOnceFails(t *testing.T) {
 	h := lab.NewHost(t)
-	load(t, h, nft4, host(nft4))
-	recordCommands(t, nft4, `case "$0" in *-restore) exit 1;; esac`)
-	want := planOf(t, &plan.Host{Drops: []plan.Chain{nft4}}, "a", "b", "c", "d")
+	load(t, h, legacy4, host(legacy4))
+	recordCommands(t, legacy4, `case "$0" in *-restore) exit 1;; esac`)
+	want := planOf(t, &plan.Host{Drops: []plan.Chain{legacy4}}, "a", "b", "c", "d")
 	applyOn(t, h, nil, want)
 	if drift := checkOn(t, h, want); len(drift) > 0 {
 		t.Errorf("drift: %v", drift)
@@ -222,16 +221,16 @@ func TestKernelWritesOneByOneWhereAllAtOnceFails(t *testing.T) {
 // write: our places are wrong by then, and must be found anew.
 func TestKernelAnotherWriterMovesThePlace(t *testing.T) {
 	h := lab.NewHost(t)
-	load(t, h, nft4, host(nft4))
+	load(t, h, legacy4, host(legacy4))
 	once := filepath.Join(t.TempDir(), "once")
-	path, err := exec.LookPath("iptables-nft")
+	path, err := exec.LookPath("iptables-legacy")
 	if err != nil {
 		t.Fatal(err)
 	}
-	recordCommands(t, nft4, fmt.Sprintf(`case "$*" in *"-I FORWARD"*)
+	recordCommands(t, legacy4, fmt.Sprintf(`case "$*" in *"-I FORWARD"*)
 	if mkdir %s 2>/dev/null; then for i in 1 2 3; do %s -I FORWARD -i eth$i -j RETURN; done; fi;;
 	esac`, once, path))
-	want := planOf(t, &plan.Host{Drops: []plan.Chain{nft4}}, "web")
+	want := planOf(t, &plan.Host{Drops: []plan.Chain{legacy4}}, "web")
 	applyOn(t, h, nil, want)
 	if _, err := os.Stat(once); err != nil {
 		t.Errorf("nobody has interfered: %v", err)
@@ -289,16 +288,36 @@ func TestKernelWhatOthersDoIsNoticedAndHealed(t *testing.T) {
 	}
 }
 
-func TestKernelMissingCommandIsToldForEachNetwork(t *testing.T) {
-	h := lab.NewHost(t)
-	load(t, h, nft4, "engine-20.10.iptables")
-	want := planOf(t, &plan.Host{Drops: []plan.Chain{nft4}}, "web")
-	t.Setenv("PATH", t.TempDir())
-	var err error
-	h.Do(func() { err = Insert{new(Rules)}.Apply(context.Background(), nil, want) })
-	o := (*plan.ObjectError)(nil)
-	if !errors.As(err, &o) || o.Owner.Network != id("web") || !errors.Is(err, exec.ErrNotFound) {
-		t.Errorf("want an error of network web that names the missing command, got %v", err)
+// TestKernelOurRulesReadAsTheCommands compares what we write over netlink, with no
+// command in reach, with what iptables-nft makes of the same rules.
+func TestKernelOurRulesReadAsTheCommands(t *testing.T) {
+	for _, c := range []plan.Chain{nft4, nft6} {
+		t.Run(command(c), func(t *testing.T) {
+			path, err := exec.LookPath(command(c))
+			if err != nil {
+				t.Fatal(err)
+			}
+			ours, theirs := lab.NewHost(t), lab.NewHost(t)
+			for _, h := range []*lab.Host{ours, theirs} {
+				load(t, h, c, host(c))
+			}
+			want := planOf(t, &plan.Host{Drops: []plan.Chain{c}}, "web")
+			_, chains := parse(theirs.Run(path, "-S", forward))
+			place := fmt.Sprint(spot(chains[forward]) + 1)
+			for _, direction := range []string{"-o", "-i"} {
+				theirs.Run(path, append([]string{"-I", forward, place}, accept{direction, "dbrweb000000000", id("web")}.args()...)...)
+			}
+			before := theirs.Snapshot()
+
+			found := os.Getenv("PATH")
+			t.Setenv("PATH", t.TempDir())
+			applyOn(t, ours, nil, want)
+			t.Setenv("PATH", found)
+			if diff := before.Diff(ours.Snapshot()); diff != "" {
+				t.Errorf("the rules differ:\n%s", diff)
+			}
+			ours.Run(path, append([]string{"-D", forward}, accept{"-i", "dbrweb000000000", id("web")}.args()...)...)
+		})
 	}
 }
 

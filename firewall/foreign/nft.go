@@ -105,7 +105,7 @@ func dumpRules(conn *nftables.Conn, c *nftables.Chain) ([]rule, error) {
 // load of the interface's name and a comparison, which for an exact name includes
 // the zero byte at its end.
 func decode(raw *nftables.Rule) rule {
-	r := rule{plain: true}
+	r := rule{plain: true, handle: raw.Handle}
 	if comment, ok := userdata.GetString(raw.UserData, userdata.TypeComment); ok {
 		r.comment = strings.TrimRight(comment, "\x00")
 	}

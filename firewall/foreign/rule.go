@@ -13,6 +13,7 @@ type rule struct {
 	comment string
 	plain   bool     // it matches nothing else
 	args    []string // as iptables takes them; nil if not read as text
+	handle  uint64   // nftables' own name of it; 0 if read as text, or not yet there
 }
 
 // ours reports whether the rule carries a network's mark.

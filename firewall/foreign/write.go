@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/coreos/go-iptables/iptables"
+	"github.com/google/nftables"
 
 	"github.com/drawbridge-net/drawbridge/plan"
 )
@@ -21,6 +22,37 @@ const mendAttempts = 3
 // mend changes a chain until next finds nothing more to change. steps are what it
 // has found so far.
 func (r *Rules) mend(ctx context.Context, c plan.Chain, steps []step, next func([]rule) []step) error {
+	if c.Kind == kindNFT {
+		return mendNFT(c, steps, next)
+	}
+	return r.mendLegacy(ctx, c, steps, next)
+}
+
+// mendNFT writes over netlink, as nftables' side is read. So no command need be
+// there, and one that does not understand what a newer one has put into the table
+// cannot stand in the way.
+func mendNFT(c plan.Chain, steps []step, next func([]rule) []step) error {
+	conn, err := nftables.New()
+	if err != nil {
+		return blame(c, steps, err)
+	}
+	var failed error
+	for range mendAttempts {
+		rules, err := dumpRules(conn, forwardOf(c))
+		if err != nil {
+			return blame(c, steps, err)
+		}
+		if steps = next(rules); len(steps) == 0 {
+			return nil
+		}
+		if failed = writeNFT(conn, forwardOf(c), rules, steps); failed != nil {
+			failed = blame(c, steps, failed)
+		}
+	}
+	return failed
+}
+
+func (r *Rules) mendLegacy(ctx context.Context, c plan.Chain, steps []step, next func([]rule) []step) error {
 	tool, err := r.tool(c)
 	if err != nil {
 		return blame(c, steps, err)
@@ -36,15 +68,12 @@ func (r *Rules) mend(ctx context.Context, c plan.Chain, steps []step, next func(
 			return nil
 		}
 		failed = write(ctx, tool, c, steps)
-		if c.Kind == kindLegacy {
-			r.wrote.Store(true)
-		}
+		r.wrote.Store(true)
 	}
 	return failed
 }
 
 // few is how many rules are as well written one by one, each by its own process.
-// Deleting one of 500 costs iptables-nft 18 ms that way.
 const few = 4
 
 func write(ctx context.Context, tool *iptables.IPTables, c plan.Chain, steps []step) error {
