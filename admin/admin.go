@@ -16,6 +16,11 @@ import (
 // DefaultSocket is where the daemon listens and the commands ask.
 const DefaultSocket = "/run/drawbridge/admin.sock"
 
+// PluginSockets matches where the host finds the socket of a managed plugin: an engine
+// shows it the plugin's /run/docker/plugins. The name has few characters to spare,
+// since with the plugin's ID the path is almost as long as that of a socket may be.
+const PluginSockets = "/run/docker/plugins/*/drawbridge-admin.sock"
+
 // Network is a network as the operator sees it.
 type Network struct {
 	ID        string   `json:"id"`       // Docker's, e.g. 64 hexadecimal digits

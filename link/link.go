@@ -35,7 +35,8 @@ type Memory interface {
 // that called New; what it does by /proc/sys follows the calling thread, so a
 // process that has threads in several namespaces must call from the right one.
 type Kernel struct {
-	memory Memory
+	memory  Memory
+	sysctls string // e.g. /proc/sys, where they can be written
 
 	// routes is the library's socket, for addresses and routes. Links have one of
 	// our own, since the library creates a pair in two steps and reads neither
@@ -50,8 +51,9 @@ type Kernel struct {
 }
 
 // New opens the sockets. The Memory must be of this boot and of this network
-// namespace: see BootID.
-func New(mem Memory) (*Kernel, error) {
+// namespace: see BootID. Sysctls are written below a directory that has the shape of
+// /proc/sys, as far as its net goes, and is /proc/sys unless that is read-only.
+func New(mem Memory, sysctls string) (*Kernel, error) {
 	routes, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("open rtnetlink: %w", err)
@@ -65,6 +67,7 @@ func New(mem Memory) (*Kernel, error) {
 	_ = socket.SetExtAck(true)
 	return &Kernel{
 		memory:  mem,
+		sysctls: sysctls,
 		routes:  routes,
 		sockets: map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: socket}},
 		planned: map[string]object{},

@@ -53,9 +53,14 @@ func newMachine(t *testing.T) *machine {
 // open is what a process does when it starts.
 func (m *machine) open(mem link.Memory) *link.Kernel {
 	m.t.Helper()
+	return m.openWith(mem, "/proc/sys")
+}
+
+func (m *machine) openWith(mem link.Memory, sysctls string) *link.Kernel {
+	m.t.Helper()
 	var kernel *link.Kernel
 	var err error
-	m.Do(func() { kernel, err = link.New(mem) })
+	m.Do(func() { kernel, err = link.New(mem, sysctls) })
 	must(m.t, err)
 	m.t.Cleanup(kernel.Close)
 	return kernel

@@ -14,16 +14,19 @@ import (
 	"github.com/drawbridge-net/drawbridge/plan"
 )
 
-func settingFile(link string, s plan.Setting) string {
-	return fmt.Sprintf("/proc/sys/net/ipv%d/conf/%s/%s", s.Family, link, s.Name)
+// procSys is where sysctls can be read, also where it is mounted read-only.
+const procSys = "/proc/sys"
+
+func settingFile(root, link string, s plan.Setting) string {
+	return fmt.Sprintf("%s/net/ipv%d/conf/%s/%s", root, s.Family, link, s.Name)
 }
 
 func readSetting(link string, s plan.Setting) (int, error) {
-	text, err := os.ReadFile(settingFile(link, s))
+	text, err := os.ReadFile(settingFile(procSys, link, s))
 	if errors.Is(err, fs.ErrNotExist) && s.Family == 6 && s.Name == "disable_ipv6" {
 		// Below an MTU of 1280 the kernel takes IPv6 off an interface for good, and
 		// its settings with it.
-		if there, _ := exists("/proc/sys/net/ipv4/conf/" + link); there {
+		if there, _ := exists(procSys + "/net/ipv4/conf/" + link); there {
 			return 1, nil
 		}
 	}
@@ -37,10 +40,12 @@ func readSetting(link string, s plan.Setting) (int, error) {
 	return value, nil
 }
 
-// writeSetting uses /proc/sys, which tells all who follow such events. Where that
-// is read-only, as in a managed plugin, IPv4 can be set by rtnetlink too.
+// writeSetting writes files, which tells all who follow such events. Where they are
+// read-only, as in a managed plugin that was not given the host's, IPv4 can be set by
+// rtnetlink too. Of IPv6, rtnetlink sets nothing that we need (inet6_set_link_af in
+// net/ipv6/addrconf.c of the kernel).
 func (k *Kernel) writeSetting(link string, s plan.Setting) error {
-	file, err := os.OpenFile(settingFile(link, s), os.O_WRONLY, 0)
+	file, err := os.OpenFile(settingFile(k.sysctls, link, s), os.O_WRONLY, 0)
 	if err == nil {
 		defer file.Close()
 		_, err = file.WriteString(strconv.Itoa(s.Value))

@@ -3,6 +3,8 @@ package link_test
 import (
 	"errors"
 	"maps"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -164,7 +166,34 @@ func TestKernelRememberedButNotYetSetIsHealed(t *testing.T) {
 	m.equals(before)
 }
 
-// A managed plugin sees /proc/sys read-only.
+// TestKernelSettingsGoByAnotherMount is the managed plugin, which sees /proc/sys
+// read-only and has net of the host's, and no more of it, elsewhere.
+func TestKernelSettingsGoByAnotherMount(t *testing.T) {
+	m := newMachine(t)
+	dir := t.TempDir()
+	before := m.Snapshot()
+	want := m.plan(usual()...)
+	m.kernel = m.openWith(m.memory, dir)
+	m.Do(func() {
+		if err := errors.Join(
+			unix.Unshare(unix.CLONE_NEWNS),
+			unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""),
+			os.Mkdir(filepath.Join(dir, "net"), 0o755),
+			unix.Mount("/proc/sys/net", filepath.Join(dir, "net"), "", unix.MS_BIND|unix.MS_REC, ""),
+			readOnlyProcSys(),
+		); err != nil {
+			t.Fatal(err)
+		}
+		must(t, m.kernel.Apply(t.Context(), nil, want))
+		if drift, err := m.kernel.Check(t.Context(), want); len(drift) > 0 || err != nil {
+			t.Errorf("drift: %v, %v", drift, err)
+		}
+		must(t, m.kernel.Remove(t.Context()))
+	})
+	m.equals(before)
+}
+
+// Without such a mount there is another way for IPv4.
 func TestKernelIPv4SettingsCanDoWithoutProcSys(t *testing.T) {
 	m := newMachine(t)
 	want := m.plan(network("aa", "10.1.0.0/24"), endpoint("aa", "a1", "10.1.0.2/24"))
@@ -180,7 +209,7 @@ func TestKernelIPv4SettingsCanDoWithoutProcSys(t *testing.T) {
 		}
 	}
 	if !errors.Is(err, unix.EROFS) || !strings.Contains(names(err), "ipv6.disable_ipv6: read-only file system") {
-		t.Errorf("IPv6 has no other way yet, and that must be told: %v", err)
+		t.Errorf("IPv6 has no other way, and that must be told: %v", err)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"time"
 
@@ -22,6 +23,7 @@ import (
 
 // daemon is all the parts put together.
 type daemon struct {
+	ground   *net.UnixListener // nil where somebody else took the name
 	store    *store.Store
 	links    *link.Kernel
 	firewall *nftables.Firewall
@@ -39,6 +41,9 @@ func assemble(ctx context.Context, s settings, log logrus.FieldLogger) (_ *daemo
 			d.close()
 		}
 	}()
+	if d.ground, err = claim(ground); err != nil {
+		return nil, err
+	}
 	boot, err := link.BootID()
 	if err != nil {
 		return nil, err
@@ -46,7 +51,7 @@ func assemble(ctx context.Context, s settings, log logrus.FieldLogger) (_ *daemo
 	if d.store, err = store.Open(s.stateDir, s.runDir, boot); err != nil {
 		return nil, err
 	}
-	if d.links, err = link.New(d.store.Settings()); err != nil {
+	if d.links, err = link.New(d.store.Settings(), s.sysctls); err != nil {
 		return nil, err
 	}
 	if d.firewall, err = nftables.New(); err != nil {
@@ -82,6 +87,9 @@ func (d *daemon) close() {
 	}
 	if d.store != nil {
 		_ = d.store.Close()
+	}
+	if d.ground != nil {
+		_ = d.ground.Close()
 	}
 }
 

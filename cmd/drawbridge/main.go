@@ -7,8 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"slices"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -27,6 +30,10 @@ type env struct {
 	stdout, stderr io.Writer
 	// adminSocket is where the daemon listens for the operator.
 	adminSocket string
+	// pluginSockets matches that of a managed plugin, as the host sees it.
+	pluginSockets string
+	// logLevel is LOG_LEVEL of the environment, which a managed plugin's settings are.
+	logLevel string
 	// dockerSocket is an engine's API, asked for the names of containers.
 	dockerSocket string
 }
@@ -36,7 +43,7 @@ var errTrouble = errors.New("trouble found")
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	code := run(ctx, &env{stdout: os.Stdout, stderr: os.Stderr}, os.Args[1:])
+	code := run(ctx, &env{stdout: os.Stdout, stderr: os.Stderr, logLevel: os.Getenv("LOG_LEVEL"), pluginSockets: admin.PluginSockets}, os.Args[1:])
 	stop()
 	os.Exit(code)
 }
@@ -76,4 +83,21 @@ func (e *env) root() *cobra.Command {
 	return root
 }
 
-func (e *env) client() *admin.Client { return admin.NewClient(e.adminSocket) }
+// client asks the daemon on the operator's socket or, where none answers on the usual
+// one, that of a managed plugin.
+func (e *env) client() *admin.Client {
+	if e.adminSocket == admin.DefaultSocket && !answers(e.adminSocket) {
+		sockets, _ := filepath.Glob(e.pluginSockets) // only a bad pattern is an error
+		if i := slices.IndexFunc(sockets, answers); i >= 0 {
+			return admin.NewClient(sockets[i])
+		}
+	}
+	return admin.NewClient(e.adminSocket)
+}
+
+// answers reports whether a process accepts on a socket. Where there is no socket, or
+// one that a dead process left, none does.
+func answers(path string) bool {
+	conn, err := net.Dial("unix", path)
+	return err == nil && conn.Close() == nil
+}

@@ -29,8 +29,9 @@ While Docker still has it, it is refused, unless forced.`,
 		Args: cobra.MaximumNArgs(1),
 	}
 	force := c.Flags().Bool("force", false, "also what Docker still has; its containers lose it")
-	stateDir := c.Flags().String("state-dir", "/var/lib/drawbridge", "the state, if no daemon is running")
-	runDir := c.Flags().String("run-dir", "/run/drawbridge", "the state of this boot, if no daemon is running")
+	s := settings{sysctls: "/proc/sys"}
+	c.Flags().StringVar(&s.stateDir, "state-dir", "/var/lib/drawbridge", "the state, if no daemon is running")
+	c.Flags().StringVar(&s.runDir, "run-dir", "/run/drawbridge", "the state of this boot, if no daemon is running")
 	e.dockerFlag(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
 		if len(args) == 1 {
@@ -38,7 +39,7 @@ While Docker still has it, it is refused, unless forced.`,
 		}
 		err := e.client().Remove(c.Context(), *force)
 		if errors.Is(err, admin.ErrNotRunning) {
-			err = removeWithoutDaemon(c.Context(), *stateDir, *runDir, *force)
+			err = removeWithoutDaemon(c.Context(), s, *force)
 		}
 		if err != nil {
 			return err
@@ -80,10 +81,10 @@ func (e *env) removeNetwork(ctx context.Context, prefix string, force bool) erro
 }
 
 // removeWithoutDaemon does what a daemon would do.
-func removeWithoutDaemon(ctx context.Context, stateDir, runDir string, force bool) error {
+func removeWithoutDaemon(ctx context.Context, s settings, force bool) error {
 	silent := logrus.New()
 	silent.SetOutput(io.Discard)
-	d, err := assemble(ctx, settings{stateDir: stateDir, runDir: runDir}, silent)
+	d, err := assemble(ctx, s, silent)
 	if err != nil {
 		return err
 	}

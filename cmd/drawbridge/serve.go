@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
+	"github.com/sirupsen/logrus/hooks/writer"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
@@ -26,6 +28,7 @@ type settings struct {
 	stateDir     string
 	runDir       string
 	ranges       ranges
+	sysctls      string
 	logLevel     logrus.Level
 }
 
@@ -42,18 +45,32 @@ containers do not notice whether it runs.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			s.adminSocket = e.adminSocket
-			log := logrus.New()
-			log.SetOutput(e.stderr)
-			log.SetLevel(s.logLevel)
-			return serve(c.Context(), s, log)
+			if !c.Flags().Changed("log-level") && e.logLevel != "" {
+				if err := s.logLevel.UnmarshalText([]byte(e.logLevel)); err != nil {
+					return fmt.Errorf("LOG_LEVEL: %w", err)
+				}
+			}
+			return serve(c.Context(), s, e.log(s.logLevel))
 		},
 	}
 	c.Flags().StringVar(&s.pluginSocket, "plugin-socket", "/run/docker/plugins/drawbridge.sock", "where Docker finds the driver; its name is the driver's")
 	c.Flags().StringVar(&s.stateDir, "state-dir", "/var/lib/drawbridge", "what must outlive a power cut")
 	c.Flags().StringVar(&s.runDir, "run-dir", "/run/drawbridge", "what dies with the boot")
 	c.Flags().Var(&s.ranges, "pool", "choose subnets that nobody names from here, e.g. 10.64.0.0/12=24; repeatable, either family (default "+defaultRanges()+")")
-	c.Flags().TextVar(&s.logLevel, "log-level", logrus.InfoLevel, "debug, info, warn or error")
+	c.Flags().StringVar(&s.sysctls, "sysctls", "/proc/sys", "where sysctls of net can be written")
+	c.Flags().TextVar(&s.logLevel, "log-level", logrus.InfoLevel, "debug, info, warn or error; also by LOG_LEVEL in the environment")
 	return c
+}
+
+// log puts warnings and errors on stderr and the rest on stdout: an engine logs what
+// a managed plugin prints on stderr as errors, and the rest as information.
+func (e *env) log(level logrus.Level) *logrus.Logger {
+	log := logrus.New()
+	log.SetLevel(level)
+	log.SetOutput(io.Discard)
+	log.AddHook(&writer.Hook{Writer: e.stderr, LogLevels: logrus.AllLevels[:logrus.WarnLevel+1]})
+	log.AddHook(&writer.Hook{Writer: e.stdout, LogLevels: logrus.AllLevels[logrus.WarnLevel+1:]})
+	return log
 }
 
 // serve runs the daemon until ctx ends.
@@ -103,11 +120,10 @@ func serve(ctx context.Context, s settings, log *logrus.Logger) error {
 
 // checkAlone reports an error if another process answers on a socket.
 func checkAlone(path string) error {
-	conn, err := net.Dial("unix", path)
-	if err != nil {
-		return nil // no socket, or one that a dead process left
+	if answers(path) {
+		return fmt.Errorf("socket %s: another process answers there: is a drawbridge running?", path)
 	}
-	return errors.Join(fmt.Errorf("socket %s: another process answers there: is a drawbridge running?", path), conn.Close())
+	return nil
 }
 
 // together runs all until the first ends or ctx does, and waits for every one.
