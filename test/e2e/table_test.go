@@ -25,9 +25,17 @@ type feature struct {
 // apis are the versions of the engines' APIs.
 var apis = map[string]int{lab.Oldest: 41, lab.Newest: 56}
 
+var (
+	announcements = feature{"announcements of addresses", 48}
+	laterFlags    = feature{"--firewall-backend", 52}
+)
+
 // needs are the scenarios that not every engine can show, with what it takes. All
 // others are shown on every engine, and nothing is skipped for another reason.
-var needs = map[string]feature{}
+var needs = map[string]feature{
+	"TestEngineAnnouncesAddressesAsOftenAsTold": announcements,
+	"TestEngineFlagsOfLaterEnginesHold":         laterFlags,
+}
 
 // shownOn lists the engines that can show a scenario.
 func shownOn(scenario string) []string {

@@ -1,0 +1,103 @@
+package e2e
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/drawbridge-net/drawbridge/test/lab"
+)
+
+// TestEngineModelsOfNetworksAreFollowed is about --config-only and --config-from.
+func TestEngineModelsOfNetworksAreFollowed(t *testing.T) {
+	eachEngine(t, func(s *site) {
+		s.Docker("network", "create", "--config-only", "--ipam-driver", "drawbridge", "--ipv6", "--subnet", "172.30.1.0/24", "--subnet", "fd00:30:1::/64",
+			"-o", "com.docker.network.driver.mtu=1420", "model")
+		s.Docker("network", "create", "-d", "drawbridge", "--config-from", "model", "web")
+		s.Run("c1", "--network", "web", "-p", "8080:80")
+		s.Run("c2", "--network", "web")
+		s.Outside.MustReach("tcp", "192.0.2.1:8080", "c1")
+		s.MustReach("c2", "tcp", "[fd00:30:1::2]:80", "c1")
+		s.hasMTU("c1", "1420")
+		s.Docker("rm", "-f", "c1", "c2")
+		s.Docker("network", "rm", "web") // before its model
+	})
+}
+
+func (s *site) hasMTU(container, want string) {
+	s.t.Helper()
+	if out := s.link(container, "eth0"); !strings.Contains(out, " mtu "+want+" ") {
+		s.t.Errorf("want an MTU of %s: %s", want, out)
+	}
+}
+
+// TestEngineAnnouncesAddressesAsOftenAsTold counts how often neighbours are told of a
+// new container: questions for an address that come from that address.
+//
+// The addresses are Docker's own here. Those of a plugin the engine has in another form,
+// of which it writes the first four bytes: 0.0.0.0 (libnetwork/internal/l2disco).
+func TestEngineAnnouncesAddressesAsOftenAsTold(t *testing.T) {
+	eachEngine(t, func(s *site) {
+		const often, pause = "com.docker.network.advertise_addr_nmsgs=", "com.docker.network.advertise_addr_ms=100"
+		s.Host.Run("nft", "add table bridge announced; add chain bridge announced heard { type filter hook prerouting priority 0; }")
+		defer s.Host.Run("nft", "delete", "table", "bridge", "announced")
+		for i, times := range []string{"0", "2"} {
+			name, address := "told"+times, fmt.Sprintf("172.30.%d.2", i)
+			s.Host.Run("nft", "add rule bridge announced heard arp saddr ip", address, "arp daddr ip", address, "counter")
+			s.Docker("network", "create", "-d", "drawbridge", "--subnet", fmt.Sprintf("172.30.%d.0/24", i), "-o", often+times, "-o", pause, name)
+			s.Run(name, "--network", name)
+		}
+		lab.Until(s.t, "the one is silent and the other heard twice", func() error {
+			heard := regexp.MustCompile(`packets (\d+)`).FindAllStringSubmatch(s.Host.Run("nft", "list", "table", "bridge", "announced"), -1)
+			if len(heard) != 2 || heard[0][1] != "0" || heard[1][1] != "2" {
+				return fmt.Errorf("heard %v", heard)
+			}
+			return nil
+		})
+	})
+}
+
+// TestEngineFlagsOfEveryNetworkHold is about the flags of dockerd that act on networks
+// of every driver.
+func TestEngineFlagsOfEveryNetworkHold(t *testing.T) {
+	flags := []string{
+		"--dns-search=example.test", "--dns-opt=ndots:3", "--host-gateway-ip=192.0.2.1",
+		"--default-address-pool", "base=172.31.128.0/17,size=26",
+	}
+	eachEngineWith(t, flags, asItCame, func(s *site) {
+		s.Docker("network", "create", "-d", "drawbridge", "web") // and addresses of Docker's
+		s.Run("c1", "--network", "web", "--add-host", "host.docker.internal:host-gateway")
+		if got := s.inspect("{{(index .IPAM.Config 0).Subnet}}", "web"); !strings.HasPrefix(got, "172.31.") || !strings.HasSuffix(got, "/26") {
+			s.t.Errorf("the subnet is %s", got)
+		}
+		defer s.Host.Serve("tcp", ":7000").Close()
+		s.MustReach("c1", "tcp", "host.docker.internal:7000", "host")
+		conf := s.Docker("exec", "c1", "cat", "/etc/resolv.conf")
+		for _, line := range []string{"search example.test", "ndots:3", "nameserver 127.0.0.11"} {
+			if !strings.Contains(conf, line) {
+				s.t.Errorf("resolv.conf lacks %q: %s", line, conf)
+			}
+		}
+	})
+}
+
+func TestEngineFlagsOfDocker0LeaveOursAlone(t *testing.T) {
+	flags := []string{
+		"--bip=172.19.7.1/24", "--fixed-cidr=172.19.7.128/25", "--default-gateway=172.19.7.2", "--ipv6", "--fixed-cidr-v6=fd00:19::/64",
+		"--mtu=1400", "--icc=false", "--ip=127.0.0.1", "--ip-masq=false", "--userland-proxy=false",
+	}
+	eachEngineWith(t, flags, asItCame, func(s *site) {
+		s.mainJob()
+		s.hasMTU("c1", "1500")
+	})
+}
+
+// TestEngineFlagsOfLaterEnginesHold is about those that 20.10 does not know.
+func TestEngineFlagsOfLaterEnginesHold(t *testing.T) {
+	flags := []string{"--firewall-backend=nftables", "--ip-forward=false", "--default-network-opt=drawbridge=com.docker.network.driver.mtu=1420"}
+	eachEngineWith(t, flags, asItCame, func(s *site) {
+		s.mainJob()
+		s.hasMTU("c1", "1420")
+	})
+}
