@@ -22,6 +22,15 @@ type feature struct {
 	since int // e.g. 48 for 1.48, which came with engine 28.0
 }
 
+// The features on which scenarios depend; see docs/version-history.md of
+// github.com/moby/moby/api. What the last one brought is no part of the API: remote
+// drivers are heeded since then.
+var (
+	perNetworkMAC   = feature{"a MAC address for each network", 44}
+	endpointSysctls = feature{"sysctls of an endpoint", 46}
+	interfaceName   = feature{"exact names of interfaces", 56}
+)
+
 // apis are the versions of the engines' APIs.
 var apis = map[string]int{lab.Oldest: 41, lab.Newest: 56}
 
@@ -35,6 +44,9 @@ var (
 var needs = map[string]feature{
 	"TestEngineAnnouncesAddressesAsOftenAsTold": announcements,
 	"TestEngineFlagsOfLaterEnginesHold":         laterFlags,
+	"TestEngineEachNetworkHasTheMACAskedFor":    perNetworkMAC,
+	"TestEngineInterfacesHaveTheNamesAskedFor":  interfaceName,
+	"TestEngineSysctlsOfAnEndpointHold":         endpointSysctls,
 }
 
 // shownOn lists the engines that can show a scenario.
@@ -69,7 +81,9 @@ func TestWhichEngineShowsWhat(t *testing.T) {
 		}
 		fmt.Fprintf(w, "%s\t%s\tshown\n", strings.TrimPrefix(scenario, "TestEngine"), oldest)
 	}
-	w.Flush()
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
 	t.Logf("\n%s", table.String())
 }
 
