@@ -60,7 +60,7 @@ func start(t *testing.T) *daemon {
 	socket := filepath.Join(t.TempDir(), "admin.sock")
 	l, err := net.Listen("unix", socket)
 	must(t, err)
-	s := &admin.Server{Engine: d.engine, Pools: pools, Version: "v1", Log: logrus.FieldLogger(log), Forget: func() error { return nil }, Removed: func() { d.ended <- struct{}{} }}
+	s := &admin.Server{Engine: d.engine, Pools: pools, Version: "v1", Obstacles: obstacles, Log: logrus.FieldLogger(log), Forget: func() error { return nil }, Removed: func() { d.ended <- struct{}{} }}
 	server := &httptest.Server{Listener: l, Config: &http.Server{Handler: s.Handler()}}
 	server.Start()
 	t.Cleanup(server.Close)
@@ -96,7 +96,7 @@ func (d *daemon) publish(t *testing.T) {
 			s.Publish(networkID, endpointID, []spec.Port{
 				{Proto: spec.TCP, HostPort: 8080, ContainerPort: 80, Count: 1},
 				{Proto: spec.UDP, Host: netip.MustParseAddr("127.0.0.1"), HostPort: 9000, ContainerPort: 9000, Count: 10},
-			}),
+			}, false),
 		)
 	}))
 }
@@ -145,6 +145,21 @@ func TestStatusNamesWhatDiffersOnTheHost(t *testing.T) {
 	}
 	if all := strings.Join(got.Notices, "\n"); !strings.Contains(all, "eth0") {
 		t.Errorf("the notices do not say that forwarding is on for eth0:\n%s", all)
+	}
+}
+
+// obstacles is a host with a tunnel behind which others are.
+func obstacles() ([]plan.Obstacle, error) {
+	return []plan.Obstacle{{Prefix: netip.MustParsePrefix("172.16.0.0/12"), What: "route 172.16.0.0/12 by tun0", Weak: true}}, nil
+}
+
+func TestStatusNamesWhatASubnetTakesTheWayTo(t *testing.T) {
+	d := start(t)
+	d.publish(t)
+	got, err := d.client.Status(t.Context())
+	must(t, err)
+	if all := strings.Join(got.Notices, "\n"); !strings.Contains(all, "subnet 172.30.0.0/24 overlaps route 172.16.0.0/12 by tun0") {
+		t.Errorf("the notices do not name the tunnel's route:\n%s", all)
 	}
 }
 

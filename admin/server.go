@@ -22,7 +22,9 @@ type Server struct {
 	Version string
 	// Notices are what was found at start and a person should know.
 	Notices []string
-	Log     logrus.FieldLogger
+	// Obstacles are what of the host a subnet may overlap.
+	Obstacles func() ([]plan.Obstacle, error)
+	Log       logrus.FieldLogger
 	// Forget takes the files of the state off the host.
 	Forget func() error
 	// Removed is called after everything of ours was taken off the host.
@@ -56,6 +58,11 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, http.StatusInternalServerError, fmt.Errorf("check the host: %w", err))
 		return
 	}
+	obstacles, err := s.Obstacles()
+	if err != nil {
+		s.fail(w, http.StatusInternalServerError, fmt.Errorf("look at the host's addresses: %w", err))
+		return
+	}
 	now := s.Engine.Now()
 	all := Status{
 		Version: s.Version, Networks: now.State.Networks.Len(), Pools: len(s.Pools.Pools()),
@@ -63,6 +70,9 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	}
 	for _, n := range now.State.Networks.All() {
 		all.Endpoints += n.Endpoints.Len()
+		for _, o := range plan.Overlaps(n, obstacles) {
+			all.Notices = append(all.Notices, fmt.Sprintf("network %s: %s: containers are reached in its place", n.ID.Short(), o))
+		}
 	}
 	s.answer(w, all)
 }

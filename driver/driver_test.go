@@ -17,6 +17,7 @@ import (
 	"github.com/drawbridge-net/drawbridge/engine/enginetest"
 	"github.com/drawbridge-net/drawbridge/ipam"
 	"github.com/drawbridge-net/drawbridge/ipam/ipamtest"
+	"github.com/drawbridge-net/drawbridge/plan"
 )
 
 // The IDs that tests use, as long as Docker's.
@@ -40,9 +41,12 @@ type rig struct {
 	handler http.Handler
 }
 
-// onLink is a host with one address of its own.
-func (r *rig) onLink() ([]ipam.Obstacle, error) {
-	return []ipam.Obstacle{{Prefix: netip.MustParsePrefix("192.168.7.0/24"), What: "address 192.168.7.5/24 of eth0"}}, nil
+// onLink is a host with one address of its own and a tunnel behind which others are.
+func (r *rig) onLink() ([]plan.Obstacle, error) {
+	return []plan.Obstacle{
+		{Prefix: netip.MustParsePrefix("192.168.7.0/24"), What: "address 192.168.7.5/24 of eth0"},
+		{Prefix: netip.MustParsePrefix("10.99.0.0/16"), What: "route 10.99.0.0/16 by tun0", Weak: true},
+	}, nil
 }
 
 func newRig(t *testing.T) *rig {

@@ -51,11 +51,8 @@ func parseEndpoint(net, id spec.ID, req *createEndpointRequest) (*spec.Endpoint,
 	if err := errors.Join(err4, err6); err != nil {
 		return nil, err
 	}
-	if len(ep.Addresses()) == 0 {
-		return nil, fmt.Errorf("field Interface: %w: an endpoint without any address is not built yet", spec.ErrInvalid)
-	}
 	if req.Interface.MacAddress == "" {
-		ep.MAC = spec.EndpointMAC(net, ep.Addresses())
+		ep.MAC = spec.EndpointMAC(net, ep)
 		return ep, nil
 	}
 	mac, err := spec.ParseMAC(req.Interface.MacAddress)
@@ -118,6 +115,9 @@ func (s *Server) join(ctx context.Context, req *joinRequest) (*joinResponse, err
 		if err := state.Join(net, id, req.SandboxKey); err != nil {
 			return err
 		}
+		if err := openPorts(state, net, id, req.Options); err != nil {
+			return err
+		}
 		n, ep, err = state.Endpoint(net, id)
 		return err
 	})
@@ -125,6 +125,20 @@ func (s *Server) join(ctx context.Context, req *joinRequest) (*joinResponse, err
 		return nil, fmt.Errorf("join endpoint %s: %w", id.Short(), err)
 	}
 	return newJoinResponse(n, ep), nil
+}
+
+// openPorts opens what needs no translation. That is the same whether or not the
+// endpoint is its container's gateway, and only if it is the engine calls again.
+func openPorts(state *spec.State, net, id spec.ID, options spec.Options) error {
+	n, err := state.Network(net)
+	if err != nil || n.Internal || n.Mode4 != spec.Routed && n.Mode6 != spec.Routed {
+		return err
+	}
+	ports, err := options.PortMap(n)
+	if err != nil {
+		return err
+	}
+	return state.Open(net, id, ports.Open)
 }
 
 // newJoinResponse tells the engine what to move into the container. Default routes
@@ -135,21 +149,17 @@ func newJoinResponse(n *spec.Network, ep *spec.Endpoint) *joinResponse {
 		DstName:       ep.InterfaceName,
 	}}
 	r.DisableGatewayService = true // no docker_gwbridge beside us
-	if n.Internal {
-		return r
-	}
-	r.Gateway = gateway(n, ep.IPv4)
-	r.GatewayIPv6 = gateway(n, ep.IPv6)
+	r.Gateway = text(n.GatewayOf(ep.IPv4.Addr()))
+	r.GatewayIPv6 = text(n.GatewayOf(ep.IPv6.Addr()))
 	return r
 }
 
-// gateway is that of the pool in which an address lies, "" for none.
-func gateway(n *spec.Network, of netip.Prefix) string {
-	pool, ok := n.Pool(of.Addr())
-	if !ok || !pool.Gateway.IsValid() {
+// text is "" for the zero Addr.
+func text(addr netip.Addr) string {
+	if !addr.IsValid() {
 		return ""
 	}
-	return pool.Gateway.String()
+	return addr.String()
 }
 
 // leave leaves the veth pair alone: its end is still in the container, and the
@@ -201,11 +211,11 @@ func (s *Server) publishPorts(ctx context.Context, net, id spec.ID, options spec
 	if err != nil {
 		return err
 	}
-	ports, err := options.Ports()
+	ports, err := options.PortMap(n)
 	if n.Internal {
 		// Engines since 29 call even so. As on Docker's own internal networks,
 		// nothing is published.
-		if len(ports) > 0 || err != nil {
+		if len(ports.Ports) > 0 || err != nil {
 			s.log.WithFields(logrus.Fields{"network": net, "endpoint": id}).Info("ports are ignored: the network is internal")
 		}
 		return nil
@@ -213,7 +223,7 @@ func (s *Server) publishPorts(ctx context.Context, net, id spec.ID, options spec
 	if err != nil {
 		return err
 	}
-	return s.engine.Do(ctx, func(state *spec.State) error { return state.Publish(net, id, ports) })
+	return s.engine.Do(ctx, func(state *spec.State) error { return state.Publish(net, id, ports.Ports, ports.OnlyIPv4) })
 }
 
 func endpointIDs(network, endpoint string) (net, id spec.ID, err error) {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/docker/go-plugins-helpers/network"
 
+	"github.com/drawbridge-net/drawbridge/plan"
 	"github.com/drawbridge-net/drawbridge/spec"
 )
 
@@ -20,14 +21,20 @@ func (s *Server) networkCapabilities(context.Context, *nothing) (*networkCapabil
 	}, nil
 }
 
-// checkGatewayAllocation is asked before anything else of a network. No network that
-// is built yet goes without a gateway's address, but a mistake in the options is
-// named here before a pool is spent on it.
+// checkGatewayAllocation is asked before anything else of a network. So a mistake in
+// the options is named here, before a pool is spent on it.
 func (s *Server) checkGatewayAllocation(_ context.Context, req *gatewayAllocationRequest) (*gatewayAllocation, error) {
-	if _, _, err := req.Options.Network(&spec.Network{}); err != nil {
+	n := &spec.Network{}
+	_, _, err := req.Options.Network(n)
+	if err == nil {
+		err = n.Check()
+	}
+	if err != nil {
 		return nil, fmt.Errorf("create network: %w", err)
 	}
-	return &gatewayAllocation{}, nil
+	answer := &gatewayAllocation{}
+	answer.SkipIPv4, answer.SkipIPv6 = n.Unaddressed()
+	return answer, nil
 }
 
 func (s *Server) createNetwork(ctx context.Context, req *createNetworkRequest) (*nothing, error) {
@@ -60,7 +67,7 @@ func (s *Server) addNetwork(ctx context.Context, id spec.ID, req *createNetworkR
 		}
 		n.Pools = append(n.Pools, sub.pool)
 	}
-	if err := s.checkHost(id, subnets); err != nil {
+	if err := s.checkHost(n); err != nil {
 		return err
 	}
 	// The pools are told first: should the network come to nothing, the engine
@@ -76,23 +83,27 @@ func (s *Server) addNetwork(ctx context.Context, id spec.ID, req *createNetworkR
 	return s.engine.Do(ctx, func(state *spec.State) error { return state.AddNetwork(n) })
 }
 
-// checkHost refuses a new network that would take the way to something the host
-// reaches directly. Inside a wider route, such as a VPN's, a subnet is fine.
-func (s *Server) checkHost(id spec.ID, subnets []subnet) error {
-	state := s.engine.Now().State
-	if _, err := state.Network(id); err == nil {
+// checkHost refuses a new network that would take something from the host: the way to
+// what the host reaches directly, or an engine's bridge.
+func (s *Server) checkHost(n *spec.Network) error {
+	now := s.engine.Now()
+	if _, err := now.State.Network(n.ID); err == nil {
 		return nil // it was checked when it was new
 	}
-	obstacles, err := s.onLink()
+	for _, e := range now.Plan.Host.Engines {
+		if e.Name == n.Bridge {
+			return fmt.Errorf("bridge %s: %w: it is an engine's own; choose another by com.docker.network.bridge.name", n.Bridge, spec.ErrInUse)
+		}
+	}
+	obstacles, err := s.obstacles()
 	if err != nil {
 		return fmt.Errorf("look at the host's addresses: %w", err)
 	}
-	for _, sub := range subnets {
-		for _, o := range obstacles {
-			if o.Prefix.Overlaps(sub.pool.Prefix) {
-				return fmt.Errorf("%s: subnet %s: %w: it overlaps %s of this host; choose another by --subnet", sub.field, sub.pool.Prefix, spec.ErrInUse, o.What)
-			}
+	for _, o := range plan.Overlaps(n, obstacles) {
+		if !o.Obstacle.Weak {
+			return fmt.Errorf("%w: %s; choose another by --subnet", spec.ErrInUse, o)
 		}
+		s.log.WithField("network", n.ID).Warnf("%s: containers are reached in its place", o)
 	}
 	return nil
 }

@@ -207,6 +207,64 @@ func TestOnlyIPv4IsPublishedBesideAnotherGatewayForIPv6(t *testing.T) {
 	}
 }
 
+func TestANetworkWithoutSubnetsHasContainersWithoutAddresses(t *testing.T) {
+	for what, body := range map[string]string{
+		"neither family": networkBody(net2, `"com.docker.network.enable_ipv4":false`, "", ""),
+		"the null IPAM":  networkBody(net2, "", `{"AddressSpace":"null","Pool":"0.0.0.0/0"}`, ""),
+	} {
+		r := newRig(t)
+		r.must(createNetwork, body)
+		if answer := r.must(createEndpoint, endpointBody(net2, ep1, "", "", "")); !strings.Contains(answer, `"MacAddress":"`) {
+			t.Errorf("%s: %s", what, answer)
+		}
+		if answer := r.must(join, idsBody(net2, ep1, sandbox)); !strings.Contains(answer, `"Gateway":""`) || !strings.Contains(answer, `"DisableGatewayService":true`) {
+			t.Errorf("%s: %s", what, answer)
+		}
+	}
+}
+
+func TestNoGatewayIsAskedForWhereNobodyWouldHaveIt(t *testing.T) {
+	r := newRig(t)
+	for options, want := range map[string]string{
+		``:                                   `{"SkipIPv4":false,"SkipIPv6":false}`,
+		`"com.docker.network.internal":true`: `{"SkipIPv4":false,"SkipIPv6":false}`,
+		`"com.docker.network.internal":true,"com.docker.network.generic":{"com.docker.network.bridge.gateway_mode_ipv4":"isolated"}`: `{"SkipIPv4":true,"SkipIPv6":false}`,
+		`"com.docker.network.internal":true,"com.docker.network.generic":{"com.docker.network.bridge.gateway_mode_ipv6":"isolated"}`: `{"SkipIPv4":false,"SkipIPv6":true}`,
+		`"com.docker.network.internal":true,"com.docker.network.generic":{"com.docker.network.bridge.inhibit_ipv4":"true"}`:          `{"SkipIPv4":true,"SkipIPv6":false}`,
+		`"com.docker.network.generic":{"com.docker.network.bridge.inhibit_ipv4":"true"}`:                                             `{"SkipIPv4":false,"SkipIPv6":false}`,
+	} {
+		if got := strings.TrimSpace(r.must("/NetworkDriver.GwAllocCheck", `{"Options":{`+options+`}}`)); got != want {
+			t.Errorf("{%s}: %s, want %s", options, got, want)
+		}
+	}
+}
+
+func TestASubnetInsideAWiderRouteIsTakenWithAWarning(t *testing.T) {
+	r := newRig(t)
+	r.must(createNetwork, networkBody(net2, "", `{"Pool":"10.99.1.0/24","Gateway":"10.99.1.1/24"}`, ""))
+	warned := false
+	for _, e := range r.log.AllEntries() {
+		warned = warned || strings.Contains(e.Message, "subnet 10.99.1.0/24 overlaps route 10.99.0.0/16 by tun0")
+	}
+	if !warned {
+		t.Error("nobody was warned")
+	}
+}
+
+func TestARoutedPortIsOpenFromJoinOn(t *testing.T) {
+	r := newRig(t)
+	r.must(createNetwork, networkBody(net2, `"com.docker.network.generic":{"com.docker.network.bridge.gateway_mode_ipv4":"routed"}`, `{"Pool":"10.2.0.0/24","Gateway":"10.2.0.1/24"}`, ""))
+	r.must(createEndpoint, endpointBody(net2, ep1, "10.2.0.2/24", "", ""))
+	r.must(join, strings.Replace(idsBody(net2, ep1, sandbox), `"Options":{}`, strings.TrimPrefix(portMap(binding(6, "", 0, 80)), ","), 1))
+	if host := r.host.String(); !strings.Contains(host, "open [tcp 10.2.0.2:80]") || strings.Contains(host, "->80/tcp") {
+		t.Errorf("the host has\n%s", host)
+	}
+	r.must(leave, idsBody(net2, ep1, ""))
+	if host := r.host.String(); strings.Contains(host, "tcp 10.2.0.2:80") {
+		t.Errorf("after Leave the host has\n%s", host)
+	}
+}
+
 func TestPoolsAndAddressesOfOurOwn(t *testing.T) {
 	r := newRig(t)
 	pool := func(body string) string {

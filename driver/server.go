@@ -20,6 +20,7 @@ import (
 
 	"github.com/drawbridge-net/drawbridge/engine"
 	"github.com/drawbridge-net/drawbridge/ipam"
+	"github.com/drawbridge-net/drawbridge/plan"
 )
 
 // drainTimeout is how long Serve waits at its end for requests under way.
@@ -29,15 +30,16 @@ const drainTimeout = 10 * time.Second
 type Server struct {
 	engine *engine.Engine
 	ipam   *ipam.Allocator
-	onLink func() ([]ipam.Obstacle, error)
-	log    logrus.FieldLogger
-	routes map[string]handler // by path, e.g. /NetworkDriver.Join
+	// obstacles are what of the host a subnet may overlap.
+	obstacles func() ([]plan.Obstacle, error)
+	log       logrus.FieldLogger
+	routes    map[string]handler // by path, e.g. /NetworkDriver.Join
 }
 
-// New makes a Server over an Engine that was started. OnLink tells what of the host
-// no network may overlap.
-func New(e *engine.Engine, a *ipam.Allocator, onLink func() ([]ipam.Obstacle, error), log logrus.FieldLogger) *Server {
-	s := &Server{engine: e, ipam: a, onLink: onLink, log: log}
+// New makes a Server over an Engine that was started. Obstacles tells what of the
+// host a subnet may overlap.
+func New(e *engine.Engine, a *ipam.Allocator, obstacles func() ([]plan.Obstacle, error), log logrus.FieldLogger) *Server {
+	s := &Server{engine: e, ipam: a, obstacles: obstacles, log: log}
 	s.routes = map[string]handler{
 		"/Plugin.Activate": route(s.activate),
 

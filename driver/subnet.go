@@ -19,11 +19,9 @@ type subnet struct {
 	auxiliary []netip.Addr
 }
 
-// parseSubnets reads the subnets of both families, those of IPv4 first.
+// parseSubnets reads the subnets of both families, those of IPv4 first. There are none
+// where neither is enabled, and where the IPAM is Docker's null.
 func parseSubnets(req *createNetworkRequest, ipv4, ipv6 bool) ([]subnet, error) {
-	if !ipv4 && !ipv6 {
-		return nil, fmt.Errorf("network with neither IPv4 nor IPv6: %w: not built yet", spec.ErrInvalid)
-	}
 	var all []subnet
 	for _, family := range []struct {
 		field   string
@@ -42,7 +40,9 @@ func parseSubnets(req *createNetworkRequest, ipv4, ipv6 bool) ([]subnet, error) 
 			if err != nil {
 				return nil, err
 			}
-			all = append(all, sub)
+			if sub.pool.Prefix.Bits() > 0 {
+				all = append(all, sub)
+			}
 		}
 	}
 	return all, nil
@@ -61,7 +61,7 @@ func parseSubnet(field string, data *network.IPAMData, is6 bool) (subnet, error)
 	case prefix.Addr().Is6() != is6:
 		return s, fmt.Errorf("field %s.Pool: %s: %w: it is of the other family", field, prefix, spec.ErrInvalid)
 	case prefix.Bits() == 0:
-		return s, fmt.Errorf("field %s.Pool: %s: %w: a network without addresses (--ipam-driver null) is not built yet", field, prefix, spec.ErrInvalid)
+		return s, nil
 	}
 	s.pool.Prefix = prefix
 	if data.Gateway != "" {
@@ -74,43 +74,45 @@ func parseSubnet(field string, data *network.IPAMData, is6 bool) (subnet, error)
 		}
 		s.pool.Gateway = gateway.Addr()
 	}
+	if err := s.parseAuxiliary(data.AuxAddresses); err != nil {
+		return s, err
+	}
 	if err := s.pool.Check(); err != nil {
 		return s, fmt.Errorf("field %s: %w", field, err)
 	}
-	s.auxiliary, err = parseAuxiliary(field+".AuxAddresses", data.AuxAddresses, prefix)
-	return s, err
+	return s, nil
 }
 
 // parseAuxiliary reads the addresses that belong to none of the network's endpoints,
-// in the order of their names.
-func parseAuxiliary(field string, named map[string]any, pool netip.Prefix) ([]netip.Addr, error) {
-	var all []netip.Addr
+// in the order of their names. By two of the names Docker's bridge driver knows the
+// gateway that containers are to have in place of the host.
+func (s *subnet) parseAuxiliary(named map[string]any) error {
 	for _, name := range slices.Sorted(maps.Keys(named)) {
-		at := fmt.Sprintf("%s[%.80q]", field, name)
-		if name == "DefaultGatewayIPv4" || name == "DefaultGatewayIPv6" {
-			return nil, fmt.Errorf("field %s: %w: another default gateway is not built yet", at, spec.ErrInvalid)
-		}
+		at := fmt.Sprintf("%s.AuxAddresses[%.80q]", s.field, name)
 		text, ok := named[name].(string)
 		if !ok {
-			return nil, fmt.Errorf("field %s: %w: want a string", at, spec.ErrInvalid)
+			return fmt.Errorf("field %s: %w: want a string", at, spec.ErrInvalid)
 		}
 		p, err := parsePrefix(at, text)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		if !pool.Contains(p.Addr()) {
-			return nil, fmt.Errorf("field %s: %s: %w: it lies outside %s", at, p, spec.ErrInvalid, pool)
+		if !s.pool.Prefix.Contains(p.Addr()) {
+			return fmt.Errorf("field %s: %s: %w: it lies outside %s", at, p, spec.ErrInvalid, s.pool.Prefix)
 		}
-		all = append(all, p.Addr())
+		if name == "DefaultGatewayIPv4" || name == "DefaultGatewayIPv6" {
+			s.pool.DefaultGateway = p.Addr()
+		}
+		s.auxiliary = append(s.auxiliary, p.Addr())
 	}
-	return all, nil
+	return nil
 }
 
 // checkGateway refuses a network that containers could not leave: an engine gives
 // those an interface on docker_gwbridge, and with it everything that was meant to
 // be ours.
 func (s subnet) checkGateway(internal bool) error {
-	if internal || s.pool.Gateway.IsValid() {
+	if internal || s.pool.Gateway.IsValid() || s.pool.DefaultGateway.IsValid() {
 		return nil
 	}
 	return fmt.Errorf("field %s.Gateway: %w: there is none, and no container could leave %s; name one with --gateway, or make the network --internal",

@@ -107,9 +107,9 @@ func addNetwork(n int) func(*spec.State) error {
 func addEndpoint(n, ep int) func(*spec.State) error {
 	addr := netip.MustParsePrefix(fmt.Sprintf("10.%d.0.%d/24", n, ep))
 	return func(s *spec.State) error {
-		return s.AddEndpoint(id("a", n), &spec.Endpoint{
-			ID: id("e", 1000*n+ep), IPv4: addr, MAC: spec.EndpointMAC(id("a", n), []netip.Prefix{addr}),
-		})
+		added := &spec.Endpoint{ID: id("e", 1000*n+ep), IPv4: addr}
+		added.MAC = spec.EndpointMAC(id("a", n), added)
+		return s.AddEndpoint(id("a", n), added)
 	}
 }
 
@@ -125,7 +125,7 @@ func publish(port uint16) func(*spec.State) error {
 	return func(s *spec.State) error {
 		return s.Publish(id("a", 1), id("e", 1002), []spec.Port{
 			{Proto: spec.TCP, HostPort: port, ContainerPort: port, Count: 1},
-		})
+		}, false)
 	}
 }
 

@@ -19,6 +19,7 @@ func (p *pass) bridge(o object) error {
 		func() error { return p.mac(d, b.MAC) },
 		func() error { return p.mtu(d, b.MTU) },
 		func() error { return p.spanning(d) },
+		func() error { return p.settings(b.Name, b.OwnSettings) },
 		func() error { return p.settings(b.Name, b.Settings) },
 		func() error { return p.up(d) },
 		func() error { return p.surplus(d, b) },

@@ -64,7 +64,7 @@ func (k *Kernel) Look(_ context.Context, engines []plan.HostLink) (*plan.Host, e
 
 func lookAtForwarding(host *plan.Host, found map[string]int) error {
 	on := func(family int) (bool, error) {
-		value, err := asFound(uplinkSetting{everywhere, plan.Setting{Family: family, Name: "forwarding"}}, found)
+		value, err := asFound(uplinkSetting{plan.Everywhere, plan.Setting{Family: family, Name: "forwarding"}}, found)
 		return value != 0, err
 	}
 	var err error

@@ -10,7 +10,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/drawbridge-net/drawbridge/ipam"
 	"github.com/drawbridge-net/drawbridge/link"
 	"github.com/drawbridge-net/drawbridge/plan"
 	"github.com/drawbridge-net/drawbridge/test/lab"
@@ -59,7 +58,7 @@ func TestKernelObstaclesAreAddressesRoutesAndNameServers(t *testing.T) {
 		ip route add 10.50.0.0/16 dev tun0 table 77
 		ip route add blackhole 10.60.0.0/16
 		ip -6 route add 2001:db8:7::/48 via 2001:db8::2`)
-	var list []link.Obstacle
+	var list []plan.Obstacle
 	var err error
 	m.Do(func() { list, err = m.kernel.Taken(t.Context()) })
 	must(t, err)
@@ -68,7 +67,7 @@ func TestKernelObstaclesAreAddressesRoutesAndNameServers(t *testing.T) {
 		if strings.HasPrefix(o.What, "name server ") {
 			continue // the machine that runs the tests has its own
 		}
-		got = append(got, fmt.Sprintf("%s %s weak %t", ipam.Obstacle(o).Prefix, o.What, o.Weak))
+		got = append(got, fmt.Sprintf("%s %s weak %t", o.Prefix, o.What, o.Weak))
 	}
 	for _, want := range []string{
 		"192.0.2.0/24 address 192.0.2.1/24 of eth0 weak false",
@@ -125,18 +124,21 @@ func TestKernelNothingOfOursIsInTheWayOfANamedSubnet(t *testing.T) {
 	m.Run("sh", "-ec", `
 		ip route add 10.0.0.0/8 via 192.0.2.254
 		ip route add 10.50.0.0/16 dev tun0 table 77`)
-	var list []link.Obstacle
+	var list []plan.Obstacle
 	var err error
-	m.Do(func() { list, err = m.kernel.OnLink(t.Context()) })
+	m.Do(func() { list, err = m.kernel.Foreign(t.Context()) })
 	must(t, err)
 	got := map[string]bool{}
 	for _, o := range list {
 		got[o.What] = true
-		if strings.Contains(o.What, "dbr") || strings.Contains(o.What, "name server") || o.Weak {
+		if strings.Contains(o.What, "dbr") || strings.Contains(o.What, "name server") {
 			t.Errorf("%v is in nobody's way", o)
 		}
+		if weak := strings.Contains(o.What, "10.0.0.0/8"); o.Weak != weak {
+			t.Errorf("%v: weak is %t, want %t", o, o.Weak, weak)
+		}
 	}
-	for _, want := range []string{"address 192.0.2.1/24 of eth0", "address 2001:db8::1/64 of eth0", "route 10.50.0.0/16 by tun0"} {
+	for _, want := range []string{"address 192.0.2.1/24 of eth0", "address 2001:db8::1/64 of eth0", "route 10.50.0.0/16 by tun0", "route 10.0.0.0/8 by eth0"} {
 		if !got[want] {
 			t.Errorf("no obstacle %q in %v", want, list)
 		}

@@ -8,11 +8,12 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/drawbridge-net/drawbridge/plan"
 )
 
 // The files that name the servers which the host asks for names. Where that is
@@ -22,18 +23,10 @@ const (
 	resolvedConf = "/run/systemd/resolve/resolv.conf"
 )
 
-// Obstacle is something that a subnet chosen for containers should keep away from.
-type Obstacle struct {
-	Prefix netip.Prefix
-	What   string // e.g. address 192.168.1.7/24 of eth0
-	// Weak ones may be overlapped when nothing else is free.
-	Weak bool
-}
-
 // Taken lists what a chosen subnet should keep away from: the host's addresses,
 // connected routes of all tables, name servers and, as weak obstacles, routes
 // through a gateway. A default route is none, for it overlaps everything.
-func (k *Kernel) Taken(context.Context) ([]Obstacle, error) {
+func (k *Kernel) Taken(context.Context) ([]plan.Obstacle, error) {
 	all, err := k.obstacles(func(*device) bool { return true })
 	if err != nil {
 		return nil, err
@@ -48,15 +41,15 @@ func (k *Kernel) Taken(context.Context) ([]Obstacle, error) {
 	return all, nil
 }
 
-// OnLink lists what no subnet may overlap, whoever names it: addresses and connected
-// routes of links that are not ours. The host would lose the way to them.
-func (k *Kernel) OnLink(context.Context) ([]Obstacle, error) {
-	all, err := k.obstacles(func(d *device) bool { return !d.ours() })
-	return slices.DeleteFunc(all, func(o Obstacle) bool { return o.Weak }), err
+// Foreign lists what a subnet that a person names may overlap: addresses and connected
+// routes of links that are not ours, to which the host would lose the way, and, as weak
+// obstacles, routes through a gateway.
+func (k *Kernel) Foreign(context.Context) ([]plan.Obstacle, error) {
+	return k.obstacles(func(d *device) bool { return !d.ours() })
 }
 
 // obstacles are the addresses and routes of the counted links.
-func (k *Kernel) obstacles(counts func(*device) bool) ([]Obstacle, error) {
+func (k *Kernel) obstacles(counts func(*device) bool) ([]plan.Obstacle, error) {
 	devices, err := k.devices()
 	if err != nil {
 		return nil, err
@@ -65,13 +58,13 @@ func (k *Kernel) obstacles(counts func(*device) bool) ([]Obstacle, error) {
 	if err != nil {
 		return nil, err
 	}
-	var all []Obstacle
+	var all []plan.Obstacle
 	names, left := map[int]string{}, map[int]bool{}
 	for _, d := range devices {
 		names[d.index], left[d.index] = d.name, !counts(d)
 		for _, a := range addrs[d.index] {
 			if !left[d.index] && !a.Addr().IsLinkLocalUnicast() {
-				all = append(all, Obstacle{Prefix: a.Masked(), What: fmt.Sprintf("address %s of %s", a, d.name)})
+				all = append(all, plan.Obstacle{Prefix: a.Masked(), What: fmt.Sprintf("address %s of %s", a, d.name), Link: d.name})
 			}
 		}
 	}
@@ -79,7 +72,7 @@ func (k *Kernel) obstacles(counts func(*device) bool) ([]Obstacle, error) {
 	return append(all, routes...), err
 }
 
-func (k *Kernel) routeObstacles(names map[int]string, left map[int]bool) ([]Obstacle, error) {
+func (k *Kernel) routeObstacles(names map[int]string, left map[int]bool) ([]plan.Obstacle, error) {
 	list, err := retried(func() ([]netlink.Route, error) {
 		every := &netlink.Route{Table: unix.RT_TABLE_UNSPEC}
 		return k.routes.RouteListFiltered(netlink.FAMILY_ALL, every, netlink.RT_FILTER_TABLE)
@@ -87,7 +80,7 @@ func (k *Kernel) routeObstacles(names map[int]string, left map[int]bool) ([]Obst
 	if err != nil {
 		return nil, fmt.Errorf("list routes: %w", err)
 	}
-	var all []Obstacle
+	var all []plan.Obstacle
 	for _, r := range list {
 		to, ok := prefixOf(r.Dst)
 		if !ok || to.Bits() == 0 || to.Addr().IsLinkLocalUnicast() || to.Addr().IsMulticast() || !beyond(r.Type) || left[r.LinkIndex] {
@@ -98,7 +91,7 @@ func (k *Kernel) routeObstacles(names map[int]string, left map[int]bool) ([]Obst
 		if name := names[r.LinkIndex]; name != "" {
 			what += " by " + name
 		}
-		all = append(all, Obstacle{Prefix: to, What: what, Weak: !connected || r.Type != unix.RTN_UNICAST})
+		all = append(all, plan.Obstacle{Prefix: to, What: what, Link: names[r.LinkIndex], Weak: !connected || r.Type != unix.RTN_UNICAST})
 	}
 	return all, nil
 }
@@ -113,7 +106,7 @@ func beyond(routeType int) bool {
 	return true
 }
 
-func nameServers(file string) ([]Obstacle, error) {
+func nameServers(file string) ([]plan.Obstacle, error) {
 	f, err := os.Open(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -122,7 +115,7 @@ func nameServers(file string) ([]Obstacle, error) {
 		return nil, err
 	}
 	defer f.Close()
-	var all []Obstacle
+	var all []plan.Obstacle
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {
 		words := strings.Fields(lines.Text())
@@ -131,7 +124,7 @@ func nameServers(file string) ([]Obstacle, error) {
 		}
 		if addr, err := netip.ParseAddr(words[1]); err == nil {
 			addr = addr.WithZone("").Unmap()
-			all = append(all, Obstacle{Prefix: netip.PrefixFrom(addr, addr.BitLen()), What: "name server " + addr.String()})
+			all = append(all, plan.Obstacle{Prefix: netip.PrefixFrom(addr, addr.BitLen()), What: "name server " + addr.String()})
 		}
 	}
 	return all, lines.Err()

@@ -14,9 +14,6 @@ import (
 	"github.com/drawbridge-net/drawbridge/plan"
 )
 
-// everywhere is the name under which the kernel has the host-wide settings.
-const everywhere = "all"
-
 // uplinkSetting is one setting of one uplink.
 type uplinkSetting struct {
 	link string
@@ -39,7 +36,7 @@ func parseKey(key string) (uplinkSetting, bool) {
 }
 
 func (u uplinkSetting) object() string {
-	if u.link == everywhere {
+	if u.link == plan.Everywhere {
 		return "host"
 	}
 	return "link " + u.link
@@ -154,9 +151,9 @@ func (p *pass) restoreUplinks(uplinks []plan.Uplink) {
 // goes back all the same.
 func (p *pass) restoreUplink(u uplinkSetting, got int) error {
 	forwards := 0
-	if u.link != everywhere && u.Name != "force_forwarding" {
+	if u.link != plan.Everywhere && u.Name != "force_forwarding" {
 		var err error
-		if forwards, err = readSetting(everywhere, plan.Setting{Family: u.Family, Name: "forwarding"}); err != nil {
+		if forwards, err = readSetting(plan.Everywhere, plan.Setting{Family: u.Family, Name: "forwarding"}); err != nil {
 			return err
 		}
 	}
@@ -200,7 +197,7 @@ func remembered(found map[string]int) []uplinkSetting {
 	}
 	rank := func(u uplinkSetting) int {
 		switch {
-		case u.link == everywhere:
+		case u.link == plan.Everywhere:
 			return 0
 		case u.Name == "accept_ra":
 			return 2

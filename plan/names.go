@@ -6,8 +6,14 @@ import (
 	"github.com/drawbridge-net/drawbridge/spec"
 )
 
-// BridgeName is the name of a network's bridge: 15 bytes, all that the kernel allows.
-func BridgeName(n *spec.Network) string { return "dbr" + string(n.Key) }
+// BridgeName is the name of a network's bridge: a person's choice, or 15 bytes, all
+// that the kernel allows.
+func BridgeName(n *spec.Network) string {
+	if n.Bridge != "" {
+		return n.Bridge
+	}
+	return "dbr" + string(n.Key)
+}
 
 // VethName is the name of the end of an endpoint's veth pair that stays on the host.
 func VethName(e *spec.Endpoint) string { return "dbv" + string(e.Key) }

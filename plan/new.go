@@ -1,8 +1,10 @@
 package plan
 
 import (
+	"cmp"
 	"net/netip"
 	"reflect"
+	"slices"
 
 	"github.com/drawbridge-net/drawbridge/spec"
 	"github.com/drawbridge-net/drawbridge/tree"
@@ -59,38 +61,55 @@ func newNetwork(old *Network, before, n *spec.Network, host *Host) *Network {
 }
 
 func newBridge(n *spec.Network, host *Host) *Bridge {
-	b := &Bridge{Name: BridgeName(n), MAC: bridgeMAC(n.ID), MTU: mtu(n)}
+	b := &Bridge{Name: BridgeName(n), Named: n.Bridge != "", MAC: bridgeMAC(n.ID), MTU: mtu(n)}
 	for _, p := range n.Pools {
-		if p.Gateway.IsValid() {
+		if n.Addressed(p) {
 			b.Addresses = append(b.Addresses, netip.PrefixFrom(p.Gateway, p.Prefix.Bits()))
 		}
 	}
-	if !n.Internal {
+	if !closed(n) {
 		// route_localnet lets answers to 127.0.0.1 come back through the bridge; the
 		// firewall keeps everything else from 127.0.0.0/8.
 		b.Settings = append(b.Settings, Setting{4, "forwarding", 1}, Setting{4, "route_localnet", 1})
 	}
-	if !host.IPv6 {
+	switch {
+	case !host.IPv6:
+		return b
+	case !n.HasIPv6() || n.Mode6 == spec.Isolated:
+		b.OwnSettings = []Setting{{6, "disable_ipv6", 1}}
 		return b
 	}
-	if !n.HasIPv6() {
-		b.Settings = append(b.Settings, Setting{6, "disable_ipv6", 1})
-		return b
-	}
-	b.Settings = append(b.Settings, Setting{6, "disable_ipv6", 0}, Setting{6, "accept_ra", 0}, Setting{6, "autoconf", 0},
+	b.OwnSettings = []Setting{
+		{6, "accept_ra", 0}, {6, "autoconf", 0},
 		// Without a link-local address the host asks for no neighbour on behalf of others,
 		// and detecting duplicates of it takes up to two seconds from the first container on.
-		Setting{6, "accept_dad", 0})
-	if host.ForceForwarding && !n.Internal {
+		{6, "accept_dad", 0},
+	}
+	b.Settings = append(b.Settings, Setting{6, "disable_ipv6", 0})
+	if host.ForceForwarding && !closed(n) {
 		b.Settings = append(b.Settings, Setting{6, "force_forwarding", 1})
 	}
 	return b
 }
 
+// closed reports whether nothing passes between the network and other interfaces. One
+// without subnets has nothing that could be routed.
+func closed(n *spec.Network) bool { return n.Internal || len(n.Pools) == 0 }
+
 func newZone(n *spec.Network) *Zone {
-	z := &Zone{Bridge: BridgeName(n), Internal: n.Internal, Masquerade: n.Masquerade && !n.Internal}
+	z := &Zone{Bridge: BridgeName(n), Internal: closed(n), Apart: n.Apart, Trusted: n.Trusted}
+	if !z.Internal {
+		z.Mode4, z.Mode6 = n.Mode4, n.Mode6
+	}
 	for _, p := range n.Pools {
-		z.Subnets = append(z.Subnets, p.Prefix.Masked())
+		s := Subnet{Prefix: p.Prefix.Masked()}
+		if n.Masquerade && !z.Internal && n.Mode(s.Prefix.Addr()) != spec.Routed && !p.LinkLocal() {
+			s.Masquerade, s.Source = true, n.Source6
+			if s.Prefix.Addr().Is4() {
+				s.Source = n.Source4
+			}
+		}
+		z.Subnets = append(z.Subnets, s)
 	}
 	return z
 }
@@ -101,7 +120,7 @@ func newEndpoint(n *spec.Network, e *spec.Endpoint, host *Host) *Endpoint {
 		// The host's end is a port of a bridge and speaks for nobody.
 		v.Settings = []Setting{{6, "disable_ipv6", 1}}
 	}
-	next := &Endpoint{ID: e.ID, Veth: v, Mappings: mappings(e), Ports: e.Ports}
+	next := &Endpoint{ID: e.ID, Veth: v, Mappings: mappings(n, e), Ports: e.Ports, Open: openings(n, e)}
 	for _, a := range e.Addresses() {
 		next.Addresses = append(next.Addresses, a.Addr())
 	}
@@ -116,17 +135,63 @@ func mtu(n *spec.Network) int {
 }
 
 // mappings leads each published port to the container's address of the same family.
-func mappings(e *spec.Endpoint) []Mapping {
+func mappings(n *spec.Network, e *spec.Endpoint) []Mapping {
 	var all []Mapping
 	for _, p := range e.Ports {
-		for _, to := range e.Addresses() {
+		for _, to := range routable(n, e) {
 			host := p.Host
 			if !host.IsValid() {
-				host = unspecified(to.Addr())
+				host = unspecified(to)
 			}
-			if host.Is4() == to.Addr().Is4() {
-				all = append(all, Mapping{p.Proto, host, p.HostPort, p.Last(), to.Addr(), p.ContainerPort})
+			if host.Is4() == to.Is4() {
+				all = append(all, Mapping{p.Proto, host, p.HostPort, p.Last(), to, p.ContainerPort})
 			}
+		}
+	}
+	return all
+}
+
+// openings are what the network's mode opens and, if it trusts anybody, what is
+// published besides.
+func openings(n *spec.Network, e *spec.Endpoint) []Opening {
+	ports := e.Open
+	if len(n.Trusted) > 0 {
+		ports = append(slices.Clone(ports), e.Ports...)
+	}
+	var all []Opening
+	for _, p := range ports {
+		for _, to := range routable(n, e) {
+			if !p.Host.IsValid() || p.Host.Is4() == to.Is4() {
+				all = append(all, Opening{p.Proto, to, p.ContainerPort, p.ContainerPort + p.Count - 1})
+			}
+		}
+	}
+	return disjoint(all)
+}
+
+// disjoint joins openings that meet: several ports of the host may lead to one of the
+// container, and the kernel refuses elements that overlap.
+func disjoint(openings []Opening) []Opening {
+	slices.SortFunc(openings, func(a, b Opening) int {
+		return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.First, b.First))
+	})
+	var all []Opening
+	for _, o := range openings {
+		if n := len(all); n > 0 && all[n-1].Addr == o.Addr && all[n-1].Proto == o.Proto && int(o.First) <= int(all[n-1].Last)+1 {
+			all[n-1].Last = max(all[n-1].Last, o.Last)
+			continue
+		}
+		all = append(all, o)
+	}
+	return all
+}
+
+// routable are the endpoint's addresses that packets from beyond the bridge can reach.
+func routable(n *spec.Network, e *spec.Endpoint) []netip.Addr {
+	var all []netip.Addr
+	for _, a := range e.Addresses() {
+		if pool, ok := n.Pool(a.Addr()); ok && !pool.LinkLocal() {
+			all = append(all, a.Addr())
 		}
 	}
 	return all
@@ -144,31 +209,37 @@ func unspecified(family netip.Addr) netip.Addr {
 // decides on its own FORWARD policy as if we were not here.
 func (p *Plan) planForwarding(state spec.State) {
 	needs4, needs6 := false, false
+	named := map[string]bool{}
 	for _, n := range state.Networks.All() {
-		if !n.Internal {
+		if !closed(n) {
 			needs4, needs6 = true, needs6 || n.HasIPv6()
 		}
-		if needs4 && needs6 {
-			break
-		}
+		named[n.Bridge] = true
 	}
 	p.Guard4 = needs4 && !p.Host.Forwarding4
 	p.Guard6 = needs6 && !p.Host.Forwarding6
 	for _, h := range p.Host.Uplinks {
-		u := Uplink{Name: h.Name}
-		if p.Guard4 {
-			u.Settings = append(u.Settings, Setting{4, "forwarding", 1})
+		if named[h.Name] {
+			continue // adopted
 		}
-		if p.Guard6 && p.Host.ForceForwarding {
-			u.Settings = append(u.Settings, Setting{6, "force_forwarding", 1})
-		} else if p.Guard6 && h.AcceptRA {
-			// A router ignores advertisements unless told otherwise, and this uplink
-			// would lose its addresses and its default route.
-			u.Settings = append(u.Settings, Setting{6, "accept_ra", 2})
-		}
-		p.Uplinks = append(p.Uplinks, u)
+		p.Uplinks = append(p.Uplinks, p.uplink(h))
 	}
 	if p.Guard6 && !p.Host.ForceForwarding {
-		p.Uplinks = append(p.Uplinks, Uplink{Name: "all", Settings: []Setting{{6, "forwarding", 1}}})
+		p.Uplinks = append(p.Uplinks, Uplink{Name: Everywhere, Settings: []Setting{{6, "forwarding", 1}}})
 	}
+}
+
+func (p *Plan) uplink(h HostLink) Uplink {
+	u := Uplink{Name: h.Name}
+	if p.Guard4 {
+		u.Settings = append(u.Settings, Setting{4, "forwarding", 1})
+	}
+	if p.Guard6 && p.Host.ForceForwarding {
+		u.Settings = append(u.Settings, Setting{6, "force_forwarding", 1})
+	} else if p.Guard6 && h.AcceptRA {
+		// A router ignores advertisements unless told otherwise, and this uplink
+		// would lose its addresses and its default route.
+		u.Settings = append(u.Settings, Setting{6, "accept_ra", 2})
+	}
+	return u
 }

@@ -58,16 +58,25 @@ type Endpoint struct {
 	Mappings  []Mapping
 	// Ports are the host's ports that must be held for the mappings.
 	Ports []spec.Port
+	// Open are the container's own ports that others than its network may reach by the
+	// container's own address.
+	Open []Opening
 }
 
 // Bridge is a network's bridge. STP is off and the forward delay 0; its MAC never
 // changes while ports come and go.
 type Bridge struct {
-	Name      string         // e.g. dbr3f2a9c0d11ee
+	Name string // e.g. dbr3f2a9c0d11ee
+	// Named says that a person chose the name. If there is a bridge of that name it is
+	// adopted: it gets Addresses and Settings, all else stays as found, and as found
+	// it is left.
+	Named     bool
 	MAC       spec.MAC       // e.g. 02:5b:…
 	MTU       int            // bytes, e.g. 1500
 	Addresses []netip.Prefix // e.g. 172.30.0.1/24, set without duplicate address detection
 	Settings  []Setting
+	// OwnSettings come before Settings on a bridge that we made.
+	OwnSettings []Setting
 }
 
 // Veth is a pair of interfaces: the host's end is a port of the bridge in hairpin
@@ -87,9 +96,12 @@ type Veth struct {
 // Uplink is an interface of the host that is not ours and that containers'
 // packets may leave or enter by.
 type Uplink struct {
-	Name     string // e.g. eth0; "all" for the host-wide IPv6 switch
+	Name     string // e.g. eth0, or Everywhere
 	Settings []Setting
 }
+
+// Everywhere is the name of an Uplink that stands for the host-wide switches.
+const Everywhere = "all"
 
 // Setting is one sysctl of an interface: net.ipv4.conf.IF.NAME or net.ipv6.conf.IF.NAME
 // (Documentation/networking/ip-sysctl.rst of the kernel).
@@ -101,11 +113,30 @@ type Setting struct {
 
 // Zone is what the firewall must know of a network.
 type Zone struct {
-	Bridge   string         // e.g. dbr3f2a9c0d11ee
-	Subnets  []netip.Prefix // e.g. 172.30.0.0/24
-	Internal bool           // nothing passes to or from other interfaces
-	// Masquerade hides Subnets behind the host's address on the way out.
+	Bridge   string // e.g. dbr3f2a9c0d11ee
+	Subnets  []Subnet
+	Internal bool // nothing passes to or from other interfaces
+	Apart    bool // nothing passes between the network's containers
+	// Mode4 and Mode6 are NAT, Unprotected or Routed.
+	Mode4, Mode6 spec.GatewayMode
+	// Trusted are interfaces that may reach Open ports, whatever the mode.
+	Trusted []string // e.g. vxlan.1
+}
+
+// Subnet is one of a network's.
+type Subnet struct {
+	Prefix netip.Prefix // e.g. 172.30.0.0/24
+	// Masquerade hides it behind the host's address on the way out: Source, or if that
+	// is the zero Addr, that of the interface.
 	Masquerade bool
+	Source     netip.Addr // e.g. 192.0.2.7
+}
+
+// Opening is a port, or a contiguous range, of a container's own address.
+type Opening struct {
+	Proto       spec.Proto
+	Addr        netip.Addr // e.g. 172.30.0.5
+	First, Last uint16
 }
 
 // Mapping is one translation of a published port or range. A range keeps its port

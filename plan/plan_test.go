@@ -161,7 +161,7 @@ func step(t *rapid.T, s *spec.State) {
 	case 5:
 		err = next.Join(nw.ID, ep, "/run/docker/netns/x")
 	case 6:
-		err = next.Publish(nw.ID, ep, []spec.Port{{Proto: spec.TCP, HostPort: uint16(8000 + e), ContainerPort: 80, Count: 1}})
+		err = next.Publish(nw.ID, ep, []spec.Port{{Proto: spec.TCP, HostPort: uint16(8000 + e), ContainerPort: 80, Count: 1}}, false)
 	}
 	if err == nil {
 		*s = next

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 
 	"github.com/drawbridge-net/drawbridge/spec"
@@ -30,11 +31,18 @@ func (p *Plan) String() string {
 
 func (n *Network) print(b *strings.Builder, drops []Chain) {
 	br, z := n.Bridge, n.Zone
-	fmt.Fprintf(b, "  link %s type bridge address %s mtu %d%s\n", br.Name, br.MAC, br.MTU, settings(br.Settings))
+	named := ""
+	if br.Named {
+		named = " or as found"
+	}
+	fmt.Fprintf(b, "  link %s type bridge address %s mtu %d%s%s%s\n", br.Name, br.MAC, br.MTU, settings(br.OwnSettings), named, settings(br.Settings))
 	for _, a := range br.Addresses {
 		fmt.Fprintf(b, "  address %s dev %s\n", a, br.Name)
 	}
-	fmt.Fprintf(b, "  zone %s subnets %v internal %t masquerade %t\n", z.Bridge, z.Subnets, z.Internal, z.Masquerade)
+	fmt.Fprintf(b, "  zone %s internal %t apart %t ipv4 %s ipv6 %s%s\n", z.Bridge, z.Internal, z.Apart, z.Mode4, z.Mode6, trusted(z.Trusted))
+	for _, s := range z.Subnets {
+		fmt.Fprintf(b, "    subnet %s\n", s)
+	}
 	for _, c := range drops {
 		if n.Accepted(c) {
 			fmt.Fprintf(b, "  accept %s in the FORWARD chain of iptables-%s, IPv%d\n", br.Name, c.Kind, c.Family)
@@ -56,6 +64,36 @@ func (e *Endpoint) print(b *strings.Builder) {
 	for _, m := range e.Mappings {
 		fmt.Fprintf(b, "    dnat %s\n", m)
 	}
+	for _, o := range e.Open {
+		fmt.Fprintf(b, "    open %s\n", o)
+	}
+}
+
+func trusted(links []string) string {
+	if len(links) == 0 {
+		return ""
+	}
+	return " trusted " + strings.Join(links, " ")
+}
+
+// String is e.g. 172.30.0.0/24 masquerade.
+func (s Subnet) String() string {
+	switch {
+	case !s.Masquerade:
+		return s.Prefix.String()
+	case s.Source.IsValid():
+		return s.Prefix.String() + " snat to " + s.Source.String()
+	}
+	return s.Prefix.String() + " masquerade"
+}
+
+// String is e.g. tcp 172.30.0.5:80-89.
+func (o Opening) String() string {
+	s := fmt.Sprintf("%s %s", o.Proto, netip.AddrPortFrom(o.Addr, o.First))
+	if o.Last != o.First {
+		s += fmt.Sprintf("-%d", o.Last)
+	}
+	return s
 }
 
 // Port is the published port that the mapping makes work, in its one family.
@@ -79,7 +117,7 @@ func (m Mapping) String() string {
 // net.bridge.bridge-nf-call-iptables is 1.
 func (n *Network) Accepted(c Chain) bool {
 	for _, s := range n.Zone.Subnets {
-		if s.Addr().Is4() == (c.Family == 4) {
+		if s.Prefix.Addr().Is4() == (c.Family == 4) {
 			return true
 		}
 	}

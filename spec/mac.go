@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"net"
-	"net/netip"
 )
 
 // MAC is an Ethernet address of 48 bits; the zero MAC is none.
@@ -59,11 +58,14 @@ func DeriveMAC(parts ...string) MAC {
 }
 
 // EndpointMAC is the MAC of an endpoint that was not asked to have another: one
-// address on one network has one MAC.
-func EndpointMAC(network ID, addrs []netip.Prefix) MAC {
+// address on one network has one MAC. Where there is no address, the ID stands for it.
+func EndpointMAC(network ID, ep *Endpoint) MAC {
 	parts := []string{"endpoint", string(network)}
-	for _, a := range addrs {
+	for _, a := range ep.Addresses() {
 		parts = append(parts, a.Addr().String())
+	}
+	if len(parts) == 2 {
+		parts = append(parts, string(ep.ID))
 	}
 	return DeriveMAC(parts...)
 }

@@ -10,17 +10,21 @@ import (
 )
 
 func TestSamePlaceHasTheSameMACForEver(t *testing.T) {
-	addrs := []netip.Prefix{netip.MustParsePrefix("10.1.0.2/24"), netip.MustParsePrefix("fd00:1::2/64")}
-	mac := spec.EndpointMAC(web, addrs)
+	both := &spec.Endpoint{ID: "e", IPv4: netip.MustParsePrefix("10.1.0.2/24"), IPv6: netip.MustParsePrefix("fd00:1::2/64")}
+	one := &spec.Endpoint{ID: "e", IPv4: both.IPv4}
+	mac := spec.EndpointMAC(web, both)
 	if got := mac.String(); got != "b2:83:31:0c:f0:c9" {
 		t.Errorf("%s: neighbours and reservations know another", got)
+	}
+	if spec.EndpointMAC(web, &spec.Endpoint{ID: "a"}) == spec.EndpointMAC(web, &spec.Endpoint{ID: "b"}) {
+		t.Error("two endpoints without addresses have one MAC")
 	}
 	if mac[0]&1 != 0 || mac[0]&2 == 0 {
 		t.Errorf("%s is no locally administered unicast address", mac)
 	}
 	for what, other := range map[string]spec.MAC{
-		"another network": spec.EndpointMAC(db, addrs),
-		"another address": spec.EndpointMAC(web, addrs[:1]),
+		"another network": spec.EndpointMAC(db, both),
+		"another address": spec.EndpointMAC(web, one),
 	} {
 		if other == mac {
 			t.Errorf("%s has the same MAC", what)

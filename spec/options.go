@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,9 +15,12 @@ import (
 // The keys under which an engine hands over what is no option of a person's
 // (daemon/libnetwork/netlabel in github.com/moby/moby).
 const (
-	keyGeneric = "com.docker.network.generic"
-	keyPortMap = "com.docker.network.portmap"
-	keyExposed = "com.docker.network.endpoint.exposedports"
+	keyGeneric    = "com.docker.network.generic"
+	keyEnableIPv4 = "com.docker.network.enable_ipv4"
+	keyEnableIPv6 = "com.docker.network.enable_ipv6"
+	keyInternal   = "com.docker.network.internal"
+	keyPortMap    = "com.docker.network.portmap"
+	keyExposed    = "com.docker.network.endpoint.exposedports"
 	// keyOnlyIPv4 says, since 28.0, that another endpoint of the container is its
 	// gateway for IPv6.
 	keyOnlyIPv4 = "com.docker.network.driver.private.no_proxy_6to4"
@@ -26,33 +30,32 @@ const (
 // whoever misspells a key of ours is told so.
 const ourPrefix = "drawbridge."
 
-// option is one row of the table of options. Exactly one of set and fallback says
-// what to do with a value: set takes it over; fallback is the one value that a
-// network has anyway, all others being refused until they are built.
+// option is one row of the table of options: what a value may be, and where it goes.
 type option[T any] struct {
-	key      string
-	parse    func(text string) (any, error)
-	set      func(to *T, value any)
-	fallback any
+	key   string
+	parse func(text string) (any, error)
+	set   func(to *T, value any)
 }
 
 // networkOptions are the keys of a network that Docker's bridge driver or
 // Drawbridge knows, as docker network create -o gives them.
 func networkOptions() []option[Network] {
 	return []option[Network]{
-		{key: "com.docker.network.driver.mtu", parse: parseMTU, set: func(n *Network, v any) { n.MTU = v.(int) }},
-		{key: "com.docker.network.container_iface_prefix", parse: parsePrefix, set: func(n *Network, v any) { n.InterfacePrefix = v.(string) }},
-		{key: "com.docker.network.bridge.enable_ip_masquerade", parse: parseBool, set: func(n *Network, v any) { n.Masquerade = v.(bool) }},
-		{key: "com.docker.network.bridge.enable_icc", parse: parseBool, fallback: true},
-		{key: "com.docker.network.bridge.inhibit_ipv4", parse: parseBool, fallback: false},
-		{key: "com.docker.network.bridge.default_bridge", parse: parseBool, fallback: false},
-		{key: "com.docker.network.bridge.name", parse: parseText, fallback: ""},
-		{key: "com.docker.network.bridge.host_binding_ipv4", parse: parseText, fallback: ""},
-		{key: "com.docker.network.bridge.gateway_mode_ipv4", parse: parseGatewayMode, fallback: "nat"},
-		{key: "com.docker.network.bridge.gateway_mode_ipv6", parse: parseGatewayMode, fallback: "nat"},
-		{key: "com.docker.network.bridge.trusted_host_interfaces", parse: parseText, fallback: ""},
-		{key: "com.docker.network.host_ipv4", parse: parseText, fallback: ""},
-		{key: "com.docker.network.host_ipv6", parse: parseText, fallback: ""},
+		{"com.docker.network.driver.mtu", parseMTU, func(n *Network, v any) { n.MTU = v.(int) }},
+		{"com.docker.network.container_iface_prefix", parsePrefix, func(n *Network, v any) { n.InterfacePrefix = v.(string) }},
+		{"com.docker.network.bridge.name", parseBridgeName, func(n *Network, v any) { n.Bridge = v.(string) }},
+		{"com.docker.network.bridge.enable_icc", parseBool, func(n *Network, v any) { n.Apart = !v.(bool) }},
+		{"com.docker.network.bridge.enable_ip_masquerade", parseBool, func(n *Network, v any) { n.Masquerade = v.(bool) }},
+		{"com.docker.network.host_ipv4", parseIPv4, func(n *Network, v any) { n.Source4 = v.(netip.Addr) }},
+		{"com.docker.network.host_ipv6", parseIPv6, func(n *Network, v any) { n.Source6 = v.(netip.Addr) }},
+		{"com.docker.network.bridge.gateway_mode_ipv4", parseGatewayMode, func(n *Network, v any) { n.Mode4 = v.(GatewayMode) }},
+		{"com.docker.network.bridge.gateway_mode_ipv6", parseGatewayMode, func(n *Network, v any) { n.Mode6 = v.(GatewayMode) }},
+		{"com.docker.network.bridge.inhibit_ipv4", parseBool, func(n *Network, v any) { n.InhibitIPv4 = v.(bool) }},
+		{"com.docker.network.bridge.host_binding_ipv4", parseBinding, func(n *Network, v any) { n.HostBinding = v.(netip.Addr) }},
+		{"com.docker.network.bridge.trusted_host_interfaces", parseInterfaces, func(n *Network, v any) { n.Trusted = v.([]string) }},
+		{"com.docker.network.bridge.default_bridge", parseNotDefault, func(*Network, any) {}},
+		{keyEnableIPv4, parseBool, func(*Network, any) {}},
+		{keyEnableIPv6, parseBool, func(*Network, any) {}},
 	}
 }
 
@@ -61,7 +64,7 @@ func networkOptions() []option[Network] {
 // since the engine applies it for every driver.
 func endpointOptions() []option[Endpoint] {
 	return []option[Endpoint]{
-		{key: "com.docker.network.endpoint.ifname", parse: parseInterfaceName, set: func(e *Endpoint, v any) { e.InterfaceName = v.(string) }},
+		{"com.docker.network.endpoint.ifname", parseInterfaceName, func(e *Endpoint, v any) { e.InterfaceName = v.(string) }},
 	}
 }
 
@@ -75,9 +78,9 @@ func (o Options) Network(to *Network) (ipv4, ipv6 bool, err error) {
 	ipv4 = true
 	to.Masquerade, to.InterfacePrefix = true, "eth"
 	err = errors.Join(
-		o.bool("com.docker.network.enable_ipv4", &ipv4),
-		o.bool("com.docker.network.enable_ipv6", &ipv6),
-		o.bool("com.docker.network.internal", &to.Internal),
+		o.bool(keyEnableIPv4, &ipv4),
+		o.bool(keyEnableIPv6, &ipv6),
+		o.bool(keyInternal, &to.Internal),
 	)
 	if err != nil {
 		return ipv4, ipv6, err
@@ -88,7 +91,23 @@ func (o Options) Network(to *Network) (ipv4, ipv6 bool, err error) {
 			return ipv4, ipv6, fmt.Errorf("option %s: %w: want an object", keyGeneric, ErrInvalid)
 		}
 	}
-	return ipv4, ipv6, apply(networkOptions(), generic, to)
+	if err := apply(networkOptions(), generic, to); err != nil {
+		return ipv4, ipv6, err
+	}
+	return ipv4, ipv6, errors.Join(generic.agree(keyEnableIPv4, ipv4), generic.agree(keyEnableIPv6, ipv6))
+}
+
+// agree refuses a family switch among the options that the engine did not follow: by
+// then it has asked for the pools.
+func (o Options) agree(key string, engine bool) error {
+	var text string
+	if raw, ok := o[key]; !ok || json.Unmarshal(raw, &text) != nil {
+		return nil
+	}
+	if wanted, err := strconv.ParseBool(text); err != nil || wanted == engine {
+		return nil
+	}
+	return fmt.Errorf("option %s=%s: %w: this engine knows it as no option; use --ipv6 or --ipv4", key, text, ErrInvalid)
 }
 
 // Endpoint fills in what the options of a CreateEndpoint request say. Their keys
@@ -145,14 +164,10 @@ func (o option[T]) apply(raw json.RawMessage, to *T) error {
 		return fmt.Errorf("option %s=%s: %w: want a string", o.key, excerpt(raw), ErrInvalid)
 	}
 	value, err := o.parse(text)
-	switch {
-	case err != nil:
+	if err != nil {
 		return fmt.Errorf("option %s=%.80q: %w: %w", o.key, text, ErrInvalid, err)
-	case o.set != nil:
-		o.set(to, value)
-	case value != o.fallback:
-		return fmt.Errorf("option %s=%.80q: %w: not built yet, only %q is", o.key, text, ErrInvalid, fmt.Sprint(o.fallback))
 	}
+	o.set(to, value)
 	return nil
 }
 
@@ -193,48 +208,3 @@ func distance(a, b string) int {
 
 // excerpt is the beginning of a JSON value for an error's text.
 func excerpt(raw json.RawMessage) string { return fmt.Sprintf("%.80s", raw) }
-
-func parseBool(text string) (any, error) {
-	v, err := strconv.ParseBool(text)
-	if err != nil {
-		return nil, errors.New("want true or false")
-	}
-	return v, nil
-}
-
-func parseText(text string) (any, error) { return text, nil }
-
-// parseMTU accepts what a bridge of the kernel does (ETH_MIN_MTU and ETH_MAX_MTU
-// in linux/if_ether.h); Docker's 0 means the default.
-func parseMTU(text string) (any, error) {
-	v, err := strconv.Atoi(text)
-	if err != nil || v != 0 && (v < 68 || v > 65535) {
-		return nil, errors.New("want 68 to 65535 bytes, or 0 for the default")
-	}
-	return v, nil
-}
-
-func parseGatewayMode(text string) (any, error) {
-	switch text {
-	case "":
-		return "nat", nil
-	case "nat", "nat-unprotected", "routed", "isolated":
-		return text, nil
-	}
-	return nil, errors.New("want nat, nat-unprotected, routed or isolated")
-}
-
-// parsePrefix leaves room for a number of three digits in an interface name.
-func parsePrefix(text string) (any, error) { return text, checkName(text, 12) }
-
-func parseInterfaceName(text string) (any, error) { return text, checkName(text, 15) }
-
-// checkName is the kernel's rule for interface names (dev_valid_name in
-// net/core/dev.c) made a little stricter: printable ASCII only.
-func checkName(text string, most int) error {
-	bad := func(r rune) bool { return r <= ' ' || r > '~' || r == '/' || r == ':' || r == '%' }
-	if text == "" || len(text) > most || text == "." || text == ".." || strings.ContainsFunc(text, bad) {
-		return fmt.Errorf("want an interface name of 1 to %d characters without / : %% and blanks", most)
-	}
-	return nil
-}

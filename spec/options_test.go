@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -55,20 +56,31 @@ func TestNetworkOptions(t *testing.T) {
 		{"masquerade is the default", bridge + "enable_ip_masquerade", "true", nil, ""},
 		{"masquerade is a switch", bridge + "enable_ip_masquerade", "maybe", nil, `enable_ip_masquerade="maybe": invalid: want true or false`},
 		{"icc is on", bridge + "enable_icc", "1", nil, ""},
-		{"icc off is not built yet", bridge + "enable_icc", "false", nil, `not built yet, only "true" is`},
+		{"containers apart", bridge + "enable_icc", "false", func(n *spec.Network) { n.Apart = true }, ""},
 		{"icc is a switch", bridge + "enable_icc", "sometimes", nil, "true or false"},
-		{"the gateway mode nat is what there is", bridge + "gateway_mode_ipv4", "nat", nil, ""},
+		{"the gateway mode nat", bridge + "gateway_mode_ipv4", "nat", nil, ""},
 		{"an empty gateway mode is nat", bridge + "gateway_mode_ipv6", "", nil, ""},
-		{"the gateway mode routed is not built yet", bridge + "gateway_mode_ipv6", "routed", nil, "not built yet"},
+		{"the gateway mode routed", bridge + "gateway_mode_ipv6", "routed", func(n *spec.Network) { n.Mode6 = spec.Routed }, ""},
+		{"the gateway mode nat-unprotected", bridge + "gateway_mode_ipv4", "nat-unprotected", func(n *spec.Network) { n.Mode4 = spec.Unprotected }, ""},
 		{"a gateway mode that is none", bridge + "gateway_mode_ipv4", "teleport", nil, "want nat, nat-unprotected, routed or isolated"},
-		{"an own bridge name is not built yet", bridge + "name", "br-lan", nil, "not built yet"},
+		{"a bridge's name", bridge + "name", "br-lan", func(n *spec.Network) { n.Bridge = "br-lan" }, ""},
+		{"a bridge's name of 16 bytes", bridge + "name", "sixteencharacter", nil, "1 to 15"},
 		{"no own bridge name", bridge + "name", "", nil, ""},
-		{"an own host address is not built yet", bridge + "host_binding_ipv4", "10.0.0.1", nil, "not built yet"},
-		{"a source address is not built yet", "com.docker.network.host_ipv4", "10.0.0.1", nil, "not built yet"},
-		{"a source address of IPv6 is not built yet", "com.docker.network.host_ipv6", "fd00::1", nil, "not built yet"},
-		{"inhibit_ipv4 is not built yet", bridge + "inhibit_ipv4", "true", nil, "not built yet"},
-		{"the default bridge is Docker's", bridge + "default_bridge", "true", nil, "not built yet"},
-		{"trusted interfaces are not built yet", bridge + "trusted_host_interfaces", "eth0", nil, "not built yet"},
+		{"a default address of the host", bridge + "host_binding_ipv4", "10.0.0.1", func(n *spec.Network) { n.HostBinding = netip.MustParseAddr("10.0.0.1") }, ""},
+		{"a default address of IPv6", bridge + "host_binding_ipv4", "::1", func(n *spec.Network) { n.HostBinding = netip.MustParseAddr("::1") }, ""},
+		{"the default address that is every one", bridge + "host_binding_ipv4", "0.0.0.0", nil, ""},
+		{"a default address that is none", bridge + "host_binding_ipv4", "eth0", nil, "want an address of this host"},
+		{"a source address", "com.docker.network.host_ipv4", "10.0.0.1", func(n *spec.Network) { n.Source4 = netip.MustParseAddr("10.0.0.1") }, ""},
+		{"a source address of the other family", "com.docker.network.host_ipv4", "fd00::1", nil, "want an IPv4 address"},
+		{"a source address of IPv6", "com.docker.network.host_ipv6", "fd00::1", func(n *spec.Network) { n.Source6 = netip.MustParseAddr("fd00::1") }, ""},
+		{"a source address of IPv6 that is IPv4", "com.docker.network.host_ipv6", "::ffff:10.0.0.1", nil, "want an IPv6 address"},
+		{"no address of IPv4", bridge + "inhibit_ipv4", "true", func(n *spec.Network) { n.InhibitIPv4 = true }, ""},
+		{"the default bridge is the engine's", bridge + "default_bridge", "true", nil, "docker0 belongs to the engine"},
+		{"not the default bridge", bridge + "default_bridge", "false", nil, ""},
+		{"trusted interfaces", bridge + "trusted_host_interfaces", "vxlan.1:eth3", func(n *spec.Network) { n.Trusted = []string{"vxlan.1", "eth3"} }, ""},
+		{"a trusted interface that is no name", bridge + "trusted_host_interfaces", "eth3:a/b", nil, "with colons between"},
+		{"a family switch that the engine follows", "com.docker.network.enable_ipv4", "true", nil, ""},
+		{"a family switch that the engine does not know", "com.docker.network.enable_ipv6", "true", nil, "use --ipv6"},
 		{"an option of ours that there is not", "drawbridge.driver.mtv", "1400", nil, "the nearest that it knows is com.docker.network.driver.mtu"},
 		{"an option of ours in capitals", "DrawBridge.enable_ICC", "1", nil, "com.docker.network.bridge.enable_icc"},
 	} {
@@ -89,7 +101,7 @@ func TestNetworkOptions(t *testing.T) {
 			if c.want != nil {
 				c.want(&want)
 			}
-			if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(spec.Network{}), cmpopts.IgnoreFields(spec.Network{}, "Endpoints")); diff != "" || err != nil {
+			if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}), cmpopts.IgnoreUnexported(spec.Network{}), cmpopts.IgnoreFields(spec.Network{}, "Endpoints")); diff != "" || err != nil {
 				t.Errorf("%v (-want +got):\n%s", err, diff)
 			}
 			if !ipv4 || ipv6 {
@@ -116,7 +128,7 @@ func TestFamilySwitches(t *testing.T) {
 }
 
 func TestOfSeveralMistakesAlwaysTheSameOneIsNamed(t *testing.T) {
-	o := options(t, `{"com.docker.network.generic":{"drawbridge.a":"1","com.docker.network.driver.mtu":"x","com.docker.network.bridge.name":"y"}}`)
+	o := options(t, `{"com.docker.network.generic":{"drawbridge.a":"1","com.docker.network.driver.mtu":"x","com.docker.network.bridge.inhibit_ipv4":"y"}}`)
 	_, _, first := o.Network(&spec.Network{})
 	for range 50 {
 		if _, _, err := o.Network(&spec.Network{}); err.Error() != first.Error() {

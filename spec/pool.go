@@ -11,9 +11,19 @@ type Pool struct {
 	Prefix netip.Prefix // e.g. 172.30.0.0/24
 	// Gateway is the host's own address in it; the zero Addr where it has none.
 	Gateway netip.Addr // e.g. 172.30.0.1
+	// DefaultGateway is what containers have for their gateway in place of Gateway;
+	// the zero Addr for none.
+	DefaultGateway netip.Addr // e.g. 172.30.0.254
 }
 
-// unusable are the prefixes in which no host can have an address, or not yet.
+// linkLocal6 is what is no further than the link (RFC 4291); the kernel itself gives
+// addresses of kernelsOwnLink only.
+var (
+	linkLocal6     = netip.MustParsePrefix("fe80::/10") //nolint:gochecknoglobals // a constant
+	kernelsOwnLink = netip.MustParsePrefix("fe80::/64") //nolint:gochecknoglobals // a constant
+)
+
+// unusable are the prefixes in which no host can have an address.
 var unusable = [...]struct { //nolint:gochecknoglobals // a table of the RFCs
 	prefix netip.Prefix
 	why    string
@@ -24,7 +34,6 @@ var unusable = [...]struct { //nolint:gochecknoglobals // a table of the RFCs
 	{netip.MustParsePrefix("255.255.255.255/32"), "255.255.255.255 is broadcast"},
 	{netip.MustParsePrefix("::/127"), "::1 is loopback"},
 	{netip.MustParsePrefix("::ffff:0:0/96"), "::ffff:0:0/96 is IPv4 written as IPv6"},
-	{netip.MustParsePrefix("fe80::/10"), "link-local subnets are not built yet"},
 	{netip.MustParsePrefix("ff00::/8"), "ff00::/8 is multicast"},
 }
 
@@ -38,14 +47,23 @@ func (p Pool) Check() error {
 			return fmt.Errorf("subnet %s: %w: %s", p.Prefix, ErrInvalid, u.why)
 		}
 	}
-	if !p.Gateway.IsValid() {
-		return nil
+	if p.Prefix.Overlaps(kernelsOwnLink) && p.Prefix != kernelsOwnLink {
+		return fmt.Errorf("subnet %s: %w: it overlaps fe80::/64, from which every interface has an address; want fe80::/64 itself or another", p.Prefix, ErrInvalid)
 	}
-	if err := p.checkHost(p.Gateway); err != nil {
-		return fmt.Errorf("gateway %s: %w: %w", p.Gateway, ErrInvalid, err)
+	for _, gateway := range []netip.Addr{p.Gateway, p.DefaultGateway} {
+		if !gateway.IsValid() {
+			continue
+		}
+		if err := p.checkHost(gateway); err != nil {
+			return fmt.Errorf("gateway %s: %w: %w", gateway, ErrInvalid, err)
+		}
 	}
 	return nil
 }
+
+// LinkLocal reports whether the subnet ends at the bridge: no packet from or to it is
+// routed.
+func (p Pool) LinkLocal() bool { return linkLocal6.Overlaps(p.Prefix) }
 
 // checkHost refuses an address that no host of the subnet can have. Subnets of two
 // addresses or one have no network and no broadcast address (RFC 3021).

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -74,9 +75,37 @@ func TestEveryPortOfBothProtocolsIsTwoRanges(t *testing.T) {
 		}
 	}
 	o := spec.Options{"com.docker.network.portmap": json.RawMessage("[" + strings.Join(entries, ",") + "]")}
-	ports, err := o.Ports()
+	m, err := o.PortMap(&spec.Network{})
+	ports := m.Ports
 	if err != nil || len(ports) != 2 || ports[0].Count != 65535 || ports[1].Last() != 65535 {
 		t.Errorf("got %v, %v", ports, err)
+	}
+}
+
+func TestAPortMapSaysWhatEachGatewayModeMakesOfIt(t *testing.T) {
+	both := []spec.Pool{{Prefix: netip.MustParsePrefix("10.1.0.0/24")}, {Prefix: netip.MustParsePrefix("fd00:1::/64")}}
+	for _, c := range []struct {
+		promise, binding string
+		network          spec.Network
+		ports, open      string
+	}{
+		{"both families are translated", `"HostPort":8080`, spec.Network{Pools: both}, "[*:8080->80/tcp]", "[]"},
+		{"IPv6 is routed", `"HostPort":8080`, spec.Network{Pools: both, Mode6: spec.Routed}, "[0.0.0.0:8080->80/tcp]", "[[::]:80->80/tcp]"},
+		{"IPv4 is routed", `"HostPort":8080`, spec.Network{Pools: both, Mode4: spec.Routed}, "[[::]:8080->80/tcp]", "[0.0.0.0:80->80/tcp]"},
+		{"both are routed, whatever the host's port", `"HostPort":0`, spec.Network{Pools: both, Mode4: spec.Routed, Mode6: spec.Routed}, "[]", "[0.0.0.0:80->80/tcp [::]:80->80/tcp]"},
+		{"an address of the host decides on the family", `"HostPort":8080,"HostIP":"192.0.2.1"`, spec.Network{Pools: both, Mode4: spec.Routed}, "[]", "[0.0.0.0:80->80/tcp]"},
+		{"the only family is routed", `"HostPort":0`, spec.Network{Pools: both[1:], Mode6: spec.Routed}, "[]", "[[::]:80->80/tcp]"},
+		{"the network's own address of the host", `"HostPort":8080`, spec.Network{Pools: both, HostBinding: netip.MustParseAddr("127.0.0.1")}, "[127.0.0.1:8080->80/tcp]", "[]"},
+		{"a named address goes before the network's", `"HostPort":8080,"HostIP":"192.0.2.1"`, spec.Network{Pools: both, HostBinding: netip.MustParseAddr("127.0.0.1")}, "[192.0.2.1:8080->80/tcp]", "[]"},
+		{"every address that is named goes before the network's", `"HostPort":8080,"HostIP":"0.0.0.0"`, spec.Network{Pools: both, HostBinding: netip.MustParseAddr("127.0.0.1")}, "[0.0.0.0:8080->80/tcp]", "[]"},
+	} {
+		t.Run(c.promise, func(t *testing.T) {
+			o := spec.Options{"com.docker.network.portmap": json.RawMessage(`[{"Proto":6,"Port":80,` + c.binding + `}]`)}
+			m, err := o.PortMap(&c.network)
+			if err != nil || fmt.Sprint(m.Ports) != c.ports || fmt.Sprint(m.Open) != c.open {
+				t.Errorf("ports %v, open %v, %v; want %s and %s", m.Ports, m.Open, err, c.ports, c.open)
+			}
+		})
 	}
 }
 
@@ -95,7 +124,11 @@ func FuzzPortMap(f *testing.F) {
 			"com.docker.network.portmap":                      json.RawMessage(text),
 			"com.docker.network.driver.private.no_proxy_6to4": json.RawMessage(fmt.Sprint(onlyIPv4)),
 		}
-		ports, err := o.Ports()
+		m, err := o.PortMap(&spec.Network{})
+		ports := m.Ports
+		if err == nil && m.OnlyIPv4 != onlyIPv4 {
+			t.Error("the sign that there is another gateway is lost")
+		}
 		if err != nil {
 			if !errors.Is(err, spec.ErrInvalid) || len(err.Error()) > 1024 {
 				t.Errorf("error of %d bytes: %v", len(err.Error()), err)
@@ -106,7 +139,7 @@ func FuzzPortMap(f *testing.F) {
 			if p.Count == 0 || p.HostPort == 0 || p.ContainerPort == 0 || p.Last() < p.HostPort || p.Count > 1 && p.HostPort != p.ContainerPort {
 				t.Errorf("port %+v", p)
 			}
-			if p.Host.Is4In6() || p.Host.Zone() != "" || onlyIPv4 && !p.Host.Is4() {
+			if p.Host.Is4In6() || p.Host.Zone() != "" {
 				t.Errorf("host address %v", p.Host)
 			}
 			for _, q := range ports[:i] {

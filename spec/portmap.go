@@ -24,36 +24,75 @@ type binding struct {
 	HostPortEnd int64
 }
 
-// Ports reads the port map of a ProgramExternalConnectivity request, ranges joined.
-func (o Options) Ports() ([]Port, error) {
-	onlyIPv4 := false
-	if err := errors.Join(o.checkExposed(), o.bool(keyOnlyIPv4, &onlyIPv4)); err != nil {
-		return nil, err
+// PortMap is what a port map asks of an endpoint.
+type PortMap struct {
+	// Ports are published on the host, ranges joined.
+	Ports []Port
+	// Open are the container's own, in families whose gateway mode is Routed.
+	Open []Port
+	// OnlyIPv4 says that another endpoint is the container's gateway for IPv6.
+	OnlyIPv4 bool
+}
+
+// PortMap reads the port map of a Join or ProgramExternalConnectivity request for an
+// endpoint of a network.
+func (o Options) PortMap(n *Network) (m PortMap, err error) {
+	if err := errors.Join(o.checkExposed(), o.bool(keyOnlyIPv4, &m.OnlyIPv4)); err != nil {
+		return m, err
 	}
 	var bindings []binding
 	if err := o.list(keyPortMap, &bindings); err != nil {
-		return nil, err
+		return m, err
 	}
 	if len(bindings) > maxPorts {
-		return nil, fmt.Errorf("option %s: %w: %d port bindings, at most %d make sense", keyPortMap, ErrInvalid, len(bindings), maxPorts)
+		return m, fmt.Errorf("option %s: %w: %d port bindings, at most %d make sense", keyPortMap, ErrInvalid, len(bindings), maxPorts)
 	}
-	ports := make([]Port, 0, len(bindings))
 	for _, b := range bindings {
-		p, err := b.port()
-		if err != nil {
-			return nil, fmt.Errorf("publish %s: %w: %w", b, ErrInvalid, err)
+		if err := m.add(b, n); err != nil {
+			return m, fmt.Errorf("publish %s: %w: %w", b, ErrInvalid, err)
 		}
-		if onlyIPv4 {
-			if p.Host.Is6() {
-				continue // the other endpoint's
-			}
-			if !p.Host.IsValid() {
-				p.Host = netip.IPv4Unspecified()
-			}
-		}
-		ports = append(ports, p)
 	}
-	return JoinPorts(ports)
+	var err4, err6 error
+	m.Ports, err4 = JoinPorts(m.Ports)
+	m.Open, err6 = JoinPorts(m.Open)
+	return m, errors.Join(err4, err6)
+}
+
+// add enters what one binding asks for: in a family that is routed the container's
+// own port, whatever the host's; else the host's.
+func (m *PortMap) add(b binding, n *Network) error {
+	host, err := b.check()
+	if err != nil {
+		return err
+	}
+	if !host.IsValid() {
+		host = n.HostBinding
+	}
+	var translated []netip.Addr
+	for _, every := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
+		switch {
+		case host.IsValid() && host.Is4() != every.Is4():
+		case n.Mode(every) == Routed:
+			m.Open = append(m.Open, b.on(every, b.Port))
+		default:
+			translated = append(translated, every)
+		}
+	}
+	switch {
+	case len(translated) == 0, !host.IsValid() && len(translated) == 1 && !n.has(translated[0]):
+		return nil
+	case !host.IsValid() && len(translated) == 1:
+		host = translated[0]
+	}
+	if err := b.checkHostPort(); err != nil {
+		return err
+	}
+	m.Ports = append(m.Ports, b.on(host, b.HostPort))
+	return nil
+}
+
+func (b binding) on(host netip.Addr, port int64) Port {
+	return Port{Proto: Proto(b.Proto), Host: host, HostPort: uint16(port), ContainerPort: uint16(b.Port), Count: 1}
 }
 
 // checkExposed type-checks what needs nothing done.
@@ -111,26 +150,29 @@ func protoName(number int64) string {
 // sctp is a protocol that Docker's bridge can publish.
 const sctp = 132
 
-func (b binding) port() (Port, error) {
+// check refuses what no gateway mode can publish, and reads the host's address.
+func (b binding) check() (netip.Addr, error) {
 	switch {
 	case b.Proto == sctp:
-		return Port{}, fmt.Errorf("SCTP is not built yet, TCP and UDP are")
+		return netip.Addr{}, errors.New("SCTP is not built yet, TCP and UDP are")
 	case b.Proto != int64(TCP) && b.Proto != int64(UDP):
-		return Port{}, fmt.Errorf("protocol %d has no ports; want 6 for TCP or 17 for UDP", b.Proto)
+		return netip.Addr{}, fmt.Errorf("protocol %d has no ports; want 6 for TCP or 17 for UDP", b.Proto)
 	case b.Port < 1 || b.Port > 65535:
-		return Port{}, fmt.Errorf("container port %d: want 1 to 65535", b.Port)
+		return netip.Addr{}, fmt.Errorf("container port %d: want 1 to 65535", b.Port)
 	case b.HostPort < 0 || b.HostPort > 65535:
-		return Port{}, fmt.Errorf("host port %d: want 1 to 65535", b.HostPort)
+		return netip.Addr{}, fmt.Errorf("host port %d: want 1 to 65535", b.HostPort)
+	}
+	return b.host()
+}
+
+func (b binding) checkHostPort() error {
+	switch {
 	case b.HostPort == 0:
-		return Port{}, fmt.Errorf("a host port of the driver's choice is not built yet; name one, e.g. -p 8080:%d", b.Port)
+		return fmt.Errorf("a host port of the driver's choice is not built yet; name one, e.g. -p 8080:%d", b.Port)
 	case b.HostPortEnd != 0 && b.HostPortEnd != b.HostPort:
-		return Port{}, fmt.Errorf("one host port of a range is not built yet; name one, e.g. -p %d:%d", b.HostPort, b.Port)
+		return fmt.Errorf("one host port of a range is not built yet; name one, e.g. -p %d:%d", b.HostPort, b.Port)
 	}
-	host, err := b.host()
-	if err != nil {
-		return Port{}, err
-	}
-	return Port{Proto: Proto(b.Proto), Host: host, HostPort: uint16(b.HostPort), ContainerPort: uint16(b.Port), Count: 1}, nil
+	return nil
 }
 
 func (b binding) host() (netip.Addr, error) {

@@ -57,7 +57,7 @@ func TestAnyHistoryKeepsTheStateSound(t *testing.T) {
 			},
 			"publish": func(t *rapid.T) {
 				ports := rapid.SliceOfN(anyPort(), 0, 4).Draw(t, "ports")
-				change(func(s *spec.State) error { return s.Publish(pick(networks), pick(endpoints), ports) })
+				change(func(s *spec.State) error { return s.Publish(pick(networks), pick(endpoints), ports, false) })
 			},
 			"unpublish": func(*rapid.T) {
 				change(func(s *spec.State) error { s.Unpublish(pick(networks), pick(endpoints)); return nil })

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/drawbridge-net/drawbridge/tree"
@@ -57,14 +58,32 @@ type Network struct {
 	// Key names the kernel's objects: 12 characters of the ID, on this host no
 	// other network's. AddNetwork chooses it.
 	Key ID // e.g. 3f2a9c0d11ee
+	// Bridge is the name that a person gave the bridge, "" for one made of Key.
+	Bridge string // e.g. br-lan
 	// Internal networks have no gateway: nothing leaves them, nothing enters.
 	Internal bool
-	// Pools are the subnets, those of IPv4 first.
+	// Apart keeps the network's containers from each other.
+	Apart bool
+	// Pools are the subnets, those of IPv4 first. A network without any carries
+	// frames between its containers and nothing else.
 	Pools []Pool
+	// InhibitIPv4 leaves the bridge without the gateway's IPv4 address.
+	InhibitIPv4 bool
+	// Mode4 and Mode6 say, each for its family, how containers and the world outside
+	// reach each other.
+	Mode4, Mode6 GatewayMode
+	// Trusted are interfaces of the host behind which published ports are also
+	// reached by the container's own address.
+	Trusted []string // e.g. vxlan.1
 	// MTU of bridge and veths in bytes; 0 leaves the kernel's default of 1500.
 	MTU int // e.g. 1420
-	// Masquerade hides the containers' addresses behind the host's.
-	Masquerade bool
+	// Masquerade hides the containers' addresses behind the host's: behind Source4
+	// and Source6, or where there is none behind that of the interface they leave by.
+	Masquerade       bool
+	Source4, Source6 netip.Addr // e.g. 192.0.2.7
+	// HostBinding is where a port is published that names no address of the host;
+	// the zero Addr for every address of both families.
+	HostBinding netip.Addr // e.g. 127.0.0.1
 	// InterfacePrefix begins the names of interfaces in containers.
 	InterfacePrefix string // e.g. eth
 
@@ -84,13 +103,19 @@ func (n *Network) Pool(addr netip.Addr) (Pool, bool) {
 }
 
 // HasIPv6 reports whether the network has a subnet of IPv6.
-func (n *Network) HasIPv6() bool {
-	for _, p := range n.Pools {
-		if p.Prefix.Addr().Is6() {
-			return true
-		}
+func (n *Network) HasIPv6() bool { return n.has(netip.IPv6Unspecified()) }
+
+// has reports whether the network has a subnet of the family that an address is of.
+func (n *Network) has(family netip.Addr) bool {
+	return slices.ContainsFunc(n.Pools, func(p Pool) bool { return p.Prefix.Addr().Is4() == family.Is4() })
+}
+
+// Mode is the gateway mode of the family that an address is of.
+func (n *Network) Mode(of netip.Addr) GatewayMode {
+	if of.Is4() {
+		return n.Mode4
 	}
-	return false
+	return n.Mode6
 }
 
 // Holds reports whether an endpoint of the network has the address.
@@ -116,6 +141,13 @@ type Endpoint struct {
 	Sandbox string // e.g. /var/run/docker/netns/1eee51bd70de
 	// Ports are published since Docker made this endpoint its container's gateway.
 	Ports []Port
+	// OnlyIPv4 says that another endpoint of the sandbox is its gateway for IPv6, and
+	// has the published ports of that family.
+	OnlyIPv4 bool `json:",omitempty"`
+	// Open are the container's own ports that can be reached without translation, in
+	// families whose gateway mode is Routed: Host is 0.0.0.0 or ::, HostPort the
+	// ContainerPort.
+	Open []Port `json:",omitempty"`
 }
 
 // Addresses are those that the endpoint has, IPv4 first.

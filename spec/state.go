@@ -22,34 +22,17 @@ type State struct {
 	Networks tree.Map[ID, *Network]
 	keys     tree.Map[ID, ID]             // Key -> ID, of networks and endpoints alike
 	ports    tree.Map[portKey, *portHeld] // every published port, to find who holds one
+	members  tree.Map[member, struct{}]   // who is in a sandbox
 }
 
-// portKey orders published ports by number, ranges apart from single ports, so
-// that who holds one is found among few.
-type portKey struct {
-	proto Proto
-	wide  bool
-	first uint16
-	host  netip.Addr
-}
-
-func (k portKey) Compare(o portKey) int {
-	return cmp.Or(cmp.Compare(k.proto, o.proto), compareBool(k.wide, o.wide), cmp.Compare(k.first, o.first), k.host.Compare(o.host))
-}
-
-func compareBool(a, b bool) int {
-	switch {
-	case a == b:
-		return 0
-	case b:
-		return -1
-	}
-	return 1
-}
-
-type portHeld struct {
-	port              Port
+// member is one endpoint of a sandbox.
+type member struct {
+	sandbox           string
 	network, endpoint ID
+}
+
+func (m member) Compare(o member) int {
+	return cmp.Or(cmp.Compare(m.sandbox, o.sandbox), m.network.Compare(o.network), m.endpoint.Compare(o.endpoint))
 }
 
 // Network finds a network, else ErrNotFound.
@@ -81,7 +64,10 @@ func (s *State) AddNetwork(n *Network) error {
 	if old, ok := s.Networks.Get(n.ID); ok {
 		return sameNetwork(old, n)
 	}
-	if err := s.checkPools(n); err != nil {
+	if err := n.Check(); err != nil {
+		return err
+	}
+	if err := s.checkOthers(n); err != nil {
 		return err
 	}
 	added := n.bare()
@@ -116,17 +102,13 @@ func sameNetwork(old, n *Network) error {
 	return nil
 }
 
-func (s *State) checkPools(n *Network) error {
-	for i, p := range n.Pools {
-		if err := p.Check(); err != nil {
-			return err
+// checkOthers refuses what another network has already.
+func (s *State) checkOthers(n *Network) error {
+	for id, other := range s.Networks.All() {
+		if n.Bridge != "" && n.Bridge == other.Bridge {
+			return fmt.Errorf("bridge %s: %w: it is network %s's", n.Bridge, ErrInUse, id.Short())
 		}
-		for _, q := range n.Pools[:i] {
-			if p.Prefix.Overlaps(q.Prefix) {
-				return fmt.Errorf("subnet %s: %w: it overlaps subnet %s of the same network", p.Prefix, ErrInvalid, q.Prefix)
-			}
-		}
-		for id, other := range s.Networks.All() {
+		for _, p := range n.Pools {
 			for _, q := range other.Pools {
 				if p.Prefix.Overlaps(q.Prefix) {
 					return fmt.Errorf("subnet %s: %w: it overlaps subnet %s of network %s", p.Prefix, ErrInUse, q.Prefix, id.Short())
@@ -192,27 +174,35 @@ func (s *State) AddEndpoint(network ID, ep *Endpoint) error {
 	if old, ok := n.Endpoints.Get(ep.ID); ok {
 		return sameEndpoint(old, ep)
 	}
+	if len(ep.Addresses()) == 0 && n.has(netip.IPv4Unspecified()) {
+		return fmt.Errorf("%w: it has no address, but network %s has subnets", ErrInvalid, n.ID.Short())
+	}
 	for _, a := range ep.Addresses() {
 		if err := checkAddress(n, a); err != nil {
 			return err
 		}
 	}
 	added := *ep
-	added.Ports = nil
+	added.Ports, added.OnlyIPv4 = nil, false
 	if err := s.takeKey(&added.Key, ep.ID); err != nil {
 		return err
 	}
 	s.put(n, &added)
-	return s.Publish(network, ep.ID, ep.Ports)
+	return s.Publish(network, ep.ID, ep.Ports, ep.OnlyIPv4)
 }
 
 func sameEndpoint(old, ep *Endpoint) error {
-	a, b := *old, *ep
-	a.Key, b.Key, a.Sandbox, b.Sandbox, a.Ports, b.Ports = "", "", "", "", nil, nil
-	if !reflect.DeepEqual(a, b) {
+	if !reflect.DeepEqual(old.created(), ep.created()) {
 		return fmt.Errorf("%w with other settings", ErrExists)
 	}
 	return nil
+}
+
+// created is the endpoint without what came after its creation.
+func (e *Endpoint) created() Endpoint {
+	c := *e
+	c.Key, c.Sandbox, c.Ports, c.OnlyIPv4, c.Open = "", "", nil, false, nil
+	return c
 }
 
 func checkAddress(n *Network, a netip.Prefix) error {
@@ -223,7 +213,7 @@ func checkAddress(n *Network, a netip.Prefix) error {
 	if err := pool.checkHost(a.Addr()); err != nil {
 		return fmt.Errorf("address %s: %w: %w", a, ErrInvalid, err)
 	}
-	if pool.Gateway == a.Addr() {
+	if pool.Gateway == a.Addr() || pool.DefaultGateway == a.Addr() {
 		return fmt.Errorf("address %s: %w: it is the gateway of network %s", a, ErrInUse, n.ID.Short())
 	}
 	if holder, held := n.addresses.Get(a.Addr()); held {
@@ -234,6 +224,12 @@ func checkAddress(n *Network, a netip.Prefix) error {
 
 // put replaces one endpoint of a network, and hence the network.
 func (s *State) put(n *Network, ep *Endpoint) {
+	if old, ok := n.Endpoints.Get(ep.ID); ok {
+		s.members = s.members.Without(member{old.Sandbox, n.ID, ep.ID})
+	}
+	if ep.Sandbox != "" {
+		s.members = s.members.With(member{ep.Sandbox, n.ID, ep.ID}, struct{}{})
+	}
 	changed := *n
 	changed.Endpoints = n.Endpoints.With(ep.ID, ep)
 	for _, a := range ep.Addresses() {
@@ -255,6 +251,7 @@ func (s *State) RemoveEndpoint(network, id ID) {
 		changed.addresses = changed.addresses.Without(a.Addr())
 	}
 	s.Networks, s.keys = s.Networks.With(network, &changed), s.keys.Without(ep.Key)
+	s.members = s.members.Without(member{ep.Sandbox, network, id})
 }
 
 // Join notes the sandbox that an endpoint is in. Another one is refused until the
@@ -275,92 +272,28 @@ func (s *State) Join(network, id ID, sandbox string) error {
 	return nil
 }
 
-// Leave undoes Join, and Publish with it: an engine does not always revoke.
+// Leave undoes Join, and Open and Publish with it: an engine does not always revoke.
 func (s *State) Leave(network, id ID) {
 	s.Unpublish(network, id)
-	if n, ep, err := s.Endpoint(network, id); err == nil && ep.Sandbox != "" {
+	if n, ep, err := s.Endpoint(network, id); err == nil && (ep.Sandbox != "" || len(ep.Open) > 0) {
 		changed := *ep
-		changed.Sandbox = ""
+		changed.Sandbox, changed.Open = "", nil
 		s.put(n, &changed)
 	}
 }
 
-// Publish makes ports the published ports of an endpoint, in the place of those
-// that it had. All of them, or after an error none.
-func (s *State) Publish(network, id ID, ports []Port) error {
+// Open makes ports those that can be reached by the endpoint's own address.
+func (s *State) Open(network, id ID, ports []Port) error {
 	joined, err := JoinPorts(ports)
 	if err != nil {
 		return err
 	}
-	_, ep, err := s.Endpoint(network, id)
-	if err != nil || slices.Equal(ep.Ports, joined) {
-		return err
-	}
-	s.Unpublish(network, id)
-	for _, p := range joined {
-		if err := checkFamily(ep, p); err != nil {
-			return err
-		}
-		if held := s.holder(p); held != nil {
-			return fmt.Errorf("port %s: %w: %s is published by endpoint %s of network %s",
-				p, ErrInUse, held.port, held.endpoint.Short(), held.network.Short())
-		}
-		s.ports = s.ports.With(keyOf(p), &portHeld{p, network, id})
-	}
 	n, ep, err := s.Endpoint(network, id)
-	if err != nil {
+	if err != nil || slices.Equal(ep.Open, joined) {
 		return err
 	}
 	changed := *ep
-	changed.Ports = joined
+	changed.Open = joined
 	s.put(n, &changed)
-	return nil
-}
-
-// checkFamily refuses a port on an address of the host to which no address of the
-// endpoint corresponds: the kernel does not translate one family into the other.
-func checkFamily(ep *Endpoint, p Port) error {
-	same := func(a netip.Prefix) bool { return a.Addr().Is4() == p.Host.Is4() }
-	if !p.Host.IsValid() || slices.ContainsFunc(ep.Addresses(), same) {
-		return nil
-	}
-	return fmt.Errorf("port %s: %w: the endpoint has no address of that family, and to translate between them is not built yet", p, ErrInvalid)
-}
-
-// Unpublish takes back every port of an endpoint.
-func (s *State) Unpublish(network, id ID) {
-	n, ep, err := s.Endpoint(network, id)
-	if err != nil || len(ep.Ports) == 0 {
-		return
-	}
-	for _, p := range ep.Ports {
-		s.ports = s.ports.Without(keyOf(p))
-	}
-	changed := *ep
-	changed.Ports = nil
-	s.put(n, &changed)
-}
-
-func keyOf(p Port) portKey { return portKey{p.Proto, p.Count > 1, p.HostPort, p.Host} }
-
-// holder finds a published port that overlaps p. Single ports that do lie between
-// p's first and last number; true ranges are few and looked at one by one.
-func (s *State) holder(p Port) *portHeld {
-	for k, held := range s.ports.From(portKey{proto: p.Proto, first: p.HostPort}) {
-		if k.proto != p.Proto || k.wide || k.first > p.Last() {
-			break
-		}
-		if held.port.overlaps(p) {
-			return held
-		}
-	}
-	for k, held := range s.ports.From(portKey{proto: p.Proto, wide: true}) {
-		if k.proto != p.Proto || k.first > p.Last() {
-			break
-		}
-		if held.port.overlaps(p) {
-			return held
-		}
-	}
 	return nil
 }

@@ -89,7 +89,7 @@ func publish(n, ep spec.ID, ports ...string) step {
 		for _, p := range ports {
 			all = append(all, port(t, p))
 		}
-		return s.Publish(n, ep, all)
+		return s.Publish(n, ep, all, false)
 	}
 }
 
@@ -368,7 +368,7 @@ func checkFree(t tester, s *spec.State) {
 				}
 				clash := slices.ContainsFunc(ports, func(p spec.Port) bool { return overlap(want, p) })
 				again := trial
-				if err := again.Publish(id("zztrial"), id("zzep"), []spec.Port{want}); (err != nil) != clash {
+				if err := again.Publish(id("zztrial"), id("zzep"), []spec.Port{want}, false); (err != nil) != clash {
 					t.Errorf("port %s: taken %t, but %v", want, clash, err)
 				}
 			}

@@ -185,7 +185,7 @@ func change(r *rapid.T, s *spec.State) error {
 		s.Leave(id, ep.ID)
 	case 4:
 		first, count := rapid.Uint16Range(1, 9).Draw(r, "port"), rapid.Uint16Range(1, 3).Draw(r, "count")
-		return s.Publish(id, ep.ID, []spec.Port{{Proto: spec.TCP, HostPort: first, ContainerPort: first, Count: count}})
+		return s.Publish(id, ep.ID, []spec.Port{{Proto: spec.TCP, HostPort: first, ContainerPort: first, Count: count}}, false)
 	case 5:
 		return s.AddNetwork(network(n))
 	default:

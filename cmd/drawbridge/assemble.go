@@ -116,7 +116,11 @@ func (d *daemon) Exists(name string) (bool, error) { return d.links.Exists(name)
 // obstacles are what a chosen pool must keep away from. A network of ours may have
 // its addresses from another IPAM and none of them on the host.
 func (d *daemon) obstacles() ([]ipam.Obstacle, error) {
-	all, err := obstacles(d.links.Taken(context.Background()))
+	found, err := d.links.Taken(context.Background())
+	all := make([]ipam.Obstacle, 0, len(found))
+	for _, o := range found {
+		all = append(all, ipam.Obstacle{Prefix: o.Prefix, What: o.What, Weak: o.Weak})
+	}
 	for _, n := range d.engine.Now().State.Networks.All() {
 		for _, p := range n.Pools {
 			all = append(all, ipam.Obstacle{Prefix: p.Prefix, What: fmt.Sprintf("subnet %s of network %s", p.Prefix, n.ID.Short())})
@@ -125,17 +129,9 @@ func (d *daemon) obstacles() ([]ipam.Obstacle, error) {
 	return all, err
 }
 
-// onLink is what no network may overlap.
-func (d *daemon) onLink() ([]ipam.Obstacle, error) {
-	return obstacles(d.links.OnLink(context.Background()))
-}
-
-func obstacles(found []link.Obstacle, err error) ([]ipam.Obstacle, error) {
-	all := make([]ipam.Obstacle, 0, len(found))
-	for _, o := range found {
-		all = append(all, ipam.Obstacle{Prefix: o.Prefix, What: o.What, Weak: o.Weak})
-	}
-	return all, err
+// foreignObstacles are what a subnet that a person names may overlap.
+func (d *daemon) foreignObstacles() ([]plan.Obstacle, error) {
+	return d.links.Foreign(context.Background())
 }
 
 // collectEvery is how often what a lost answer left behind is looked for.

@@ -93,8 +93,8 @@ func serve(ctx context.Context, s settings, log *logrus.Logger) error {
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	operator := &admin.Server{Engine: d.engine, Pools: d.pools, Version: version(), Notices: d.notices(), Log: log, Forget: d.store.Discard, Removed: stop}
-	docker := driver.New(d.engine, d.pools, d.onLink, log)
+	operator := &admin.Server{Engine: d.engine, Pools: d.pools, Version: version(), Notices: d.notices(), Obstacles: d.foreignObstacles, Log: log, Forget: d.store.Discard, Removed: stop}
+	docker := driver.New(d.engine, d.pools, d.foreignObstacles, log)
 	adminListener, err := listenAdmin(s.adminSocket)
 	if err != nil {
 		return err

@@ -158,7 +158,7 @@ func diff(old, now *plan.Network, put, remove map[string]object) {
 			remove["link "+c.Old.Veth.Name] = object{owner: plan.Owner{Network: old.ID, Endpoint: c.Key}}
 			continue
 		}
-		text := fmt.Sprintf("%+v %v %v", *c.New.Veth, c.New.Mappings, c.New.Ports)
+		text := fmt.Sprintf("%+v %v %v open %v", *c.New.Veth, c.New.Mappings, c.New.Ports, c.New.Open)
 		put["link "+c.New.Veth.Name] = object{plan.Owner{Network: now.ID, Endpoint: c.Key}, text, c.New.Veth.Joined}
 	}
 }

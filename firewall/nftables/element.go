@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -106,7 +107,7 @@ func elements(p *plan.Plan) map[element]plan.Owner { return difference(&plan.Pla
 // difference costs what differs between two plans, not what they hold.
 func difference(have, want *plan.Plan) change {
 	c := newChange()
-	if have.Host != want.Host || have.Guard4 != want.Guard4 || have.Guard6 != want.Guard6 {
+	if have.Host != want.Host || !reflect.DeepEqual(have.Uplinks, want.Uplinks) || have.Guard4 != want.Guard4 || have.Guard6 != want.Guard6 {
 		c.replace(plan.Owner{}, hostElements(have), hostElements(want))
 	}
 	for n := range tree.Diff(have.Networks, want.Networks) {
@@ -152,7 +153,10 @@ func hostElements(p *plan.Plan) []element {
 	for _, s := range outermost(nets) {
 		all = append(all, prefixElement(setEngineNets, s))
 	}
-	for _, u := range p.Host.Uplinks {
+	for _, u := range p.Uplinks {
+		if u.Name == plan.Everywhere {
+			continue
+		}
 		// Whichever way the plan switched forwarding on, it did so on each of them.
 		if p.Guard4 {
 			all = append(all, element{set: setGuard + "4", key: rawName(u.Name)})
@@ -183,15 +187,18 @@ func zoneElements(z *plan.Zone) []element {
 		return nil
 	}
 	bridge := rawName(z.Bridge)
-	all := []element{{set: setBridges, key: bridge}, {set: setSameBridge, key: bridge + bridge}}
+	all := []element{{set: setBridges, key: bridge}}
+	if !z.Apart {
+		all = append(all, element{set: setSameBridge, key: bridge + bridge})
+	}
 	if z.Internal {
 		all = append(all, element{set: setInternal, key: bridge})
 	}
 	for _, s := range z.Subnets {
-		if z.Masquerade {
-			all = append(all, prefixElement(setMasquerade, s))
+		if s.Masquerade {
+			all = append(all, prefixElement(setMasquerade, s.Prefix))
 		}
-		hairpin := prefixElement(setHairpin, s)
+		hairpin := prefixElement(setHairpin, s.Prefix)
 		hairpin.key, hairpin.last = hairpin.key+bridge, hairpin.last+bridge
 		all = append(all, hairpin)
 	}

@@ -227,7 +227,7 @@ func TestKernelOneBadElementHarmsOnlyItsOwner(t *testing.T) {
 	m := newMachine(t, lab.NewHost(t))
 	p := &plan.Plan{Host: &plan.Host{}}
 	for id, subnet := range map[spec.ID]string{"first": "172.30.0.0/24", "second": "172.30.0.0/16", "third": "172.31.0.0/16"} {
-		zone := &plan.Zone{Bridge: "dbr" + string(id), Masquerade: true, Subnets: []netip.Prefix{netip.MustParsePrefix(subnet)}}
+		zone := &plan.Zone{Bridge: "dbr" + string(id), Subnets: []plan.Subnet{{Prefix: netip.MustParsePrefix(subnet), Masquerade: true}}}
 		p.Networks = p.Networks.With(id, &plan.Network{ID: id, Zone: zone})
 	}
 	err := m.try(nil, p)
@@ -334,7 +334,7 @@ func randomPlan(rt *rapid.T) *plan.Plan {
 			_ = state.AddEndpoint(n.ID, &spec.Endpoint{ID: id24(fmt.Sprintf("%c%d", 'a'+i, j)), IPv4: addr, IPv6: addr6})
 			for range rapid.IntRange(0, 3).Draw(rt, "ports") {
 				// A port that is taken is refused, which is as good.
-				_ = state.Publish(n.ID, id24(fmt.Sprintf("%c%d", 'a'+i, j)), []spec.Port{randomPort(rt)})
+				_ = state.Publish(n.ID, id24(fmt.Sprintf("%c%d", 'a'+i, j)), []spec.Port{randomPort(rt)}, false)
 			}
 		}
 	}

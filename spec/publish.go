@@ -1,0 +1,198 @@
+package spec
+
+import (
+	"cmp"
+	"fmt"
+	"iter"
+	"net/netip"
+	"slices"
+)
+
+// portKey orders published ports by number, ranges apart from single ports, so
+// that who holds one is found among few.
+type portKey struct {
+	proto Proto
+	wide  bool
+	first uint16
+	host  netip.Addr
+}
+
+func (k portKey) Compare(o portKey) int {
+	return cmp.Or(cmp.Compare(k.proto, o.proto), compareBool(k.wide, o.wide), cmp.Compare(k.first, o.first), k.host.Compare(o.host))
+}
+
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
+}
+
+type portHeld struct {
+	port              Port
+	network, endpoint ID
+}
+
+// Publish makes ports the published ports of an endpoint, in the place of those
+// that it had. All of them, or after an error none.
+//
+// Two endpoints of one sandbox may be its gateways, one for each family. Only the
+// one for IPv4 is told so (onlyIPv4), before or after the other was asked to publish:
+// so it takes IPv4, and whoever else is in the sandbox what remains.
+func (s *State) Publish(network, id ID, ports []Port, onlyIPv4 bool) error {
+	n, ep, err := s.Endpoint(network, id)
+	if err != nil {
+		return err
+	}
+	if onlyIPv4 || s.hasIPv4Gateway(network, ep) {
+		ports = ofFamily(ports, onlyIPv4)
+	}
+	joined, err := JoinPorts(ports)
+	if err != nil || slices.Equal(ep.Ports, joined) && ep.OnlyIPv4 == onlyIPv4 {
+		return err
+	}
+	s.Unpublish(network, id)
+	if onlyIPv4 {
+		if err := s.leaveIPv6(network, ep); err != nil {
+			return err
+		}
+	}
+	for _, p := range joined {
+		if err := s.hold(portHeld{p, network, id}, ep); err != nil {
+			return err
+		}
+	}
+	if n, err = s.Network(network); err != nil {
+		return err
+	}
+	changed := *ep
+	changed.Ports, changed.OnlyIPv4 = joined, onlyIPv4
+	s.put(n, &changed)
+	return nil
+}
+
+// hold enters one port of an endpoint. If another endpoint of the same sandbox has
+// it, then that one is no longer its gateway, and loses all that it has.
+func (s *State) hold(p portHeld, ep *Endpoint) error {
+	if err := checkFamily(ep, p.port); err != nil {
+		return err
+	}
+	held := s.holder(p.port)
+	if held != nil && s.inSandbox(held, ep.Sandbox) {
+		s.Unpublish(held.network, held.endpoint)
+		held = s.holder(p.port)
+	}
+	if held != nil {
+		return fmt.Errorf("port %s: %w: %s is published by endpoint %s of network %s",
+			p.port, ErrInUse, held.port, held.endpoint.Short(), held.network.Short())
+	}
+	s.ports = s.ports.With(keyOf(p.port), &p)
+	return nil
+}
+
+func (s *State) inSandbox(held *portHeld, sandbox string) bool {
+	_, in := s.members.Get(member{sandbox, held.network, held.endpoint})
+	return in && sandbox != ""
+}
+
+// mates yields the other endpoints of an endpoint's sandbox, with their networks.
+func (s *State) mates(network ID, ep *Endpoint) iter.Seq2[ID, *Endpoint] {
+	return func(yield func(ID, *Endpoint) bool) {
+		for m := range s.members.From(member{sandbox: ep.Sandbox}) {
+			if m.sandbox != ep.Sandbox || ep.Sandbox == "" {
+				return
+			}
+			_, mate, err := s.Endpoint(m.network, m.endpoint)
+			if err == nil && (m.network != network || m.endpoint != ep.ID) && !yield(m.network, mate) {
+				return
+			}
+		}
+	}
+}
+
+func (s *State) hasIPv4Gateway(network ID, ep *Endpoint) bool {
+	for _, mate := range s.mates(network, ep) {
+		if mate.OnlyIPv4 {
+			return true
+		}
+	}
+	return false
+}
+
+// leaveIPv6 takes from the other endpoints of a sandbox all ports but those of IPv6.
+func (s *State) leaveIPv6(network ID, ep *Endpoint) error {
+	for at, mate := range s.mates(network, ep) {
+		if err := s.Publish(at, mate.ID, ofFamily(mate.Ports, false), false); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ofFamily is what of ports concerns one family.
+func ofFamily(ports []Port, ipv4 bool) []Port {
+	var all []Port
+	for _, p := range ports {
+		if !p.Host.IsValid() {
+			p.Host = netip.IPv6Unspecified()
+			if ipv4 {
+				p.Host = netip.IPv4Unspecified()
+			}
+		}
+		if p.Host.Is4() == ipv4 {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// checkFamily refuses a port on an address of the host to which no address of the
+// endpoint corresponds: the kernel does not translate one family into the other.
+func checkFamily(ep *Endpoint, p Port) error {
+	same := func(a netip.Prefix) bool { return a.Addr().Is4() == p.Host.Is4() }
+	if !p.Host.IsValid() || slices.ContainsFunc(ep.Addresses(), same) {
+		return nil
+	}
+	return fmt.Errorf("port %s: %w: the endpoint has no address of that family, and to translate between them is not built yet", p, ErrInvalid)
+}
+
+// Unpublish takes back every port of an endpoint.
+func (s *State) Unpublish(network, id ID) {
+	n, ep, err := s.Endpoint(network, id)
+	if err != nil || len(ep.Ports) == 0 && !ep.OnlyIPv4 {
+		return
+	}
+	for _, p := range ep.Ports {
+		s.ports = s.ports.Without(keyOf(p))
+	}
+	changed := *ep
+	changed.Ports, changed.OnlyIPv4 = nil, false
+	s.put(n, &changed)
+}
+
+func keyOf(p Port) portKey { return portKey{p.Proto, p.Count > 1, p.HostPort, p.Host} }
+
+// holder finds a published port that overlaps p. Single ports that do lie between
+// p's first and last number; true ranges are few and looked at one by one.
+func (s *State) holder(p Port) *portHeld {
+	for k, held := range s.ports.From(portKey{proto: p.Proto, first: p.HostPort}) {
+		if k.proto != p.Proto || k.wide || k.first > p.Last() {
+			break
+		}
+		if held.port.overlaps(p) {
+			return held
+		}
+	}
+	for k, held := range s.ports.From(portKey{proto: p.Proto, wide: true}) {
+		if k.proto != p.Proto || k.first > p.Last() {
+			break
+		}
+		if held.port.overlaps(p) {
+			return held
+		}
+	}
+	return nil
+}
