@@ -75,7 +75,7 @@ type Bridge struct {
 	MTU       int            // bytes, e.g. 1500
 	Addresses []netip.Prefix // e.g. 172.30.0.1/24, set without duplicate address detection
 	Settings  []Setting
-	// OwnSettings come before Settings on a bridge that we made.
+	// OwnSettings come behind Settings on a bridge that we made.
 	OwnSettings []Setting
 }
 

@@ -33,9 +33,9 @@ func (n *Network) print(b *strings.Builder, drops []Chain) {
 	br, z := n.Bridge, n.Zone
 	named := ""
 	if br.Named {
-		named = " or as found"
+		named = " if we make it:"
 	}
-	fmt.Fprintf(b, "  link %s type bridge address %s mtu %d%s%s%s\n", br.Name, br.MAC, br.MTU, settings(br.OwnSettings), named, settings(br.Settings))
+	fmt.Fprintf(b, "  link %s type bridge%s%s address %s mtu %d%s\n", br.Name, settings(br.Settings), named, br.MAC, br.MTU, settings(br.OwnSettings))
 	for _, a := range br.Addresses {
 		fmt.Fprintf(b, "  address %s dev %s\n", a, br.Name)
 	}
