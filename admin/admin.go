@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/drawbridge-net/drawbridge/ipam"
 	"github.com/drawbridge-net/drawbridge/plan"
 	"github.com/drawbridge-net/drawbridge/spec"
 )
@@ -45,12 +46,15 @@ type Endpoint struct {
 
 // Status is how the daemon and the host are.
 type Status struct {
-	Version   string       `json:"version"`
-	Networks  int          `json:"networks"`
-	Endpoints int          `json:"endpoints"`
-	Pools     int          `json:"pools"`
-	Notices   []string     `json:"notices"` // what the person should know
-	Drift     []plan.Drift `json:"drift"`   // where the host differs from the plan
+	Version   string `json:"version"`
+	Networks  int    `json:"networks"`
+	Endpoints int    `json:"endpoints"`
+	Pools     int    `json:"pools"`
+	// LoosePools are those of which no network of ours was made: one of another
+	// driver's was, or an engine died on the way to it.
+	LoosePools []string     `json:"loose_pools"`
+	Notices    []string     `json:"notices"` // what the person should know
+	Drift      []plan.Drift `json:"drift"`   // where the host differs from the plan
 }
 
 func networks(s spec.State, p *plan.Plan) []Network {
@@ -91,6 +95,16 @@ func endpoints(s spec.State, p *plan.Plan) []Endpoint {
 		}
 	}
 	return all
+}
+
+func loosePools(all []ipam.PoolStatus) []string {
+	loose := []string{}
+	for _, p := range all {
+		if p.Used && p.Network == "" {
+			loose = append(loose, p.Prefix.String())
+		}
+	}
+	return loose
 }
 
 // notices turns the host's facts into sentences for a person.

@@ -139,7 +139,7 @@ func TestStatusNamesWhatDiffersOnTheHost(t *testing.T) {
 	d.host.missing = []plan.Drift{{Object: "link dbr3f2a9c0d11ee", Field: "mtu", Want: "1500", Got: "1400"}}
 	got, err := d.client.Status(t.Context())
 	must(t, err)
-	want := admin.Status{Version: "v1", Networks: 1, Endpoints: 1, Drift: d.host.missing, Notices: got.Notices}
+	want := admin.Status{Version: "v1", Networks: 1, Endpoints: 1, LoosePools: []string{}, Drift: d.host.missing, Notices: got.Notices}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("status (-want +got):\n%s", diff)
 	}
@@ -185,6 +185,30 @@ func TestOneNetworkIsRemovedWithItsPool(t *testing.T) {
 	}
 	if err := d.client.RemoveNetwork(t.Context(), networkID); err == nil || !strings.Contains(err.Error(), "not found") {
 		t.Errorf("once more: got %v, want that it is not found", err)
+	}
+}
+
+func TestPoolWithoutANetworkOfOursIsNamedAndGivenBack(t *testing.T) {
+	d := start(t)
+	d.publish(t)
+	for _, prefix := range []string{"172.30.0.0/24", "172.31.0.0/24"} {
+		p, err := d.pools.RequestPool(ipam.PoolRequest{Prefix: netip.MustParsePrefix(prefix)})
+		must(t, err)
+		_, err = d.pools.RequestAddress(ipam.AddressRequest{Pool: p.ID, Gateway: true})
+		must(t, err)
+	}
+	must(t, d.pools.Use(networkID, netip.MustParsePrefix("172.30.0.0/24"), nil))
+	status, err := d.client.Status(t.Context())
+	must(t, err)
+	if diff := cmp.Diff([]string{"172.31.0.0/24"}, status.LoosePools); diff != "" {
+		t.Errorf("loose pools (-want +got):\n%s", diff)
+	}
+	if err := d.client.RemovePool(t.Context(), netip.MustParsePrefix("172.30.0.0/24")); err == nil || !strings.Contains(err.Error(), "not found") {
+		t.Errorf("that of a network: got %v, want that it is not found", err)
+	}
+	must(t, d.client.RemovePool(t.Context(), netip.MustParsePrefix("172.31.0.0/24")))
+	if pools := d.pools.Pools(); len(pools) != 1 || pools[0].Network != networkID {
+		t.Errorf("pools %v are left, want that of the network", pools)
 	}
 }
 

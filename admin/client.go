@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"syscall"
@@ -70,6 +71,12 @@ func (c *Client) Remove(ctx context.Context, force bool) error {
 func (c *Client) RemoveNetwork(ctx context.Context, id string) error {
 	done := ""
 	return c.do(ctx, http.MethodPost, "networks/"+url.PathEscape(id)+"/remove", &done)
+}
+
+// RemovePool has a pool forgotten of which no network of ours was made.
+func (c *Client) RemovePool(ctx context.Context, prefix netip.Prefix) error {
+	done := ""
+	return c.do(ctx, http.MethodPost, "pools/remove?prefix="+url.QueryEscape(prefix.String()), &done)
 }
 
 func (c *Client) do(ctx context.Context, method, path string, to any) error {

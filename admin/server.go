@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 
 	"github.com/sirupsen/logrus"
 
@@ -32,7 +33,7 @@ type Server struct {
 }
 
 // Handler is the API: GET /v1/networks, /v1/endpoints, /v1/plan and /v1/status, and
-// POST /v1/networks/{id}/remove and /v1/remove.
+// POST /v1/networks/{id}/remove, /v1/pools/remove and /v1/remove.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/networks", func(w http.ResponseWriter, _ *http.Request) {
@@ -48,6 +49,7 @@ func (s *Server) Handler() http.Handler {
 	})
 	mux.HandleFunc("GET /v1/status", s.status)
 	mux.HandleFunc("POST /v1/networks/{id}/remove", s.removeNetwork)
+	mux.HandleFunc("POST /v1/pools/remove", s.removePool)
 	mux.HandleFunc("POST /v1/remove", s.remove)
 	return mux
 }
@@ -64,8 +66,9 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	now := s.Engine.Now()
+	pools := s.Pools.Pools()
 	all := Status{
-		Version: s.Version, Networks: now.State.Networks.Len(), Pools: len(s.Pools.Pools()),
+		Version: s.Version, Networks: now.State.Networks.Len(), Pools: len(pools), LoosePools: loosePools(pools),
 		Notices: notices(now.Plan, s.Notices), Drift: append(append([]plan.Drift{}, now.Drift...), drift...),
 	}
 	for _, n := range now.State.Networks.All() {
@@ -89,6 +92,21 @@ func (s *Server) removeNetwork(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		err = s.forgetPools(func(p ipam.PoolStatus) bool { return p.Network == string(id) })
 	}
+	s.answerRemoval(w, err)
+}
+
+// removePool forgets a pool of which no network of ours was made.
+func (s *Server) removePool(w http.ResponseWriter, r *http.Request) {
+	prefix := r.URL.Query().Get("prefix")
+	loose := func(p ipam.PoolStatus) bool { return p.Prefix.String() == prefix && p.Network == "" }
+	err := fmt.Errorf("pool %s, of which no network of Drawbridge's was made: %w", prefix, spec.ErrNotFound)
+	if slices.ContainsFunc(s.Pools.Pools(), loose) {
+		err = s.forgetPools(loose)
+	}
+	s.answerRemoval(w, err)
+}
+
+func (s *Server) answerRemoval(w http.ResponseWriter, err error) {
 	switch {
 	case errors.Is(err, spec.ErrNotFound):
 		s.fail(w, http.StatusNotFound, err)

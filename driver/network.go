@@ -10,10 +10,6 @@ import (
 	"github.com/drawbridge-net/drawbridge/spec"
 )
 
-func (s *Server) activate(context.Context, *nothing) (*manifest, error) {
-	return &manifest{Implements: []string{"NetworkDriver", "IpamDriver"}}, nil
-}
-
 func (s *Server) networkCapabilities(context.Context, *nothing) (*networkCapabilities, error) {
 	return &networkCapabilities{
 		CapabilitiesResponse: network.CapabilitiesResponse{Scope: network.LocalScope, ConnectivityScope: network.LocalScope},

@@ -239,7 +239,7 @@ func TestPanicFailsOneRequestOnly(t *testing.T) {
 	if !found {
 		t.Error("the log has no stack")
 	}
-	r.must("/Plugin.Activate", "")
+	r.must("/NetworkDriver.GetCapabilities", "")
 	r.handler = driver.New(r.engine, r.ipam, r.onLink, r.logger).Handler()
 	r.must(deleteNetwork, fmt.Sprintf(`{"NetworkID":%q}`, net1))
 }

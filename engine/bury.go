@@ -46,6 +46,18 @@ func (e *Engine) inUse(ep *spec.Endpoint) (bool, error) {
 	return !back, err
 }
 
+// Restarted says that the engine which asks from now on is another one than before. An
+// endpoint that nobody is in was for a container whose start or end died with it.
+func (e *Engine) Restarted(ctx context.Context) {
+	for network, n := range e.Now().State.Networks.All() {
+		for id, ep := range n.Endpoints.All() {
+			if inUse, err := e.inUse(ep); err == nil && !inUse {
+				e.bury(ctx, network, id, "that an engine left behind when it died")
+			}
+		}
+	}
+}
+
 // bury evicts an endpoint and says so in the log.
 func (e *Engine) bury(ctx context.Context, network, id spec.ID, why string) {
 	log := e.log.WithFields(logrus.Fields{"network": network, "endpoint": id})

@@ -194,6 +194,19 @@ func TestRunBuriesWhoDiedWithoutAWord(t *testing.T) {
 	}
 }
 
+func TestAnotherDockerHasNoUseForEndpointsThatNobodyIsIn(t *testing.T) {
+	r := newRig(t)
+	r.must(addNetwork(1), addEndpoint(1, 2), addEndpoint(1, 3))
+	r.must(func(s *spec.State) error { return s.Join(id("a", 1), id("e", 1003), "/ns") })
+	r.engine.Restarted(t.Context())
+	if _, _, err := at(r.engine).Endpoint(id("a", 1), id("e", 1002)); !errors.Is(err, spec.ErrNotFound) {
+		t.Errorf("the endpoint that never was joined: got %v, want that it is gone", err)
+	}
+	if _, _, err := at(r.engine).Endpoint(id("a", 1), id("e", 1003)); err != nil {
+		t.Errorf("the living went along: %v", err)
+	}
+}
+
 // TestRunForgetsWhomTheEngineForgot is about a daemon that was away while a container
 // was removed: the engine brought the veth's end back, and says no more.
 func TestRunForgetsWhomTheEngineForgot(t *testing.T) {

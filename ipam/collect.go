@@ -41,7 +41,8 @@ func (a *Allocator) Collect(live Live) (Snapshot, error) {
 			continue
 		}
 		if !a.missed(&p.missing, live.Network(p.Network)) {
-			leases, err := a.collectLeases(p, live)
+			missed := func(l *held, present bool) bool { return a.missed(&l.missing, present) }
+			leases, err := a.collectLeases(p, live, missed)
 			got.Leases, errs = append(got.Leases, leases...), append(errs, err)
 			continue
 		}
@@ -54,12 +55,35 @@ func (a *Allocator) Collect(live Live) (Snapshot, error) {
 	return got, errors.Join(errs...)
 }
 
-func (a *Allocator) collectLeases(p *pool, live Live) ([]Lease, error) {
+// Restarted says that the engine which asks from now on is another one than before:
+// what was given away and has come to nothing yet never will. Addresses that no
+// endpoint of our networks has are taken back and returned, and pools that nobody has
+// used yield at once.
+func (a *Allocator) Restarted(live Live) ([]Lease, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, p := range a.unused {
+		p.since = time.Time{}
+	}
+	var all []Lease
+	var errs []error
+	for _, p := range slices.SortedFunc(maps.Values(a.pools), inOrder) {
+		if p.Network == "" {
+			continue
+		}
+		leases, err := a.collectLeases(p, live, func(_ *held, present bool) bool { return !present })
+		all, errs = append(all, leases...), append(errs, err)
+	}
+	return all, errors.Join(errs...)
+}
+
+// collectLeases takes back the addresses of a pool that are missed.
+func (a *Allocator) collectLeases(p *pool, live Live, missed func(l *held, present bool) bool) ([]Lease, error) {
 	var gone []Lease
 	var c Changes
 	for _, addr := range slices.SortedFunc(maps.Keys(p.leases), netip.Addr.Compare) {
 		l := p.leases[addr]
-		if a.missed(&l.missing, live.Address(p.Network, addr)) {
+		if missed(l, live.Address(p.Network, addr)) {
 			gone = append(gone, Lease{Key: Key{Pool: p.ID, Addr: addr}, Owner: l.owner})
 			p.release(&c, addr)
 		}

@@ -406,6 +406,20 @@ func lifeStories() []story {
 			address web 10.0.0.1 by web = 10.0.0.1/29
 			later 4m
 			collect 3f2a =`},
+		{"another engine does not know what the one before had been given and had no use for yet", `
+			pool web 10.0.0.0/29
+			address web gateway = 10.0.0.1/29
+			use web 3f2a
+			address web by db = 10.0.0.2/29
+			address web 10.0.0.3 = 10.0.0.3/29
+			pool other 10.1.0.0/29
+			address other gateway = 10.1.0.1/29
+			address other by db = 10.1.0.2/29
+			pool lost 10.2.0.0/29
+			engine 3f2a 10.0.0.2 = 10.0.0.3
+			address web 10.0.0.3 by app = 10.0.0.3/29
+			pool again 10.2.0.0/29 = 10.2.0.0/29
+			list = 10.0.0.0/29 of 3f2a 10.0.0.1 gateway, 10.0.0.2 leased db, 10.0.0.3 leased app; 10.1.0.0/29 10.1.0.1 gateway, 10.1.0.2 leased db; 10.2.0.0/29`},
 		{"the pool of a network that is gone is collected, another driver's is not", `
 			pool web 10.0.0.0/29
 			use web 3f2a

@@ -148,6 +148,8 @@ func (w *world) do(t *testing.T, f []string) (string, error) {
 		return "", err
 	case "restart":
 		w.restart(t)
+	case "engine":
+		return w.engine(args)
 	case "reboot":
 		w.store.Reboot()
 		w.restart(t)
@@ -215,6 +217,17 @@ func (w *world) collect(args []string) (string, error) {
 		names = append(names, p.Prefix.String())
 	}
 	for _, l := range got.Leases {
+		names = append(names, l.Addr.String())
+	}
+	slices.Sort(names)
+	return strings.Join(names, ", "), err
+}
+
+// engine has another engine ask from now on.
+func (w *world) engine(args []string) (string, error) {
+	got, err := w.alloc.Restarted(live{network: args[0], addrs: addrs(args[1:])})
+	var names []string
+	for _, l := range got {
 		names = append(names, l.Addr.String())
 	}
 	slices.Sort(names)

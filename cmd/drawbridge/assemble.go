@@ -2,14 +2,13 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"time"
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/drawbridge-net/drawbridge/driver"
 	"github.com/drawbridge-net/drawbridge/engine"
 	"github.com/drawbridge-net/drawbridge/firewall/foreign"
 	"github.com/drawbridge-net/drawbridge/firewall/nftables"
@@ -17,7 +16,6 @@ import (
 	"github.com/drawbridge-net/drawbridge/link"
 	"github.com/drawbridge-net/drawbridge/plan"
 	"github.com/drawbridge-net/drawbridge/publish"
-	"github.com/drawbridge-net/drawbridge/spec"
 	"github.com/drawbridge-net/drawbridge/store"
 )
 
@@ -147,7 +145,7 @@ func (d *daemon) collect(ctx context.Context, log logrus.FieldLogger) error {
 			return nil
 		case <-tick.C:
 		}
-		got, err := d.pools.Collect(live{d.engine.Now().State})
+		got, err := d.pools.Collect(driver.Live{State: d.engine.Now().State})
 		for _, p := range got.Pools {
 			log.WithField("pool", p.ID).Warn("took back a pool whose network is gone")
 		}
@@ -158,22 +156,4 @@ func (d *daemon) collect(ctx context.Context, log logrus.FieldLogger) error {
 			log.WithError(err).Warn("take back pools and addresses")
 		}
 	}
-}
-
-// live tells the allocator which of our networks and endpoints there are.
-type live struct{ state spec.State }
-
-// Network reports whether there is a network with this ID.
-func (l live) Network(id string) bool {
-	_, err := l.state.Network(spec.ID(id))
-	return err == nil
-}
-
-// Address reports whether an endpoint of that network has the address.
-func (l live) Address(network string, addr netip.Addr) bool {
-	n, err := l.state.Network(spec.ID(network))
-	if errors.Is(err, spec.ErrNotFound) {
-		return false
-	}
-	return n.Holds(addr)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"time"
 )
@@ -26,17 +27,63 @@ func askDocker(ctx context.Context, socket string, networks []string) names {
 	found := names{networks: map[string]string{}, containers: map[string]string{}}
 	ctx, cancel := context.WithTimeout(ctx, dockerTimeout)
 	defer cancel()
-	var dialer net.Dialer
-	client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return dialer.DialContext(ctx, "unix", socket)
-	}}}
+	client := dockerClient(socket)
 	for _, id := range networks {
-		if err := found.ask(ctx, &client, id); err != nil {
+		if err := found.ask(ctx, client, id); err != nil {
 			found.silent = true
 			return found
 		}
 	}
 	return found
+}
+
+func dockerClient(socket string) *http.Client {
+	var dialer net.Dialer
+	return &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return dialer.DialContext(ctx, "unix", socket)
+	}}}
+}
+
+// dockerNetwork is what an engine says of a network, whichever driver's it is.
+type dockerNetwork struct {
+	ID   string `json:"Id"`
+	Name string
+	IPAM struct{ Config []struct{ Subnet string } }
+}
+
+// listDocker asks an engine for all its networks: GET /networks (Docker Engine API,
+// version 1.24 and later).
+func listDocker(ctx context.Context, socket string) (all []dockerNetwork, err error) {
+	ctx, cancel := context.WithTimeout(ctx, dockerTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://docker/networks", nil)
+	if err != nil {
+		return nil, fmt.Errorf("ask docker: %w", err)
+	}
+	res, err := dockerClient(socket).Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("ask docker: %w", err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("ask docker: %s", res.Status)
+	}
+	if err := json.NewDecoder(res.Body).Decode(&all); err != nil {
+		return nil, fmt.Errorf("ask docker: %w", err)
+	}
+	return all, nil
+}
+
+// owner is the name of the network that has this subnet, "" for none.
+func owner(all []dockerNetwork, subnet string) string {
+	for _, n := range all {
+		for _, c := range n.IPAM.Config {
+			if p, err := netip.ParsePrefix(c.Subnet); err == nil && p.Masked().String() == subnet {
+				return n.Name
+			}
+		}
+	}
+	return ""
 }
 
 // ask takes the names from GET /networks/{id} (Docker Engine API, version 1.24 and later).
@@ -54,8 +101,14 @@ func (n *names) ask(ctx context.Context, client *http.Client, id string) error {
 		Name       string
 		Containers map[string]struct{ Name, EndpointID string }
 	}
-	if res.StatusCode != http.StatusOK || json.NewDecoder(res.Body).Decode(&network) != nil {
+	switch {
+	case res.StatusCode == http.StatusNotFound:
 		return nil // this engine does not know it: its ID must do
+	case res.StatusCode != http.StatusOK:
+		return fmt.Errorf("ask docker: %s", res.Status)
+	}
+	if err := json.NewDecoder(res.Body).Decode(&network); err != nil {
+		return fmt.Errorf("ask docker: %w", err)
 	}
 	n.networks[id] = network.Name
 	for _, c := range network.Containers {

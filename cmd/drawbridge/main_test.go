@@ -36,16 +36,22 @@ func aDaemon() map[string]string {
 			{"id":"` + oneID + `","network":"` + webID + `","addresses":["172.30.0.2/24"],"mac":"02:00:00:00:00:01","ports":[],"sandbox":"/ns/1","link":"dbv9b01c2d3e4f5"},
 			{"id":"` + lostID + `","network":"` + dbID + `","addresses":["172.30.1.2/24"],"mac":"02:00:00:00:00:03","ports":[],"sandbox":"","link":"dbvbb01c2d3e4f5"}]`,
 		"GET /v1/plan":    `"bridge dbr3f2a9c0d11ee mtu 1500\n"`,
-		"GET /v1/status":  `{"version":"v1","networks":2,"endpoints":3,"pools":2,"notices":["forwarding is on for eth0"],"drift":[]}`,
+		"GET /v1/status":  `{"version":"v1","networks":2,"endpoints":3,"pools":3,"loose_pools":["10.5.0.0/24","10.6.0.0/24"],"notices":["forwarding is on for eth0"],"drift":[]}`,
 		"POST /v1/remove": `"removed"`,
 
 		"POST /v1/networks/" + dbID + "/remove": `"removed"`,
+		"POST /v1/pools/remove":                 `"removed"`,
 	}
 }
 
-// anEngine knows network web and its containers, and not the other network.
+// anEngine knows network web and its containers, and not the other network. One of
+// the loose pools is of another driver's network.
 func anEngine() map[string]string {
 	return map[string]string{
+		"GET /networks": `[
+			{"Id":"` + webID + `","Name":"web","IPAM":{"Driver":"drawbridge","Config":[{"Subnet":"172.30.0.0/24"}]}},
+			{"Id":"lan","Name":"lan","IPAM":{"Driver":"drawbridge","Config":[{"Subnet":"10.5.0.0/24","Gateway":"10.5.0.1"}]}},
+			{"Id":"host","Name":"host","IPAM":{"Driver":"default","Config":null}}]`,
 		"GET /networks/" + webID: `{"Name":"web","Containers":{
 			"c2":{"Name":"alpha","EndpointID":"` + twoID + `"},"c1":{"Name":"beta","EndpointID":"` + oneID + `"}}}`,
 	}
@@ -94,8 +100,9 @@ func TestOutputsAreTheSameBytesTwice(t *testing.T) {
 		"networks":      {"networks", "--docker-socket", engine},
 		"networks.json": {"networks", "--json", "--docker-socket", engine},
 		"plan":          {"plan"},
-		"status":        {"status"},
-		"status.json":   {"status", "--json"},
+		"status":        {"status", "--docker-socket", engine},
+		"status.json":   {"status", "--json", "--docker-socket", engine},
+		"status-alone":  {"status", "--docker-socket", "/nonexistent"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			first := drawbridge(t, append(args, "--admin-socket", daemon)...)
@@ -124,7 +131,7 @@ func TestAnEmptyDaemonHasListsAndNotNull(t *testing.T) {
 
 func TestExitCodesTellTroubleFromMisuse(t *testing.T) {
 	drifting := aDaemon()
-	drifting["GET /v1/status"] = `{"version":"v1","networks":2,"endpoints":3,"pools":2,"notices":[],"drift":[{"object":"link dbr3f2a9c0d11ee","field":"mtu","want":"1500","got":"1400"}]}`
+	drifting["GET /v1/status"] = `{"version":"v1","networks":2,"endpoints":3,"pools":3,"loose_pools":["10.5.0.0/24","10.6.0.0/24"],"notices":[],"drift":[{"object":"link dbr3f2a9c0d11ee","field":"mtu","want":"1500","got":"1400"}]}`
 	drifting["POST /v1/remove"] = `{"error":"2 networks of Docker's: in use: remove them with docker network rm, or use --force"}`
 	troubled, well, docker := socket(t, drifting), socket(t, aDaemon()), socket(t, anEngine())
 	none := filepath.Join(t.TempDir(), "none.sock")
@@ -142,6 +149,10 @@ func TestExitCodesTellTroubleFromMisuse(t *testing.T) {
 		{[]string{"remove", "3f2a", "--admin-socket", well, "--docker-socket", docker}, 1, "docker network rm web"},
 		{[]string{"remove", "", "--admin-socket", well, "--docker-socket", docker}, 1, "2 networks"},
 		{[]string{"remove", "db", "--admin-socket", well, "--docker-socket", docker}, 1, "0 networks"},
+		{[]string{"remove", "10.6.0.0/24", "--admin-socket", well, "--docker-socket", docker}, 0, "gave subnet 10.6.0.0/24 back"},
+		{[]string{"remove", "10.5.0.0/24", "--admin-socket", well, "--docker-socket", docker}, 1, "docker network rm lan"},
+		{[]string{"remove", "10.6.0.0/24", "--admin-socket", well, "--docker-socket", none}, 1, "no engine answers on " + none},
+		{[]string{"remove", "10.6.0.0/24", "--admin-socket", well, "--docker-socket", none, "--force"}, 0, "gave subnet 10.6.0.0/24 back"},
 		{[]string{"remove", "a", "b"}, 2, "accepts at most 1 arg"},
 		{[]string{"status", "--admin-socket", troubled}, 1, "drift: link dbr3f2a9c0d11ee"},
 		{[]string{"status", "--json", "--admin-socket", troubled}, 1, `"object": "link dbr3f2a9c0d11ee"`},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"strings"
 
 	"github.com/sirupsen/logrus"
@@ -15,7 +16,7 @@ import (
 
 func (e *env) remove() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "remove [NETWORK]",
+		Use:   "remove [NETWORK|SUBNET]",
 		Short: "Take everything of Drawbridge's off this host, or one network that Docker has forgotten",
 		Long: `Take everything of Drawbridge's off this host, and end the daemon.
 
@@ -25,7 +26,10 @@ Drawbridge's, it is refused, unless forced.
 
 With NETWORK, an ID or its beginning, only that network goes: Docker forgets a
 network that it removes while no daemon is running, and does not say so again.
-While Docker still has it, it is refused, unless forced.`,
+With SUBNET, e.g. 172.30.1.0/24, the addresses of a network are given back that
+never came to be, because Docker was killed on the way to it. Both are named by
+drawbridge status. While Docker still has such a network, it is refused, unless
+forced.`,
 		Args: cobra.MaximumNArgs(1),
 	}
 	force := c.Flags().Bool("force", false, "also what Docker still has; its containers lose it")
@@ -34,6 +38,9 @@ While Docker still has it, it is refused, unless forced.`,
 	c.Flags().StringVar(&s.runDir, "run-dir", "/run/drawbridge", "the state of this boot, if no daemon is running")
 	e.dockerFlag(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
+		if len(args) == 1 && strings.Contains(args[0], "/") {
+			return e.removePool(c.Context(), args[0], *force)
+		}
 		if len(args) == 1 {
 			return e.removeNetwork(c.Context(), args[0], *force)
 		}
@@ -77,6 +84,27 @@ func (e *env) removeNetwork(ctx context.Context, prefix string, force bool) erro
 		return err
 	}
 	fmt.Fprintf(e.stdout, "removed network %s\n", short(ids[0]))
+	return nil
+}
+
+// removePool gives the addresses of a subnet back, if nobody misses them.
+func (e *env) removePool(ctx context.Context, subnet string, force bool) error {
+	prefix, err := netip.ParsePrefix(subnet)
+	if err != nil {
+		return fmt.Errorf("subnet %q: %w", subnet, err)
+	}
+	all, err := listDocker(ctx, e.dockerSocket)
+	switch name := owner(all, prefix.Masked().String()); {
+	case force:
+	case err != nil:
+		return fmt.Errorf("subnet %s: no engine answers on %s and tells whether it has it; name its --docker-socket, or use --force", prefix, e.dockerSocket)
+	case name != "":
+		return fmt.Errorf("subnet %s: Docker still has it: remove it with docker network rm %s, or use --force", prefix, name)
+	}
+	if err := e.client().RemovePool(ctx, prefix.Masked()); err != nil {
+		return err
+	}
+	fmt.Fprintf(e.stdout, "gave subnet %s back\n", prefix.Masked())
 	return nil
 }
 

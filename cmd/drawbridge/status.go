@@ -1,8 +1,11 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"runtime/debug"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -25,11 +28,13 @@ func (e *env) status() *cobra.Command {
 		Use: "status", Short: "Show how daemon and host are; exits with 1 where the host is not as planned", Args: cobra.NoArgs,
 	}
 	asJSON := jsonFlag(c)
+	e.dockerFlag(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		s, err := e.client().Status(c.Context())
 		if err != nil {
 			return err
 		}
+		s.Notices = append(s.Notices, e.forgotten(c.Context(), s.LoosePools)...)
 		if *asJSON {
 			err = e.printJSON(s)
 		} else {
@@ -47,6 +52,31 @@ func (e *env) status() *cobra.Command {
 		return err
 	}
 	return c
+}
+
+// forgotten names what Docker removed or gave up while it could not tell us. An engine
+// that does not answer may have all of it.
+func (e *env) forgotten(ctx context.Context, loose []string) (notices []string) {
+	ours, err := e.client().Networks(ctx)
+	if err != nil {
+		return nil
+	}
+	known, err := listDocker(ctx, e.dockerSocket)
+	if err != nil {
+		return nil
+	}
+	for _, n := range ours {
+		if !slices.ContainsFunc(known, func(d dockerNetwork) bool { return d.ID == n.ID }) {
+			notices = append(notices, fmt.Sprintf("Docker has no network %s (%s): if no other engine has, drawbridge remove %[1]s",
+				short(n.ID), strings.Join(n.Subnets, ", ")))
+		}
+	}
+	for _, subnet := range loose {
+		if owner(known, subnet) == "" {
+			notices = append(notices, fmt.Sprintf("Docker has no network with subnet %s, which was given away: if no other engine has, drawbridge remove %[1]s", subnet))
+		}
+	}
+	return notices
 }
 
 func (e *env) version() *cobra.Command {

@@ -14,9 +14,13 @@ const PluginSocket = "/run/docker/plugins/drawbridge.sock"
 // would.
 func (e *Engine) StartDaemon(args ...string) {
 	e.t.Helper()
-	serve := append([]string{"serve", "--state-dir", filepath.Join(e.dir, "drawbridge")}, args...)
+	socket := PluginSocket
+	if e.tapped {
+		socket = behindTap
+	}
+	serve := append([]string{"serve", "--plugin-socket", socket, "--state-dir", filepath.Join(e.dir, "drawbridge")}, args...)
 	e.daemon = e.world.service("drawbridge", e.Command(e.drawbridge(), serve...))
-	e.accepts(PluginSocket, e.daemon)
+	e.accepts(socket, e.daemon)
 }
 
 // StopDaemon ends Drawbridge as a service manager does.

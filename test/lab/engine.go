@@ -60,6 +60,7 @@ type Engine struct {
 	flags   []string // more flags for dockerd
 
 	containerd, dockerd, daemon *process
+	tapped                      bool // Drawbridge is behind a Tap
 }
 
 // Engine starts a private engine on Host. Flags are handed to dockerd.

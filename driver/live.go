@@ -1,0 +1,42 @@
+package driver
+
+import (
+	"context"
+	"net/netip"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/drawbridge-net/drawbridge/ipam"
+	"github.com/drawbridge-net/drawbridge/spec"
+)
+
+// Live tells an Allocator what there is of the State's networks.
+type Live struct{ State spec.State }
+
+var _ ipam.Live = Live{}
+
+// Network reports whether there is a network with this ID.
+func (l Live) Network(id string) bool {
+	_, err := l.State.Network(spec.ID(id))
+	return err == nil
+}
+
+// Address reports whether an endpoint of that network has the address.
+func (l Live) Address(network string, addr netip.Addr) bool {
+	n, err := l.State.Network(spec.ID(network))
+	return err == nil && n.Holds(addr)
+}
+
+// activate is called once in an engine's life, before anything else: what one that was
+// killed had asked for and not yet used, nobody waits for any more.
+func (s *Server) activate(ctx context.Context, _ *nothing) (*manifest, error) {
+	s.engine.Restarted(ctx)
+	lost, err := s.ipam.Restarted(Live{s.engine.Now().State})
+	for _, l := range lost {
+		s.log.WithFields(logrus.Fields{"pool": l.Pool, "address": l.Addr}).Info("took back an address that an engine left behind when it died")
+	}
+	if err != nil {
+		s.log.WithError(err).Warn("take back addresses")
+	}
+	return &manifest{Implements: []string{"NetworkDriver", "IpamDriver"}}, nil
+}
