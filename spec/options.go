@@ -30,32 +30,82 @@ const (
 // whoever misspells a key of ours is told so.
 const ourPrefix = "drawbridge."
 
-// option is one row of the table of options: what a value may be, and where it goes.
+// option is one row of the table of options: what a value may be, where it goes, and
+// what docs/options.md says of it.
 type option[T any] struct {
 	key   string
 	parse func(text string) (any, error)
 	set   func(to *T, value any)
+	parity
 }
+
+// unshown is why nobody may rely on an option yet.
+const unshown = "no test shows it yet"
 
 // networkOptions are the keys of a network that Docker's bridge driver or
 // Drawbridge knows, as docker network create -o gives them.
 func networkOptions() []option[Network] {
 	return []option[Network]{
-		{"com.docker.network.driver.mtu", parseMTU, func(n *Network, v any) { n.MTU = v.(int) }},
-		{"com.docker.network.container_iface_prefix", parsePrefix, func(n *Network, v any) { n.InterfacePrefix = v.(string) }},
-		{"com.docker.network.bridge.name", parseBridgeName, func(n *Network, v any) { n.Bridge = v.(string) }},
-		{"com.docker.network.bridge.enable_icc", parseBool, func(n *Network, v any) { n.Apart = !v.(bool) }},
-		{"com.docker.network.bridge.enable_ip_masquerade", parseBool, func(n *Network, v any) { n.Masquerade = v.(bool) }},
-		{"com.docker.network.host_ipv4", parseIPv4, func(n *Network, v any) { n.Source4 = v.(netip.Addr) }},
-		{"com.docker.network.host_ipv6", parseIPv6, func(n *Network, v any) { n.Source6 = v.(netip.Addr) }},
-		{"com.docker.network.bridge.gateway_mode_ipv4", parseGatewayMode, func(n *Network, v any) { n.Mode4 = v.(GatewayMode) }},
-		{"com.docker.network.bridge.gateway_mode_ipv6", parseGatewayMode, func(n *Network, v any) { n.Mode6 = v.(GatewayMode) }},
-		{"com.docker.network.bridge.inhibit_ipv4", parseBool, func(n *Network, v any) { n.InhibitIPv4 = v.(bool) }},
-		{"com.docker.network.bridge.host_binding_ipv4", parseBinding, func(n *Network, v any) { n.HostBinding = v.(netip.Addr) }},
-		{"com.docker.network.bridge.trusted_host_interfaces", parseInterfaces, func(n *Network, v any) { n.Trusted = v.([]string) }},
-		{"com.docker.network.bridge.default_bridge", parseNotDefault, func(*Network, any) {}},
-		{keyEnableIPv4, parseBool, func(*Network, any) {}},
-		{keyEnableIPv6, parseBool, func(*Network, any) {}},
+		{
+			"com.docker.network.driver.mtu", parseMTU, func(n *Network, v any) { n.MTU = v.(int) },
+			same("The largest packet in bytes, by default the kernel's 1500.", "TestEngineOptionsOfANetworkHold"),
+		},
+		{
+			"com.docker.network.container_iface_prefix", parsePrefix, func(n *Network, v any) { n.InterfacePrefix = v.(string) },
+			same("How the names of interfaces in containers begin, by default `eth`.", "TestEngineOptionsOfANetworkHold"),
+		},
+		{
+			"com.docker.network.bridge.name", parseBridgeName, func(n *Network, v any) { n.Bridge = v.(string) },
+			no("Which bridge. One that exists is adopted: what it lacks is added, and taken away again at the end.", unshown),
+		},
+		{
+			"com.docker.network.bridge.enable_icc", parseBool, func(n *Network, v any) { n.Apart = !v.(bool) },
+			no("Whether its containers reach each other, by default true.", unshown),
+		},
+		{
+			"com.docker.network.bridge.enable_ip_masquerade", parseBool, func(n *Network, v any) { n.Masquerade = v.(bool) },
+			no("Whether containers hide behind the host's address, by default true.", unshown),
+		},
+		{
+			"com.docker.network.host_ipv4", parseIPv4, func(n *Network, v any) { n.Source4 = v.(netip.Addr) },
+			no("Which address of the host they hide behind, by default that of the way out.", unshown),
+		},
+		{
+			"com.docker.network.host_ipv6", parseIPv6, func(n *Network, v any) { n.Source6 = v.(netip.Addr) },
+			no("The same for IPv6.", unshown),
+		},
+		{
+			"com.docker.network.bridge.gateway_mode_ipv4", parseGatewayMode, func(n *Network, v any) { n.Mode4 = v.(GatewayMode) },
+			no("How others reach containers, by default `nat`.", unshown),
+		},
+		{
+			"com.docker.network.bridge.gateway_mode_ipv6", parseGatewayMode, func(n *Network, v any) { n.Mode6 = v.(GatewayMode) },
+			no("The same for IPv6.", unshown),
+		},
+		{
+			"com.docker.network.bridge.inhibit_ipv4", parseBool, func(n *Network, v any) { n.InhibitIPv4 = v.(bool) },
+			no("The bridge is without IPv4, and the gateway's address another machine's; by default false.", unshown),
+		},
+		{
+			"com.docker.network.bridge.host_binding_ipv4", parseBinding, func(n *Network, v any) { n.HostBinding = v.(netip.Addr) },
+			no("On which address `-p` publishes if it names none, by default on all; it may be one of IPv6.", unshown),
+		},
+		{
+			"com.docker.network.bridge.trusted_host_interfaces", parseInterfaces, func(n *Network, v any) { n.Trusted = v.([]string) },
+			no("Behind these, published ports are reached by the container's address too.", unshown),
+		},
+		{
+			"com.docker.network.bridge.default_bridge", parseNotDefault, func(*Network, any) {},
+			no("It is the engine's default network.", "docker0 is the engine's own, so only false is accepted"),
+		},
+		{
+			keyEnableIPv4, parseBool, func(*Network, any) {},
+			no("Whether it has IPv4, as `--ipv4` says, by default true.", unshown),
+		},
+		{
+			keyEnableIPv6, parseBool, func(*Network, any) {},
+			no("Whether it has IPv6, as `--ipv6` says, by default false.", unshown),
+		},
 	}
 }
 
@@ -64,7 +114,10 @@ func networkOptions() []option[Network] {
 // since the engine applies it for every driver.
 func endpointOptions() []option[Endpoint] {
 	return []option[Endpoint]{
-		{"com.docker.network.endpoint.ifname", parseInterfaceName, func(e *Endpoint, v any) { e.InterfaceName = v.(string) }},
+		{
+			"com.docker.network.endpoint.ifname", parseInterfaceName, func(e *Endpoint, v any) { e.InterfaceName = v.(string) },
+			same("The exact name of the interface in the container.", "TestEngineInterfacesHaveTheNamesAskedFor"),
+		},
 	}
 }
 

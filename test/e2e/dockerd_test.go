@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -79,7 +80,28 @@ func TestEngineFlagsOfEveryNetworkHold(t *testing.T) {
 				s.t.Errorf("resolv.conf lacks %q: %s", line, conf)
 			}
 		}
+		s.flagsAreTold()
 	})
+}
+
+// flagsAreTold looks for a flag that has to do with networks and is not in the docs.
+func (s *site) flagsAreTold() {
+	s.t.Helper()
+	docs, err := os.ReadFile("../../docs/options.md")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	help, err := s.Try("dockerd", "--help")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	about := regexp.MustCompile(`(?i)networ|bridge|bip|ip-|ip6|^ip\b|iptables|fixed|gateway|dns|userland|direct|firewall|address-pool|icc|mtu|restore|userns|rootless|swarm|cluster`)
+	for _, flag := range regexp.MustCompile(`--([a-z0-9-]+)`).FindAllStringSubmatch(help, -1) {
+		known := flag[1] == "network-diagnostic-port" || strings.Contains(string(docs), "`--"+flag[1]+"`")
+		if about.MatchString(flag[1]) && !known {
+			s.t.Errorf("docs/options.md does not tell of dockerd's --%s", flag[1])
+		}
+	}
 }
 
 func TestEngineFlagsOfDocker0LeaveOursAlone(t *testing.T) {
