@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"go.etcd.io/bbolt"
 
@@ -73,6 +74,32 @@ func TestDamagedFileIsSetAsideAndNeverOverwritten(t *testing.T) {
 
 // TestNoDamageIsDeadly turns bytes over at random: whatever comes back, it comes
 // back without a crash, and goes on working.
+// TestDamageOfAnotherBootIsNobodys is a power cut where boot.db is on a disk.
+func TestDamageOfAnotherBootIsNobodys(t *testing.T) {
+	for name, damage := range map[string]func([]byte) []byte{
+		"half written":  func(b []byte) []byte { return b[:len(b)/3] },
+		"never written": func([]byte) []byte { return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := filled(t)
+			rewrite(t, h.bootDB(), damage)
+			long := time.Unix(1000000000, 0)
+			if err := os.Chtimes(h.bootDB(), long, long); err != nil {
+				t.Fatal(err)
+			}
+			h.boot = "another"
+			s := h.open(t)
+			noNotices(t, s)
+			if loaded(t, s).Networks.Len() == 0 {
+				t.Error("the networks are forgotten too")
+			}
+			if files, err := os.ReadDir(h.run); err != nil || len(files) != 1 {
+				t.Errorf("there is more than one boot.db: %v, %v", files, err)
+			}
+		})
+	}
+}
+
 func TestNoDamageIsDeadly(t *testing.T) {
 	small, large := filled(t), newHome(t)
 	s := large.open(t)

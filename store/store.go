@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"syscall"
+	"time"
 )
 
 // The names of the two files.
@@ -57,21 +59,39 @@ func Open(dir, runDir, bootID string) (*Store, error) {
 	return s, nil
 }
 
-// open opens one file, setting a damaged one aside first.
+// open opens one file, setting a damaged one aside first. Where boot.db is on a disk, as
+// in a managed plugin, a power cut may well damage it, and what it held is nobody's any
+// more: nothing is said of that, and nothing is kept.
 func (s *Store) open(path string, want header) (*file, error) {
-	if info, err := os.Stat(path); err == nil && info.Size() == 0 {
+	info, err := os.Stat(path)
+	outlived := err == nil && want.Boot != "" && beforeBoot(info.ModTime())
+	if err == nil && info.Size() == 0 && !outlived {
 		s.notice("%s was empty: what it held is forgotten", path)
 	}
 	f, err := openFile(path, want)
-	if damage := (*damagedError)(nil); errors.As(err, &damage) {
+	damage := (*damagedError)(nil)
+	switch {
+	case !errors.As(err, &damage):
+		return f, err
+	case outlived:
+		if err := os.Remove(path); err != nil {
+			return nil, fmt.Errorf("remove what is left of another boot: %w", err)
+		}
+	default:
 		aside, asideErr := setAside(path)
 		if asideErr != nil {
 			return nil, errors.Join(err, asideErr)
 		}
 		s.notice("%s: it is kept as %s, and what it held is forgotten", damage, aside)
-		f, err = openFile(path, want)
 	}
-	return f, err
+	return openFile(path, want)
+}
+
+// beforeBoot reports whether a time is before that of this boot, as far as the clock
+// can be trusted.
+func beforeBoot(t time.Time) bool {
+	var info syscall.Sysinfo_t
+	return syscall.Sysinfo(&info) == nil && time.Since(t) > time.Duration(info.Uptime)*time.Second
 }
 
 // Close closes both files. What was saved stays.
