@@ -41,7 +41,7 @@ func (e *env) serve() *cobra.Command {
 
 It brings back every network, endpoint and published port that it knew before it
 opens its socket, and leaves all of them in the kernel when it ends: running
-containers do not notice whether it runs.`,
+containers do not notice whether it runs. Where there is no network, it leaves nothing.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			s.adminSocket = e.adminSocket
@@ -107,7 +107,7 @@ func serve(ctx context.Context, s settings, log *logrus.Logger) error {
 	if err := notifyReady(); err != nil {
 		log.WithError(err).Warn("tell the service manager that we are ready")
 	}
-	return together(ctx, stop,
+	err = together(ctx, stop,
 		func(ctx context.Context) error { return docker.Serve(ctx, dockerListener) },
 		func(ctx context.Context) error { return serveAdmin(ctx, operator, adminListener) },
 		d.engine.Run,
@@ -116,6 +116,12 @@ func serve(ctx context.Context, s settings, log *logrus.Logger) error {
 		func(ctx context.Context) error { return d.foreign.Watch(ctx, d.engine.Wake) },
 		func(ctx context.Context) error { return d.collect(ctx, log) },
 	)
+	// What is left in the kernel is for networks. Whoever disables a managed plugin
+	// that has none must not need another command for the rest.
+	if err == nil && d.engine.Now().State.Networks.Len() == 0 {
+		err = d.engine.Remove(context.WithoutCancel(ctx))
+	}
+	return err
 }
 
 // checkAlone reports an error if another process answers on a socket.
