@@ -87,6 +87,18 @@ install: build ## install the program and its systemd unit on this machine (root
 	sed -i 's|/usr/local/bin/|$(PREFIX)/bin/|' $(DESTDIR)$(UNITDIR)/drawbridge.service
 	@echo "now: systemctl daemon-reload && systemctl enable --now drawbridge"
 
+plugin := drawbridge/drawbridge:latest
+
+.PHONY: plugin
+plugin: build ## the managed plugin in dist/plugin and, if an engine answers, in Docker
+	packaging/rootfs bin/drawbridge dist/plugin/rootfs
+	cp config.json dist/plugin/config.json
+	@if docker version >/dev/null 2>&1; then \
+		docker plugin create $(plugin) dist/plugin && echo "now: docker plugin enable $(plugin)"; \
+	else \
+		echo "no engine answers; where one does: docker plugin create $(plugin) dist/plugin"; \
+	fi
+
 .PHONY: hooks
 hooks: ## run `make check` before each commit in this clone
 	printf '#!/bin/sh\nexec make check\n' >"$$(git rev-parse --git-path hooks)/pre-commit"

@@ -53,20 +53,23 @@ func TestEngineOtherModesBesideOurs(t *testing.T) {
 }
 
 func TestEngineComposeServicesFindEachOther(t *testing.T) {
-	eachClients(t, func(s *site) {
-		const project = `
+	eachClients(t, (*site).composeServicesFindEachOther)
+}
+
+func (s *site) composeServicesFindEachOther() {
+	s.t.Helper()
+	project := `
 services:
   one: {image: lab, hostname: one, container_name: one, ports: ["8080:80"]}
   two: {image: lab, hostname: two, container_name: two}
 networks:
-  default: {driver: drawbridge, ipam: {driver: drawbridge}}
+  default: {driver: "` + s.driver + `", ipam: {driver: "` + s.driver + `"}}
 `
-		s.compose(project)
-		s.MustReach("one", "tcp", "two:80", "two")
-		s.MustReach("two", "udp", "one:80", "one")
-		s.Outside.MustReach("tcp", "192.0.2.1:8080", "one")
-		s.composeDown(project)
-	})
+	s.compose(project)
+	s.MustReach("one", "tcp", "two:80", "two")
+	s.MustReach("two", "udp", "one:80", "one")
+	s.Outside.MustReach("tcp", "192.0.2.1:8080", "one")
+	s.composeDown(project)
 }
 
 // compose brings a project up.

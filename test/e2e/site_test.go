@@ -14,7 +14,8 @@ import (
 type site struct {
 	*lab.Lab
 	*lab.Engine
-	t *testing.T
+	t      *testing.T
+	driver string // what Docker knows Drawbridge by
 }
 
 // eachEngine runs a scenario on each engine and then has Drawbridge removed: the
@@ -34,6 +35,21 @@ func eachEngineAfter(t *testing.T, prepare, scenario func(s *site)) {
 // eachEngineWith has the engines started with flags of their own.
 func eachEngineWith(t *testing.T, flags []string, prepare, scenario func(s *site)) {
 	t.Helper()
+	eachSite(t, flags, func(s *site) {
+		warmUp(s)
+		prepare(s)
+		before := s.Host.Snapshot()
+		s.StartDaemon()
+		scenario(s)
+		s.removeAll()
+		s.nothingLeft(before)
+	})
+}
+
+// eachSite makes a site with each engine that can show the scenario, without Drawbridge
+// but with a world that answers.
+func eachSite(t *testing.T, flags []string, scenario func(s *site)) {
+	t.Helper()
 	t.Parallel()
 	lab.EachOf(t, shownOn(t.Name()), func(t *testing.T, version string) {
 		t.Cleanup(func() {
@@ -42,17 +58,10 @@ func eachEngineWith(t *testing.T, flags []string, prepare, scenario func(s *site
 			}
 		})
 		l := lab.New(t)
-		s := &site{Lab: l, Engine: l.Engine(version, flags...), t: t}
-		warmUp(s)
-		prepare(s)
-		before := l.Host.Snapshot()
-		s.StartDaemon()
 		l.Outside.Serve("tcp", ":80")
 		l.Outside.Serve("udp", join(lab.Internet, "80"))
 		l.Outside.Serve("udp", join(lab.Internet6, "80"))
-		scenario(s)
-		s.removeAll()
-		s.nothingLeft(before)
+		scenario(&site{Lab: l, Engine: l.Engine(version, flags...), t: t, driver: "drawbridge"})
 	})
 }
 
@@ -83,7 +92,7 @@ func warmUp(s *site) {
 // Drawbridge too.
 func (s *site) network(name string, args ...string) {
 	s.t.Helper()
-	s.Docker(append(append([]string{"network", "create", "-d", "drawbridge", "--ipam-driver", "drawbridge"}, args...), name)...)
+	s.Docker(append(append([]string{"network", "create", "-d", s.driver, "--ipam-driver", s.driver}, args...), name)...)
 }
 
 // dual creates a network with both families.
@@ -138,15 +147,27 @@ func (s *site) removeAll() {
 // nothingLeft has Drawbridge removed and compares the host with what it was.
 func (s *site) nothingLeft(before lab.Snapshot) {
 	s.t.Helper()
+	s.hasNothing()
+	if out, err := s.Drawbridge("remove"); err != nil {
+		s.t.Fatalf("remove: %v\n%s", err, out)
+	}
+	s.equals(before)
+}
+
+// hasNothing is about what Drawbridge knows of once all is removed.
+func (s *site) hasNothing() {
+	s.t.Helper()
 	if out, err := s.Drawbridge("networks", "--json"); err != nil || strings.TrimSpace(out) != "[]" {
 		s.t.Errorf("networks after all were removed: %s%v", out, err)
 	}
 	if out, err := s.Drawbridge("status"); err != nil {
 		s.t.Errorf("status after all were removed: %v\n%s", err, out)
 	}
-	if out, err := s.Drawbridge("remove"); err != nil {
-		s.t.Fatalf("remove: %v\n%s", err, out)
-	}
+}
+
+// equals compares the host with what it was.
+func (s *site) equals(before lab.Snapshot) {
+	s.t.Helper()
 	if diff := withoutDice(before).Diff(withoutDice(s.Host.Snapshot())); diff != "" {
 		s.t.Errorf("the host is not as it was before Drawbridge:\n%s", diff)
 	}

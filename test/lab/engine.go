@@ -58,6 +58,7 @@ type Engine struct {
 	clients string   // where docker is looked for first, "" for nowhere else
 	cgroup  string   // e.g. /drawbridge-lab-4711-TestEngineX
 	flags   []string // more flags for dockerd
+	plugin  string   // the ID of Drawbridge as a managed plugin, "" if it is none
 
 	containerd, dockerd, daemon *process
 	tapped                      bool // Drawbridge is behind a Tap
@@ -263,8 +264,10 @@ func (e *Engine) removeCgroups() {
 	Until(e.t, "remove cgroups "+e.cgroup, func() error {
 		mounts, _ := filepath.Glob("/sys/fs/cgroup/*")
 		for _, mount := range append(mounts, "/sys/fs/cgroup") {
-			if err := removeCgroup(mount + e.cgroup); err != nil {
-				return err
+			for _, name := range append(e.pluginCgroups(), e.cgroup) {
+				if err := removeCgroup(mount + name); err != nil {
+					return err
+				}
 			}
 		}
 		return nil

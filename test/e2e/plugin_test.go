@@ -1,0 +1,184 @@
+package e2e
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/drawbridge-net/drawbridge/test/lab"
+	"github.com/drawbridge-net/drawbridge/test/lab/hello"
+)
+
+// eachPlugin runs a scenario on each engine with Drawbridge as a managed plugin. Once
+// that is disabled the host is as it was, without a command of Drawbridge's.
+func eachPlugin(t *testing.T, flags []string, prepare, scenario func(s *site)) {
+	t.Helper()
+	eachSite(t, flags, func(s *site) {
+		s.driver = lab.PluginName
+		warmUp(s)
+		prepare(s)
+		before := s.Host.Snapshot()
+		s.CreatePlugin()
+		s.EnablePlugin()
+		scenario(s)
+		s.removeAll()
+		s.hasNothing()
+		s.Docker("plugin", "disable", s.driver)
+		s.Docker("plugin", "rm", s.driver)
+		s.equals(before)
+	})
+}
+
+func TestEnginePluginDoesTheMainJob(t *testing.T) {
+	eachPlugin(t, nil, asItCame, func(s *site) {
+		s.mainJob()
+		s.removeAll()
+		s.composeServicesFindEachOther()
+	})
+}
+
+// TestEnginePluginHasFewRights is about what the plugin's process may do: an engine's
+// containers may as much, save for CAP_NET_ADMIN in the host's network.
+func TestEnginePluginHasFewRights(t *testing.T) {
+	eachPlugin(t, nil, asItCame, func(s *site) {
+		const dockersOwn, netAdmin = 0xa80425fb, 1 << 12
+		status, err := s.Try("cat", "/proc/"+s.PluginPid()+"/status")
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if want := "CapEff:\t00000000a80435fb"; dockersOwn|netAdmin != 0xa80435fb || !strings.Contains(status, want) {
+			s.t.Errorf("want %s, got\n%s", want, status)
+		}
+		for line := range strings.Lines(s.EngineLog()) {
+			if strings.Contains(line, " plugin=") && strings.Contains(line, "level=error") && strings.Contains(line, "level=info") {
+				s.t.Errorf("the engine takes for an error what is none: %s", line)
+			}
+		}
+	})
+}
+
+func TestEnginePluginComesBackWithItsEngine(t *testing.T) {
+	restart := func(s *site) {
+		s.StopDocker()
+		s.StartDocker()
+	}
+	eachPlugin(t, nil, restart, func(s *site) {
+		s.webAndOther("--restart", "always")
+		s.StopDocker()
+		s.StartDocker()
+		s.serveAgain("c1", "c2", "d1")
+		s.doesMainJob()
+		s.knowsEndpoints(3)
+
+		s.KillDocker()
+		s.StartDocker()
+		s.serveAgain("c1", "c2", "d1")
+		s.doesMainJob()
+		s.knowsEndpoints(3)
+	})
+}
+
+func TestEnginePluginGoesOnWithoutItsEngine(t *testing.T) {
+	// Where a container goes on, a restart orders an engine's own chains in yet another way.
+	restart := func(s *site) {
+		s.Run("warm")
+		s.StopDocker()
+		s.StartDocker()
+		s.removeAll()
+	}
+	eachPlugin(t, []string{"--live-restore"}, restart, func(s *site) {
+		s.webAndOther()
+		flow := s.Outside.Dial("tcp", "192.0.2.1:8080")
+		pid := s.PluginPid()
+		s.StopDocker()
+		s.Outside.MustReach("tcp", "192.0.2.1:8080", "c1")
+		if _, err := s.Drawbridge("status"); err != nil {
+			s.t.Errorf("without an engine: %v", err)
+		}
+		s.StartDocker()
+		if got := s.PluginPid(); got != pid {
+			s.t.Errorf("the plugin was process %s and is %s", pid, got)
+		}
+		s.doesMainJob()
+		s.knowsEndpoints(3)
+		s.Run("c3", "--network", "web", "-p", "8090:80")
+		s.Outside.MustReach("tcp", "192.0.2.1:8090", "c3")
+		s.MustReach("c3", "tcp", "c1:80", "c1")
+		if _, err := flow.Ask(hello.Patience); err != nil {
+			s.t.Errorf("a connection broke: %v", err)
+		}
+	})
+}
+
+func TestEnginePluginComesBackAfterABoot(t *testing.T) {
+	boot := func(s *site) {
+		s.Reboot()
+		s.StartDocker()
+	}
+	eachPlugin(t, nil, boot, func(s *site) {
+		s.webAndOther("--restart", "always")
+		s.Reboot()
+		s.StartDocker()
+		s.serveAgain("c1", "c2", "d1")
+		s.doesMainJob()
+		s.knowsEndpoints(3)
+	})
+}
+
+// TestEnginePluginIsKilledAndDisabled goes through what may happen to the plugin alone.
+// An engine asks for capabilities whenever the plugin begins, and each time it must be
+// told.
+func TestEnginePluginIsKilledAndDisabled(t *testing.T) {
+	eachPlugin(t, nil, asItCame, func(s *site) {
+		s.webAndOther()
+		flow := s.Outside.Dial("tcp", "192.0.2.1:8080")
+		asked := func() int { return strings.Count(s.EngineLog(), "method=NetworkDriver.GetCapabilities") }
+		begins := func(how string, want int) {
+			s.t.Helper()
+			lab.Until(s.t, "capabilities are asked for "+how, func() error {
+				if got := asked(); got < want {
+					return fmt.Errorf("%d times so far, want %d", got, want)
+				}
+				return nil
+			})
+		}
+		if got := asked(); got != 1 {
+			s.t.Errorf("the engine has asked for capabilities %d times", got)
+		}
+		if _, err := s.Try("kill", "-KILL", s.PluginPid()); err != nil {
+			s.t.Fatal(err)
+		}
+		s.Outside.MustReach("tcp", "192.0.2.1:8080", "c1")
+		begins("when the killed plugin is back", 2)
+		s.doesMainJob()
+
+		s.DisablePlugin()
+		s.Outside.MustReach("tcp", "192.0.2.1:8080", "c1")
+		s.Docker("plugin", "set", s.driver, "LOG_LEVEL=debug", "args=--pool 10.64.0.0/12=24")
+		s.EnablePlugin()
+		begins("when it is enabled again", 3)
+		s.doesMainJob()
+		s.knowsEndpoints(3)
+		if _, err := flow.Ask(hello.Patience); err != nil {
+			s.t.Errorf("a connection broke: %v", err)
+		}
+		s.network("pooled")
+		s.Run("c3", "--network", "pooled", "-p", "8090:80")
+		s.Outside.MustReach("tcp", "192.0.2.1:8090", "c3")
+		if got := s.address("c3", "pooled"); !strings.HasPrefix(got, "10.64.") {
+			s.t.Errorf("an address from --pool 10.64.0.0/12=24 is %s", got)
+		}
+	})
+}
+
+// TestEnginePluginToleratesNoServiceBesideIt: each would take off the host what it has
+// not planned itself.
+func TestEnginePluginToleratesNoServiceBesideIt(t *testing.T) {
+	eachPlugin(t, nil, asItCame, func(s *site) {
+		out, err := s.Drawbridge("serve", "--state-dir", filepath.Join(s.Dir(), "service"))
+		if err == nil || !strings.Contains(err.Error(), "another drawbridge works on this host") {
+			s.t.Errorf("a service starts beside a plugin: %v%s", err, out)
+		}
+	})
+}
