@@ -81,7 +81,7 @@ func TestEngineEndpointsHaveTheAddressesAskedFor(t *testing.T) {
 		s.Run("c1", "--network", "web", "--ip", "172.30.1.77", "--ip6", "fd00:30:1::77", "--mac-address", "02:00:5e:00:53:01")
 		s.isAt("c1", "172.30.1.77", "fd00:30:1::77", "02:00:5e:00:53:01")
 		s.Docker("restart", "-t", "1", "c1")
-		s.Serves("c1")
+		s.serveAgain("c1")
 		s.isAt("c1", "172.30.1.77", "fd00:30:1::77", "02:00:5e:00:53:01")
 
 		const project = `

@@ -28,16 +28,15 @@ type feature struct {
 var (
 	perNetworkMAC   = feature{"a MAC address for each network", 44}
 	endpointSysctls = feature{"sysctls of an endpoint", 46}
+	gatewayPriority = feature{"gw-priority", 48}
+	withoutIPv4     = feature{"networks without IPv4", 48}
+	announcements   = feature{"announcements of addresses", 48}
+	laterFlags      = feature{"--firewall-backend", 52}
 	interfaceName   = feature{"exact names of interfaces", 56}
 )
 
 // apis are the versions of the engines' APIs.
 var apis = map[string]int{lab.Oldest: 41, lab.Newest: 56}
-
-var (
-	announcements = feature{"announcements of addresses", 48}
-	laterFlags    = feature{"--firewall-backend", 52}
-)
 
 // needs are the scenarios that not every engine can show, with what it takes. All
 // others are shown on every engine, and nothing is skipped for another reason.
@@ -45,6 +44,9 @@ var needs = map[string]feature{
 	"TestEngineAnnouncesAddressesAsOftenAsTold": announcements,
 	"TestEngineFlagsOfLaterEnginesHold":         laterFlags,
 	"TestEngineEachNetworkHasTheMACAskedFor":    perNetworkMAC,
+	"TestEngineGatewayPriorityDecides":          gatewayPriority,
+	"TestEngineEachFamilyHasItsOwnGateway":      gatewayPriority,
+	"TestEngineNetworksWithoutIPv4":             withoutIPv4,
 	"TestEngineInterfacesHaveTheNamesAskedFor":  interfaceName,
 	"TestEngineSysctlsOfAnEndpointHold":         endpointSysctls,
 }
