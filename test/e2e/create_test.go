@@ -17,7 +17,7 @@ func TestEngineNetworksTakeTheirConfigurationFromAnother(t *testing.T) {
 		s.Run("c1", "--network", "web", "-p", "8080:80")
 		s.has("c1", "lan0", "mtu 1400", "172.30.1.128/24", "fd00:30:1::2/64")
 		s.goesBy("c1", "172.30.1.254", "fd00:30:1::1")
-		s.serves8080("c1")
+		s.serves8080()
 		s.Docker("rm", "-f", "c1")
 		s.Docker("network", "rm", "web")
 
@@ -57,7 +57,7 @@ networks:
 		s.has("c1", "lan0", "mtu 1400", "172.30.1.77/24", "fd00:30:1::77/64")
 		s.has("c2", "lan0", "mtu 1400", "172.30.1.129/24")
 		s.goesBy("c1", "172.30.1.254", "fd00:30:1::1")
-		s.serves8080("c1")
+		s.serves8080()
 		s.MustReach("c2", "tcp", "c1:80", "c1")
 		s.goesBy("d1", "", "")
 		s.composeDown(project)
@@ -116,6 +116,6 @@ func TestEngineNetworksWithSeveralSubnets(t *testing.T) {
 			s.sees(name, s.Outside.MustReach("tcp", join(f.host(s), "8081"), "c2"), f.outside(s))
 			s.MustReach("c2", "tcp", join(f.internet, "80"), "outside")
 		}
-		s.serves8080("c1")
+		s.serves8080()
 	})
 }

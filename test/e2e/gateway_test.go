@@ -24,13 +24,13 @@ func (s *site) goesBy(container, gateway4, gateway6 string) {
 	}
 }
 
-// serves8080 fails the test unless a container answers on port 8080 of the host by
-// both families, and reaches the world.
-func (s *site) serves8080(container string) {
+// serves8080 fails the test unless c1 answers on port 8080 of the host by both
+// families, and reaches the world.
+func (s *site) serves8080() {
 	s.t.Helper()
 	for name, f := range both {
-		s.sees(name, s.Outside.MustReach("tcp", join(f.host(s), "8080"), container), f.outside(s))
-		s.MustReach(container, "tcp", join(f.internet, "80"), "outside")
+		s.sees(name, s.Outside.MustReach("tcp", join(f.host(s), "8080"), "c1"), f.outside(s))
+		s.MustReach("c1", "tcp", join(f.internet, "80"), "outside")
 	}
 }
 
@@ -52,7 +52,7 @@ func TestEngineGatewayPriorityDecides(t *testing.T) {
 			shown := func() {
 				s.t.Helper()
 				s.goesBy("c1", "172.30."+number+".1", "fd00:30:"+number+"::1")
-				s.serves8080("c1")
+				s.serves8080()
 			}
 			s.Run("c1", "-p", "8080:80",
 				"--network", fmt.Sprintf("name=web,gw-priority=%d", priority["web"]),
@@ -99,7 +99,7 @@ func TestEnginePortsMoveWithTheGateway(t *testing.T) {
 			s.Docker("network", step.verb, step.network, "c1")
 			s.t.Logf("after %s %s", step.verb, step.network)
 			s.goesBy("c1", "172.30."+step.number+".1", "fd00:30:"+step.number+"::1")
-			s.serves8080("c1")
+			s.serves8080()
 		}
 	})
 }
@@ -141,7 +141,7 @@ func TestEngineDockersBridgeBesideOurs(t *testing.T) {
 			s.Docker("network", "connect", "web", "c1")
 			show("Docker's, then ours")
 			s.Docker("network", "disconnect", name, "c1")
-			s.serves8080("c1")
+			s.serves8080()
 			s.Docker("rm", "-f", "c1", "k1")
 			s.Docker("network", "rm", name)
 		}

@@ -20,7 +20,7 @@ func TestEngineStoppedContainersAreConnectedWhenTheyStart(t *testing.T) {
 		s.serveAgain("c1")
 		show := func() {
 			s.t.Helper()
-			s.serves8080("c1")
+			s.serves8080()
 			s.MustReach("d1", "tcp", "172.30.2.77:80", "c1")
 			s.MustReach("d1", "tcp", "[fd00:30:2::77]:80", "c1")
 		}
