@@ -3,6 +3,7 @@ package plan
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/drawbridge-net/drawbridge/spec"
@@ -114,14 +115,10 @@ func (m Mapping) String() string {
 // Accepted reports whether the network's bridge must be let through a FORWARD
 // chain that drops by policy. An internal network needs it only for what
 // passes between its own containers, which a bridge shows to iptables while
-// net.bridge.bridge-nf-call-iptables is 1.
+// net.bridge.bridge-nf-call-iptables is 1. In one without subnets that may be anything.
 func (n *Network) Accepted(c Chain) bool {
-	for _, s := range n.Zone.Subnets {
-		if s.Prefix.Addr().Is4() == (c.Family == 4) {
-			return true
-		}
-	}
-	return false
+	of := func(s Subnet) bool { return s.Prefix.Addr().Is4() == (c.Family == 4) }
+	return len(n.Zone.Subnets) == 0 || slices.ContainsFunc(n.Zone.Subnets, of)
 }
 
 func settings(list []Setting) string {

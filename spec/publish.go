@@ -40,14 +40,20 @@ type portHeld struct {
 // that it had. All of them, or after an error none.
 //
 // Two endpoints of one sandbox may be its gateways, one for each family. Only the
-// one for IPv4 is told so (onlyIPv4), before or after the other was asked to publish:
-// so it takes IPv4, and whoever else is in the sandbox what remains.
+// one for IPv4 is told so (onlyIPv4), before or after the other was asked to publish,
+// and not even that one if it was asked before the other joined. But an engine revokes
+// before it publishes, so who still has ports still is a gateway. So the one takes
+// IPv4, and whoever else is in the sandbox what remains.
 func (s *State) Publish(network, id ID, ports []Port, onlyIPv4 bool) error {
 	n, ep, err := s.Endpoint(network, id)
 	if err != nil {
 		return err
 	}
-	if onlyIPv4 || s.hasIPv4Gateway(network, ep) {
+	shared, err := s.hasIPv4Gateway(network, ep)
+	if err != nil {
+		return err
+	}
+	if onlyIPv4 || shared {
 		ports = ofFamily(ports, onlyIPv4)
 	}
 	joined, err := JoinPorts(ports)
@@ -113,13 +119,18 @@ func (s *State) mates(network ID, ep *Endpoint) iter.Seq2[ID, *Endpoint] {
 	}
 }
 
-func (s *State) hasIPv4Gateway(network ID, ep *Endpoint) bool {
-	for _, mate := range s.mates(network, ep) {
+// hasIPv4Gateway reports whether another endpoint of the sandbox is its gateway for
+// IPv4 and no more. One that has no IPv6 is told so here, if nobody else did.
+func (s *State) hasIPv4Gateway(network ID, ep *Endpoint) (bool, error) {
+	for at, mate := range s.mates(network, ep) {
 		if mate.OnlyIPv4 {
-			return true
+			return true, nil
+		}
+		if len(mate.Ports) > 0 && !mate.IPv6.IsValid() && ep.IPv6.IsValid() {
+			return true, s.Publish(at, mate.ID, mate.Ports, true)
 		}
 	}
-	return false
+	return false, nil
 }
 
 // leaveIPv6 takes from the other endpoints of a sandbox all ports but those of IPv6.

@@ -69,6 +69,32 @@ func TestTheGatewaysOfOneSandboxShareItsPublishedPorts(t *testing.T) {
 	}
 }
 
+// An engine since 29 tells the first nothing when the second joins: it is what it was.
+func TestAGatewayWithoutIPv6LeavesThatToAnother(t *testing.T) {
+	s := &spec.State{}
+	ports := []spec.Port{{Proto: spec.TCP, HostPort: 8080, ContainerPort: 80, Count: 1}}
+	pool4, pool6 := spec.Pool{Prefix: netip.MustParsePrefix("10.1.0.0/24")}, spec.Pool{Prefix: netip.MustParsePrefix("fd00:2::/64")}
+	for _, err := range []error{
+		s.AddNetwork(&spec.Network{ID: web, Pools: []spec.Pool{pool4}}),
+		s.AddNetwork(&spec.Network{ID: db, Pools: []spec.Pool{pool6}}),
+		s.AddEndpoint(web, &spec.Endpoint{ID: c1, IPv4: netip.MustParsePrefix("10.1.0.2/24")}),
+		s.AddEndpoint(db, &spec.Endpoint{ID: c2, IPv6: netip.MustParsePrefix("fd00:2::2/64")}),
+		s.Join(web, c1, "/run/docker/netns/1"),
+		s.Publish(web, c1, ports, false),
+		s.Join(db, c2, "/run/docker/netns/1"),
+		s.Publish(db, c2, ports, false),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, first, _ := s.Endpoint(web, c1)
+	_, second, _ := s.Endpoint(db, c2)
+	if fmt.Sprint(first.Ports, second.Ports) != "[0.0.0.0:8080->80/tcp] [[::]:8080->80/tcp]" {
+		t.Errorf("%v and %v", first.Ports, second.Ports)
+	}
+}
+
 func TestAnotherSandboxIsRefusedThePort(t *testing.T) {
 	s := twoGateways(t)
 	ports := []spec.Port{{Proto: spec.TCP, HostPort: 8080, ContainerPort: 80, Count: 1}}

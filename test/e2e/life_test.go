@@ -290,7 +290,7 @@ func TestEngineWhatIsNotBuiltIsRefused(t *testing.T) {
 			args []string
 			want string
 		}{
-			{[]string{"network", "create", "-d", "drawbridge", "-o", "com.docker.network.bridge.enable_icc=false", "x"}, "com.docker.network.bridge.enable_icc"},
+			{[]string{"network", "create", "-d", "drawbridge", "-o", "com.docker.network.bridge.gateway_mode_ipv4=isolated", "x"}, "--internal"},
 			{[]string{"network", "create", "-d", "drawbridge", "-o", "com.docker.network.driver.mtu=large", "x"}, "com.docker.network.driver.mtu"},
 			{[]string{"network", "create", "-d", "drawbridge", "-o", "drawbridge.mut=1400", "x"}, "nearest"},
 			{[]string{"network", "create", "-d", "drawbridge", "--subnet", "172.30.1.128/25", "x"}, "172.30.1.0/24"},

@@ -41,14 +41,17 @@ var apis = map[string]int{lab.Oldest: 41, lab.Newest: 56}
 // needs are the scenarios that not every engine can show, with what it takes. All
 // others are shown on every engine, and nothing is skipped for another reason.
 var needs = map[string]feature{
-	"TestEngineAnnouncesAddressesAsOftenAsTold": announcements,
-	"TestEngineFlagsOfLaterEnginesHold":         laterFlags,
-	"TestEngineEachNetworkHasTheMACAskedFor":    perNetworkMAC,
-	"TestEngineGatewayPriorityDecides":          gatewayPriority,
-	"TestEngineEachFamilyHasItsOwnGateway":      gatewayPriority,
-	"TestEngineNetworksWithoutIPv4":             withoutIPv4,
-	"TestEngineInterfacesHaveTheNamesAskedFor":  interfaceName,
-	"TestEngineSysctlsOfAnEndpointHold":         endpointSysctls,
+	"TestEngineAnnouncesAddressesAsOftenAsTold":        announcements,
+	"TestEngineFlagsOfLaterEnginesHold":                laterFlags,
+	"TestEngineEachNetworkHasTheMACAskedFor":           perNetworkMAC,
+	"TestEngineGatewayPriorityDecides":                 gatewayPriority,
+	"TestEngineEachFamilyHasItsOwnGateway":             gatewayPriority,
+	"TestEngineNetworksWithoutIPv4":                    withoutIPv4,
+	"TestEngineInterfacesHaveTheNamesAskedFor":         interfaceName,
+	"TestEngineSysctlsOfAnEndpointHold":                endpointSysctls,
+	"TestEngineFamiliesCanBeOptions":                   withoutIPv4,
+	"TestEngineNetworksOfNeitherFamilyCarryFrames":     withoutIPv4,
+	"TestEngineTwoGatewaysOfOneContainerShareItsPorts": gatewayPriority,
 }
 
 // shownOn lists the engines that can show a scenario.
