@@ -139,9 +139,7 @@ func (s *site) removeAll() {
 	if ids := strings.Fields(s.Docker("ps", "-aq")); len(ids) > 0 {
 		s.Docker(append([]string{"rm", "-f"}, ids...)...)
 	}
-	if ids := strings.Fields(s.Docker("network", "ls", "-q", "--filter", "type=custom")); len(ids) > 0 {
-		s.Docker(append([]string{"network", "rm"}, ids...)...)
-	}
+	s.removeNetworks(strings.Fields(s.Docker("network", "ls", "-q", "--filter", "type=custom")))
 }
 
 // nothingLeft has Drawbridge removed and compares the host with what it was.
