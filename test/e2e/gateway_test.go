@@ -54,6 +54,11 @@ func TestEngineGatewayPriorityDecides(t *testing.T) {
 				s.goesBy("c1", "172.30."+number+".1", "fd00:30:"+number+"::1")
 				s.serves8080()
 			}
+			other := map[string]string{"web": "back", "back": "web"}[first]
+			s.Run("c1", "-p", "8080:80", "--network", other)
+			s.Docker("network", "connect", "--gw-priority", "7", first, "c1")
+			shown()
+			s.Docker("rm", "-f", "c1")
 			s.Run("c1", "-p", "8080:80",
 				"--network", fmt.Sprintf("name=web,gw-priority=%d", priority["web"]),
 				"--network", fmt.Sprintf("name=back,gw-priority=%d", priority["back"]))
@@ -159,16 +164,30 @@ func TestEngineEachFamilyHasItsOwnGateway(t *testing.T) {
 		s.dual("web", "172.30.1.0/24", "fd00:30:1::/64")
 		s.network("web4", "--subnet", "172.30.4.0/24")
 		s.dockersOwn("dock")
-		for _, row := range []struct{ network4, network6, gateway4, gateway6 string }{
-			{"web4", "web", "172.30.4.1", "fd00:30:1::1"},
-			{"web4", "dock", "172.30.4.1", "fd00:31:9::1"},
-		} {
-			s.t.Logf("IPv4 by %s, IPv6 by %s", row.network4, row.network6)
-			s.Run("c1", "-p", "8080:80", "--network", "name="+row.network4+",gw-priority=1", "--network", row.network6)
-			s.goesBy("c1", row.gateway4, row.gateway6)
+		for network6, gateway6 := range map[string]string{"web": "fd00:30:1::1", "dock": "fd00:31:9::1"} {
+			show := func(how string) {
+				s.t.Helper()
+				s.t.Logf("IPv4 by web4, IPv6 by %s: %s", network6, how)
+				s.goesBy("c1", "172.30.4.1", gateway6)
+				for _, f := range both {
+					s.Outside.MustReach("tcp", join(f.host(s), "8080"), "c1")
+					s.MustReach("c1", "tcp", join(f.internet, "80"), "outside")
+				}
+			}
+			s.Run("c1", "-p", "8080:80", "--network", "name=web4,gw-priority=1", "--network", network6)
+			show("from the start")
+			s.Docker("rm", "-f", "c1")
+			s.Run("c1", "-p", "8080:80", "--network", network6)
+			s.Docker("network", "connect", "--gw-priority", "1", "web4", "c1")
+			show("connected to web4")
+			s.Docker("network", "disconnect", network6, "c1")
+			s.goesBy("c1", "172.30.4.1", "")
+			s.Outside.MustReach("tcp", join(s.Host.Addr.String(), "8080"), "c1")
+			s.Docker("network", "connect", network6, "c1")
+			show("connected again")
+			s.Docker("network", "disconnect", "web4", "c1")
 			for _, f := range both {
 				s.Outside.MustReach("tcp", join(f.host(s), "8080"), "c1")
-				s.MustReach("c1", "tcp", join(f.internet, "80"), "outside")
 			}
 			s.Docker("rm", "-f", "c1")
 		}
