@@ -8,6 +8,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/drawbridge-net/drawbridge/conntrack"
 	"github.com/drawbridge-net/drawbridge/driver"
 	"github.com/drawbridge-net/drawbridge/engine"
 	"github.com/drawbridge-net/drawbridge/firewall/foreign"
@@ -26,6 +27,7 @@ type daemon struct {
 	links    *link.Kernel
 	firewall *nftables.Firewall
 	foreign  *foreign.Rules
+	tracking *conntrack.Table
 	engine   *engine.Engine
 	pools    *ipam.Allocator
 }
@@ -56,17 +58,23 @@ func assemble(ctx context.Context, s settings, log logrus.FieldLogger) (_ *daemo
 		return nil, err
 	}
 	d.foreign = &foreign.Rules{}
+	if d.tracking, err = conntrack.New(); err != nil {
+		return nil, err
+	}
 	if d.pools, err = ipam.New(ipam.Config{Store: d.store.Pools(), Host: d.obstacles, Ranges: s.ranges}); err != nil {
 		return nil, err
 	}
 	// In the order of adding: ports are held before anything is translated to
-	// them, drops stand before there is a link, and the accepts in somebody else's
-	// chain come last. What a drop guards is withdrawn before the drop.
+	// them, drops stand before there is a link, and then come the accepts in somebody
+	// else's chain. What a drop guards is withdrawn before the drop. Connections end
+	// where nothing is left that could lead their packets anywhere.
 	layers := []engine.Layer{
+		conntrack.Clear{Table: d.tracking},
 		foreign.Withdraw{Rules: d.foreign},
 		link.Restore{Kernel: d.links},
 		publish.New(), d.firewall, d.links,
 		foreign.Insert{Rules: d.foreign},
+		d.tracking,
 	}
 	d.engine = engine.New(d.store.Networks(), d, layers, log)
 	if err = d.engine.Start(ctx); err != nil {
@@ -77,6 +85,9 @@ func assemble(ctx context.Context, s settings, log logrus.FieldLogger) (_ *daemo
 
 // close lets go of files and sockets. Everything in the kernel stays.
 func (d *daemon) close() {
+	if d.tracking != nil {
+		d.tracking.Close()
+	}
 	if d.firewall != nil {
 		d.firewall.Close()
 	}
@@ -91,7 +102,7 @@ func (d *daemon) close() {
 	}
 }
 
-func (d *daemon) notices() []string { return d.store.Notices() }
+func (d *daemon) notices() []string { return append(d.store.Notices(), d.tracking.Notices()...) }
 
 // Look is what an engine.Observer must tell: the bridges that engines' rules name
 // decide which of the host's links are uplinks.

@@ -1,0 +1,230 @@
+// Package conntrack is the layer that ends connections: when an endpoint leaves or is
+// deleted, every entry of the kernel's connection tracking that has one of its
+// addresses goes. Where packets are translated to is decided once an entry, so a sender
+// that keeps its port would be led to whoever had an address before for as long as it
+// sends.
+//
+// It makes no entries and watches none. Those of ports that change hands while their
+// endpoint stays are not its business, and neither are zones other than the default one.
+package conntrack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/drawbridge-net/drawbridge/plan"
+	"github.com/drawbridge-net/drawbridge/tree"
+)
+
+// Table is the layer of connection tracking. It belongs at the end of the row: as long
+// as something translates to an address or a link leads there, a packet may make an
+// entry anew. It works in the network namespace of the thread that called New.
+type Table struct {
+	sockets map[int]*nl.SocketHandle
+	refused error // why the kernel does not let us see its entries; nil if it does
+
+	mu   sync.Mutex // one Apply or Remove at a time
+	ways map[uint8]way
+	// seen is the plan last applied. have does not say what left: it is nil after any
+	// layer's failure, and only this one remembers across it.
+	seen *plan.Plan
+	owed map[netip.Addr]bool // those that left and may have entries still
+}
+
+// New opens the socket. A kernel without netlink for connection tracking is none to
+// fail on: see Notices.
+func New() (*Table, error) {
+	socket, err := nl.Subscribe(unix.NETLINK_NETFILTER)
+	if err != nil {
+		return nil, fmt.Errorf("open nfnetlink: %w", err)
+	}
+	// The kernel's own words make better errors; an old kernel has none.
+	_ = socket.SetExtAck(true)
+	t := &Table{
+		sockets: map[int]*nl.SocketHandle{unix.NETLINK_NETFILTER: {Socket: socket}},
+		ways:    map[uint8]way{},
+		owed:    map[netip.Addr]bool{},
+	}
+	t.refused = t.usable()
+	return t, nil
+}
+
+// Close gives the socket back.
+func (t *Table) Close() {
+	for _, s := range t.sockets {
+		s.Close()
+	}
+}
+
+// Notices says what users should know of this kernel.
+func (t *Table) Notices() []string {
+	if t.refused == nil {
+		return nil
+	}
+	return []string{fmt.Sprintf("connection tracking cannot be cleaned (%v; is nf_conntrack_netlink missing?): "+
+		"a sender that keeps its port goes on to the address of a removed container until it pauses", t.refused)}
+}
+
+// Apply deletes the entries of what left since the last call. Errors name no endpoint:
+// to leave is a change of the endpoint, and a change that failed on it would be undone.
+//
+// The first call cannot know what left while no daemon ran, or when the last one was
+// killed amid a request. It deletes what only an endpoint of ours that is not there
+// can have left behind. This reads every entry, so it is not done for later looks.
+func (t *Table) Apply(_ context.Context, _, want *plan.Plan) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case t.refused != nil:
+		return nil
+	case t.seen == nil:
+		if err := t.sweep(newTerritory(want, func(e *plan.Endpoint) bool { return e.Veth.Joined })); err != nil {
+			return err
+		}
+	default:
+		t.note(t.seen, want)
+	}
+	t.seen = want
+	return t.pay()
+}
+
+// note takes down the addresses of endpoints that left, and strikes out those that a
+// new endpoint has joined with since: the entries are its own by now.
+func (t *Table) note(before, after *plan.Plan) {
+	var left []netip.Addr
+	for n := range tree.Diff(before.Networks, after.Networks) {
+		for e := range plan.DiffEndpoints(n.Old, n.New) {
+			switch {
+			case e.New != nil && e.New.Veth.Joined:
+				for _, addr := range e.New.Addresses {
+					delete(t.owed, addr)
+				}
+			case e.Old != nil && (e.New == nil || e.Old.Veth.Joined):
+				left = append(left, e.Old.Addresses...)
+			}
+		}
+	}
+	for _, addr := range left {
+		t.owed[addr] = true
+	}
+}
+
+// many is the number of addresses from which on it is cheaper to read the whole table
+// once than to have the kernel walk it twice for each.
+const many = 8
+
+// pay deletes the entries of all that left. What cannot be deleted stays owed.
+func (t *Table) pay() error {
+	if len(t.owed) > many {
+		err := t.purge(unix.AF_UNSPEC, nil, func(a netip.Addr) bool { return t.owed[a] })
+		if err != nil {
+			return failure(fmt.Sprintf("conntrack entries of %d addresses", len(t.owed)), err)
+		}
+		clear(t.owed)
+		return nil
+	}
+	var failed []error
+	for _, addr := range slices.SortedFunc(maps.Keys(t.owed), netip.Addr.Compare) {
+		if err := t.forget(addr); err != nil {
+			failed = append(failed, failure("conntrack entries of "+addr.String(), err))
+			continue
+		}
+		delete(t.owed, addr)
+	}
+	return errors.Join(failed...)
+}
+
+func failure(object string, err error) error { return &plan.ObjectError{Object: object, Err: err} }
+
+// Check finds nothing: entries come and go with packets, and one that an address of
+// ours has is as it should be.
+func (t *Table) Check(context.Context, *plan.Plan) ([]plan.Drift, error) { return nil, nil }
+
+// Remove does nothing: Clear, which goes last, does.
+func (t *Table) Remove(context.Context) error { return nil }
+
+// Clear is the layer that deletes the entries of every endpoint when all is taken off
+// the host. It belongs at the head of the row, which is removed from its end.
+type Clear struct{ Table *Table }
+
+// Apply does nothing: the Table's own does.
+func (c Clear) Apply(context.Context, *plan.Plan, *plan.Plan) error { return nil }
+
+// Check finds nothing.
+func (c Clear) Check(context.Context, *plan.Plan) ([]plan.Drift, error) { return nil, nil }
+
+// Remove deletes the entries of all subnets.
+func (c Clear) Remove(context.Context) error {
+	t := c.Table
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.refused != nil || t.seen == nil {
+		return nil
+	}
+	return t.sweep(newTerritory(t.seen, func(*plan.Endpoint) bool { return false }))
+}
+
+// territory is where endpoints of ours have their addresses.
+type territory struct {
+	// planned says of bridges and endpoints whether they may have entries.
+	planned map[netip.Addr]bool
+	// subnets are those in which nobody else can be.
+	subnets map[netip.Prefix]bool
+	lengths []int // of the subnets
+}
+
+func newTerritory(p *plan.Plan, joined func(*plan.Endpoint) bool) territory {
+	all := territory{planned: map[netip.Addr]bool{}, subnets: map[netip.Prefix]bool{}}
+	for _, n := range p.Networks.All() {
+		for _, a := range n.Bridge.Addresses {
+			all.planned[a.Addr()] = true
+		}
+		for _, e := range n.Endpoints.All() {
+			for _, a := range e.Addresses {
+				all.planned[a] = all.planned[a] || joined(e)
+			}
+		}
+		for _, s := range n.Zone.Subnets {
+			// Other machines may stand at a bridge that is adopted, and every link has
+			// link-local addresses.
+			if !n.Bridge.Named && !s.Prefix.Addr().IsLinkLocalUnicast() {
+				all.subnets[s.Prefix] = true
+				all.lengths = append(all.lengths, s.Prefix.Bits())
+			}
+		}
+	}
+	slices.Sort(all.lengths)
+	all.lengths = slices.Compact(all.lengths)
+	return all
+}
+
+// dead reports whether the address is ours and nobody's.
+func (t territory) dead(addr netip.Addr) bool {
+	if alive, planned := t.planned[addr]; planned {
+		return !alive
+	}
+	return slices.ContainsFunc(t.lengths, func(bits int) bool {
+		prefix, err := addr.Prefix(bits)
+		return err == nil && t.subnets[prefix]
+	})
+}
+
+// sweep deletes the entries of all dead addresses.
+func (t *Table) sweep(all territory) error {
+	if len(all.planned)+len(all.subnets) == 0 {
+		return nil
+	}
+	err := t.purge(unix.AF_UNSPEC, nil, all.dead)
+	if err != nil {
+		return failure("conntrack entries of endpoints that are not there", err)
+	}
+	return nil
+}
