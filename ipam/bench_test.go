@@ -94,3 +94,24 @@ func TestAWidePoolIsAsSmallAsANarrowOne(t *testing.T) {
 		}
 	}
 }
+
+func TestAnAddressOfAWidePoolCostsNoMoreThanThatOfANarrowOne(t *testing.T) {
+	cost := func(prefix string) float64 {
+		alloc, pool := poolWith(t, prefix, 3)
+		return testing.AllocsPerRun(100, func() {
+			addr, err := alloc.RequestAddress(ipam.AddressRequest{Pool: pool.ID})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := alloc.ReleaseAddress(pool.ID, addr.Addr()); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	narrow := cost("10.0.0.0/29")
+	for _, wide := range []string{"10.0.0.0/8", "fd00::/64", "fd00::/8"} {
+		if got := cost(wide); got > narrow+1 { // one where a map grows
+			t.Errorf("an address of %s costs %v allocations, of a /29 %v", wide, got, narrow)
+		}
+	}
+}

@@ -91,8 +91,9 @@ func New(c Config) (*Allocator, error) {
 }
 
 // restore fills an empty Allocator. A crash or an error of the Store may have
-// left what nobody was told of: leases and rests that belong to no pool,
-// which hold nothing, and a pool in the place of which another one was given afterwards.
+// left what nobody was told of: leases and rests that belong to no pool, which
+// hold nothing, a lease of what became auxiliary, and a pool in the place of
+// which another one was given afterwards.
 func (a *Allocator) restore(snap Snapshot) error {
 	var untold Changes
 	for _, p := range usedFirst(snap.Pools) {
@@ -106,9 +107,19 @@ func (a *Allocator) restore(snap Snapshot) error {
 			a.put(p)
 		}
 	}
+	barred := map[Key]bool{}
+	for _, r := range snap.Reservations {
+		barred[r.Key] = r.Role != Named
+	}
+	leases := slices.DeleteFunc(snap.Leases, func(l Lease) bool {
+		if barred[l.Key] && a.pools[l.Pool] != nil {
+			untold.DeleteLeases = append(untold.DeleteLeases, l.Key)
+		}
+		return barred[l.Key]
+	})
 	slices.SortFunc(snap.Rests, func(a, b Rest) int { return cmp.Compare(a.Turn, b.Turn) })
-	a.apply(Changes{PutReservations: snap.Reservations, PutLeases: snap.Leases, PutRests: snap.Rests, ULA: snap.ULA})
-	if untold.DeletePools == nil {
+	a.apply(Changes{PutReservations: snap.Reservations, PutLeases: leases, PutRests: snap.Rests, ULA: snap.ULA})
+	if untold.DeletePools == nil && untold.DeleteLeases == nil {
 		return nil
 	}
 	return a.store.Save(untold)

@@ -359,6 +359,19 @@ func TestAStoreThatContradictsItselfIsReadAsFarAsItCanBe(t *testing.T) {
 		t.Errorf("the store keeps what nobody was told of: %+v, %v", snap.Pools, err)
 	}
 
+	aux := ipam.Key{Pool: used.ID, Addr: netip.MustParseAddr("10.0.0.9")}
+	save(ipam.Changes{
+		PutReservations: []ipam.Reservation{{Key: aux, Role: ipam.Auxiliary}},
+		PutLeases:       []ipam.Lease{{Key: aux}}, PutRests: []ipam.Rest{{Key: aux}},
+	})
+	alloc := newAllocator(t, ipam.Config{Store: store})
+	if p := alloc.Pools()[0]; p.Leases != nil || len(p.Reservations) != 1 {
+		t.Errorf("what became auxiliary is still leased: %+v", p)
+	}
+	if addr, err := alloc.RequestAddress(ipam.AddressRequest{Pool: used.ID, Addr: aux.Addr, Owner: "db"}); !errors.Is(err, ipam.ErrOverlap) {
+		t.Errorf("an auxiliary address is given: %v, %v", addr, err)
+	}
+
 	untold.Used = true
 	save(ipam.Changes{PutPools: []ipam.Pool{untold}})
 	_, err := ipam.New(ipam.Config{Store: store, Host: func() ([]ipam.Obstacle, error) { return nil, nil }})

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"testing"
@@ -17,12 +18,19 @@ import (
 
 // TestAnySequenceMatchesTheNaiveModel holds the Allocator against a model that
 // writes every address down and looks at all of them for every answer, over
-// random requests with restarts, boots and failing writes in between.
+// random requests with restarts, boots, crashes and failing writes in between.
 func TestAnySequenceMatchesTheNaiveModel(t *testing.T) {
 	rapid.Check(t, anySequence)
 }
 
 func FuzzAnySequenceMatchesTheNaiveModel(f *testing.F) {
+	for seed := range byte(64) {
+		long := make([]byte, 8<<10)
+		if _, err := rand.NewChaCha8([32]byte{seed}).Read(long); err != nil {
+			f.Fatal(err)
+		}
+		f.Add(long)
+	}
 	f.Fuzz(rapid.MakeFuzz(anySequence))
 }
 
@@ -44,6 +52,7 @@ func anySequence(t *rapid.T) {
 		},
 		"restart":       m.restart,
 		"reboot":        m.reboot,
+		"crash":         m.crash,
 		"break or mend": m.breakOrMend,
 		"":              m.check,
 	})

@@ -20,6 +20,7 @@ var _ ipam.Store = (*Memory)(nil)
 type Memory struct {
 	mu           sync.Mutex
 	fail         error
+	torn         error
 	pools        map[string]ipam.Pool
 	reservations map[string]map[ipam.Key]ipam.Reservation // by the ID of their pool
 	leases       map[string]map[ipam.Key]ipam.Lease
@@ -32,6 +33,14 @@ func (m *Memory) Fail(err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.fail = err
+}
+
+// Tear makes every later Save write only what is durable and return err, as if
+// power failed between the two parts; nil mends it.
+func (m *Memory) Tear(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.torn = err
 }
 
 // Reboot forgets what does not outlive a boot of the host.
@@ -61,14 +70,29 @@ func (m *Memory) Load() (ipam.Snapshot, error) {
 	return sorted(snap), nil
 }
 
-// Save applies all changes or, after Fail, none.
+// Save applies all changes or, after Fail, none, and after Tear the durable ones.
 func (m *Memory) Save(c ipam.Changes) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.fail != nil {
 		return m.fail
 	}
-	m.remove(c)
+	m.saveDurable(c)
+	if m.torn != nil {
+		return m.torn
+	}
+	m.saveOfThisBoot(c)
+	return nil
+}
+
+func (m *Memory) saveDurable(c ipam.Changes) {
+	for _, id := range c.DeletePools {
+		delete(m.pools, id)
+		delete(m.reservations, id)
+	}
+	for _, k := range c.DeleteReservations {
+		delete(m.reservations[k.Pool], k)
+	}
 	for _, p := range c.PutPools {
 		put(&m.pools, p.ID, p)
 	}
@@ -76,6 +100,22 @@ func (m *Memory) Save(c ipam.Changes) error {
 		of := m.reservations[r.Pool]
 		put(&of, r.Key, r)
 		put(&m.reservations, r.Pool, of)
+	}
+	if c.ULA.IsValid() {
+		m.ula = c.ULA
+	}
+}
+
+func (m *Memory) saveOfThisBoot(c ipam.Changes) {
+	for _, id := range c.DeletePools {
+		delete(m.leases, id)
+		delete(m.rests, id)
+	}
+	for _, k := range c.DeleteLeases {
+		delete(m.leases[k.Pool], k)
+	}
+	for _, k := range c.DeleteRests {
+		delete(m.rests[k.Pool], k)
 	}
 	for _, l := range c.PutLeases {
 		of := m.leases[l.Pool]
@@ -86,28 +126,6 @@ func (m *Memory) Save(c ipam.Changes) error {
 		of := m.rests[r.Pool]
 		put(&of, r.Key, r)
 		put(&m.rests, r.Pool, of)
-	}
-	if c.ULA.IsValid() {
-		m.ula = c.ULA
-	}
-	return nil
-}
-
-func (m *Memory) remove(c ipam.Changes) {
-	for _, id := range c.DeletePools {
-		delete(m.pools, id)
-		delete(m.reservations, id)
-		delete(m.leases, id)
-		delete(m.rests, id)
-	}
-	for _, k := range c.DeleteReservations {
-		delete(m.reservations[k.Pool], k)
-	}
-	for _, k := range c.DeleteLeases {
-		delete(m.leases[k.Pool], k)
-	}
-	for _, k := range c.DeleteRests {
-		delete(m.rests[k.Pool], k)
 	}
 }
 
