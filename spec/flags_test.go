@@ -10,7 +10,8 @@ type setting struct {
 func engineSettings() []setting {
 	const announce = "Seen with `--ipam-driver default`: a plugin's IPv4 addresses the engine announces as 0.0.0.0. TestEngineAnnouncesAddressesAsOftenAsTold"
 	return []setting{
-		{"`--config-from`, `--config-only`", same("A network takes options, subnets and flags from another, which is but a model.", "TestEngineModelsOfNetworksAreFollowed")},
+		{"`--config-from`, `--config-only`", same("A network takes options, subnets and flags from another, which is but a model.", "TestEngineNetworksTakeTheirConfigurationFromAnother")},
+		{"`--aux-address DefaultGatewayIPv4=…`, `…IPv6=…`", same("Another gateway for containers than the bridge.", "TestEngineAnAuxiliaryAddressMayBeTheGateway")},
 		{"`com.docker.network.endpoint.sysctls`", same("Sysctls of the interface in the container, e.g. `net.ipv4.conf.IFNAME.log_martians=1`.", "TestEngineSysctlsOfAnEndpointHold")},
 		{"`com.docker.network.advertise_addr_nmsgs`", same("How often a new container is announced to its neighbours: 0 to 3 times, by default 3.", announce)},
 		{"`com.docker.network.advertise_addr_ms`", same("How long from one announcement to the next: 100 to 2000 ms, by default 1000.", announce)},
@@ -33,7 +34,7 @@ func engineFlags() []setting {
 		{"`--default-address-pool`", ours("Where subnets are chosen from.", "`drawbridge serve --pool`; with `--ipam-driver default` the engine's: TestEngineFlagsOfEveryNetworkHold")},
 		{"`--dns`, `--dns-opt`, `--dns-search`", same("What containers ask for names.", "TestEngineFlagsOfEveryNetworkHold")},
 		{"`--host-gateway-ip`", same("What `host-gateway` in `--add-host` means.", "TestEngineFlagsOfEveryNetworkHold")},
-		{"`--live-restore`", same("Containers outlive the engine.", "TestEngineRestartsAndFindsItsContainersAgain")},
+		{"`--live-restore`", same("Containers outlive the engine.", "TestEngineLiveRestoreKeepsConnectionsAndPorts")},
 		{"`--userns-remap`", same("Root in containers is nobody outside.", "TestEngineWithUserNamespacesMovesOurInterfacesToo")},
 		{"`--rootless`", no("The engine runs without root.", "it has a host of its own then, which Drawbridge would have to run in; refused at start")},
 		{"`--bridge`", ours("docker0: another bridge, or `none`.", "`com.docker.network.bridge.name`")},

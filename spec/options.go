@@ -60,11 +60,11 @@ func networkOptions() []option[Network] {
 		},
 		{
 			"com.docker.network.bridge.enable_icc", parseBool, func(n *Network, v any) { n.Apart = !v.(bool) },
-			no("Whether its containers reach each other, by default true.", unshown),
+			same("Whether its containers reach each other, by default true.", "TestEngineContainersMayBeKeptApart"),
 		},
 		{
 			"com.docker.network.bridge.enable_ip_masquerade", parseBool, func(n *Network, v any) { n.Masquerade = v.(bool) },
-			no("Whether containers hide behind the host's address, by default true.", unshown),
+			same("Whether containers hide behind the host's address, by default true.", "TestEngineContainersMayShowTheirOwnAddresses"),
 		},
 		{
 			"com.docker.network.host_ipv4", parseIPv4, func(n *Network, v any) { n.Source4 = v.(netip.Addr) },
@@ -84,11 +84,11 @@ func networkOptions() []option[Network] {
 		},
 		{
 			"com.docker.network.bridge.inhibit_ipv4", parseBool, func(n *Network, v any) { n.InhibitIPv4 = v.(bool) },
-			no("The bridge is without IPv4, and the gateway's address another machine's; by default false.", unshown),
+			same("The bridge is without IPv4, and the gateway's address another machine's; by default false.", "TestEngineTheGatewayMayBeAnotherMachine"),
 		},
 		{
 			"com.docker.network.bridge.host_binding_ipv4", parseBinding, func(n *Network, v any) { n.HostBinding = v.(netip.Addr) },
-			no("On which address `-p` publishes if it names none, by default on all; it may be one of IPv6.", unshown),
+			same("On which address `-p` publishes if it names none, by default on all; it may be one of IPv6.", "TestEngineNetworksSayWhereTheirPortsArePublished"),
 		},
 		{
 			"com.docker.network.bridge.trusted_host_interfaces", parseInterfaces, func(n *Network, v any) { n.Trusted = v.([]string) },
@@ -100,11 +100,11 @@ func networkOptions() []option[Network] {
 		},
 		{
 			keyEnableIPv4, parseBool, func(*Network, any) {},
-			no("Whether it has IPv4, as `--ipv4` says, by default true.", unshown),
+			same("Whether it has IPv4, as `--ipv4` says, by default true.", "TestEngineFamiliesCanBeOptions"),
 		},
 		{
 			keyEnableIPv6, parseBool, func(*Network, any) {},
-			no("Whether it has IPv6, as `--ipv6` says, by default false.", unshown),
+			same("Whether it has IPv6, as `--ipv6` says, by default false.", "TestEngineFamiliesCanBeOptions"),
 		},
 	}
 }

@@ -10,29 +10,6 @@ import (
 	"github.com/drawbridge-net/drawbridge/test/lab"
 )
 
-// TestEngineModelsOfNetworksAreFollowed is about --config-only and --config-from.
-func TestEngineModelsOfNetworksAreFollowed(t *testing.T) {
-	eachEngine(t, func(s *site) {
-		s.Docker("network", "create", "--config-only", "--ipam-driver", "drawbridge", "--ipv6", "--subnet", "172.30.1.0/24", "--subnet", "fd00:30:1::/64",
-			"-o", "com.docker.network.driver.mtu=1420", "model")
-		s.Docker("network", "create", "-d", "drawbridge", "--config-from", "model", "web")
-		s.Run("c1", "--network", "web", "-p", "8080:80")
-		s.Run("c2", "--network", "web")
-		s.Outside.MustReach("tcp", "192.0.2.1:8080", "c1")
-		s.MustReach("c2", "tcp", "[fd00:30:1::2]:80", "c1")
-		s.hasMTU("c1", "1420")
-		s.Docker("rm", "-f", "c1", "c2")
-		s.Docker("network", "rm", "web") // before its model
-	})
-}
-
-func (s *site) hasMTU(container, want string) {
-	s.t.Helper()
-	if out := s.link(container, "eth0"); !strings.Contains(out, " mtu "+want+" ") {
-		s.t.Errorf("want an MTU of %s: %s", want, out)
-	}
-}
-
 // TestEngineAnnouncesAddressesAsOftenAsTold counts how often neighbours are told of a
 // new container: questions for an address that come from that address.
 //
@@ -122,4 +99,11 @@ func TestEngineFlagsOfLaterEnginesHold(t *testing.T) {
 		s.mainJob()
 		s.hasMTU("c1", "1420")
 	})
+}
+
+func (s *site) hasMTU(container, want string) {
+	s.t.Helper()
+	if out := s.link(container, "eth0"); !strings.Contains(out, " mtu "+want+" ") {
+		s.t.Errorf("want an MTU of %s: %s", want, out)
+	}
 }
