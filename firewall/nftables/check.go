@@ -16,27 +16,29 @@ import (
 	"github.com/drawbridge-net/drawbridge/plan"
 )
 
-// tries bounds how often the table is read again because somebody changed the
+// tries bounds how often the tables are read again because somebody changed the
 // ruleset meanwhile.
 const tries = 5
 
 // standing is what stands in the kernel.
 type standing struct {
-	// drift is where rules, chains and sets are not exactly ours.
-	drift    []plan.Drift
+	// drift is where tables, rules, chains and sets are not exactly ours.
+	drift []plan.Drift
+	// absent says that a table is missing altogether.
+	absent   bool
 	elements map[element]bool
 }
 
-// Check reports where the table differs from want.
+// Check reports where the tables differ from want.
 func (f *Firewall) Check(ctx context.Context, want *plan.Plan) ([]plan.Drift, error) {
 	s, err := f.look(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", tableObject, err)
+		return nil, fmt.Errorf("look at nftables: %w", err)
 	}
-	if s.elements == nil {
+	if s.absent {
 		return s.drift, nil
 	}
-	return append(s.drift, f.table.drift(s.change(elements(want)))...), nil
+	return append(s.drift, f.rules.drift(s.change(elements(want)))...), nil
 }
 
 // change is what would make the elements those that are wanted.
@@ -56,11 +58,11 @@ func (s *standing) change(want map[element]plan.Owner) change {
 }
 
 // drift says the same to a person. A key with another value is one difference.
-func (t *table) drift(c change) []plan.Drift {
+func (r *ruleset) drift(c change) []plan.Drift {
 	type place struct{ set, key string }
 	found := map[place]*plan.Drift{}
 	at := func(e element) *plan.Drift {
-		p := place{e.set, t.keyText(e)}
+		p := place{e.set, r.keyText(e)}
 		if found[p] == nil {
 			found[p] = &plan.Drift{Object: "element " + p.set + " " + p.key, Field: "value"}
 		}
@@ -68,10 +70,10 @@ func (t *table) drift(c change) []plan.Drift {
 	}
 	for e, owner := range c.add {
 		d := at(e)
-		d.Owner, d.Want = owner, t.valueText(e)
+		d.Owner, d.Want = owner, r.valueText(e)
 	}
 	for e := range c.remove {
-		at(e).Got = t.valueText(e)
+		at(e).Got = r.valueText(e)
 	}
 	var all []plan.Drift
 	for _, d := range found {
@@ -81,7 +83,7 @@ func (t *table) drift(c change) []plan.Drift {
 	return all
 }
 
-// look reads the whole table, again if the ruleset changed on the way.
+// look reads both tables, again if the ruleset changed on the way.
 func (f *Firewall) look(ctx context.Context) (*standing, error) {
 	var s *standing
 	err := f.with(ctx, func(c *conn) error {
@@ -90,7 +92,7 @@ func (f *Firewall) look(ctx context.Context) (*standing, error) {
 			if err != nil {
 				return err
 			}
-			read, readErr := c.read(f.table)
+			read, readErr := c.read(f.tables())
 			after, _, err := c.generation()
 			if err != nil {
 				return errors.Join(readErr, err)
@@ -105,21 +107,26 @@ func (f *Firewall) look(ctx context.Context) (*standing, error) {
 	return s, err
 }
 
-func (c *conn) read(t *table) (*standing, error) {
-	s := &standing{}
-	_, err := c.nft.ListTableOfFamily(tableName, nftables.TableFamilyINet)
-	if errors.Is(err, unix.ENOENT) {
-		s.note(tableObject, "present", "yes", "no")
-		return s, nil
+func (c *conn) read(tables []*table) (*standing, error) {
+	s := &standing{elements: map[element]bool{}}
+	for _, t := range tables {
+		_, err := c.nft.ListTableOfFamily(tableName, t.kernel.Family)
+		if errors.Is(err, unix.ENOENT) {
+			s.absent = true
+			s.note(t.String(), "present", "yes", "no")
+			continue
+		}
+		if err == nil {
+			err = c.readSets(t, s)
+		}
+		if err == nil {
+			err = c.readChains(t, s)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", t, err)
+		}
 	}
-	if err != nil {
-		return nil, err
-	}
-	s.elements = map[element]bool{}
-	if err := c.readSets(t, s); err != nil {
-		return nil, err
-	}
-	return s, c.readChains(t, s)
+	return s, nil
 }
 
 func (s *standing) note(object, field, want, got string) {
@@ -129,24 +136,23 @@ func (s *standing) note(object, field, want, got string) {
 }
 
 func (c *conn) readSets(t *table, s *standing) error {
-	sets, err := c.nft.GetSets(c.table)
+	sets, err := c.nft.GetSets(t.kernel)
 	if err != nil {
 		return err
 	}
 	there := map[string]*nftables.Set{}
 	for _, set := range sets {
 		there[set.Name] = set
-		if t.sets[set.Name] == nil {
-			s.note("set "+set.Name, "type", "", set.KeyType.Name)
-		}
 	}
-	for _, want := range t.order {
+	for _, want := range t.sets {
 		got := there[want.name]
+		delete(there, want.name)
+		object := t.label + "set " + want.name
 		if got == nil {
-			s.note("set "+want.name, "type", describe(c.set(want)), "")
+			s.note(object, "type", describe(want.kernel()), "")
 			continue
 		}
-		s.note("set "+want.name, "type", describe(c.set(want)), describe(got))
+		s.note(object, "type", describe(want.kernel()), describe(got))
 		raw, err := c.nft.GetSetElements(got)
 		if err != nil {
 			return fmt.Errorf("set %s: %w", want.name, err)
@@ -154,6 +160,9 @@ func (c *conn) readSets(t *table, s *standing) error {
 		for _, e := range want.decode(raw) {
 			s.elements[e] = true
 		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(there)) {
+		s.note(t.label+"set "+name, "type", "", there[name].KeyType.Name)
 	}
 	return nil
 }
@@ -171,7 +180,7 @@ func describe(s *nftables.Set) string {
 }
 
 func (c *conn) readChains(t *table, s *standing) error {
-	chains, err := c.nft.ListChainsOfTableFamily(nftables.TableFamilyINet)
+	chains, err := c.nft.ListChainsOfTableFamily(t.kernel.Family)
 	if err != nil {
 		return err
 	}
@@ -184,19 +193,20 @@ func (c *conn) readChains(t *table, s *standing) error {
 	for _, want := range t.chains {
 		got := there[want.name]
 		delete(there, want.name)
+		object := t.label + "chain " + want.name
 		if got == nil {
-			s.note("chain "+want.name, "hook", hook(c.chain(want)), "")
+			s.note(object, "hook", hook(want.kernel(t)), "")
 			continue
 		}
-		s.note("chain "+want.name, "hook", hook(c.chain(want)), hook(got))
-		rules, err := c.nft.GetRules(c.table, got)
+		s.note(object, "hook", hook(want.kernel(t)), hook(got))
+		rules, err := c.nft.GetRules(t.kernel, got)
 		if err != nil {
 			return fmt.Errorf("chain %s: %w", want.name, err)
 		}
-		s.compareRules(want, rules)
+		s.compareRules(object, want.rules, rules)
 	}
 	for _, name := range slices.Sorted(maps.Keys(there)) {
-		s.note("chain "+name, "hook", "", hook(there[name]))
+		s.note(t.label+"chain "+name, "hook", "", hook(there[name]))
 	}
 	return nil
 }
@@ -213,17 +223,16 @@ func hook(ch *nftables.Chain) string {
 	return fmt.Sprintf("%s %d %d %s", ch.Type, *ch.Hooknum, *ch.Priority, policy)
 }
 
-func (s *standing) compareRules(want chain, got []*nftables.Rule) {
-	object := "chain " + want.name
-	for i := range max(len(want.rules), len(got)) {
+func (s *standing) compareRules(object string, want []rule, got []*nftables.Rule) {
+	for i := range max(len(want), len(got)) {
 		field := fmt.Sprintf("rule %d", i+1)
 		switch {
 		case i >= len(got):
-			s.note(object, field, want.rules[i].text, "")
-		case i >= len(want.rules):
+			s.note(object, field, want[i].text, "")
+		case i >= len(want):
 			s.note(object, field, "", "another rule")
-		case !want.rules[i].equal(got[i]):
-			s.note(object, field, want.rules[i].text, "another rule")
+		case !want[i].equal(got[i]):
+			s.note(object, field, want[i].text, "another rule")
 		}
 	}
 }

@@ -32,14 +32,13 @@ const patience = 10 * time.Second
 
 // conn is a connection to the kernel's nftables.
 type conn struct {
-	nft   *nftables.Conn
-	raw   *netlink.Conn // the socket below nft
-	port  uint32
-	table *nftables.Table
+	nft  *nftables.Conn
+	raw  *netlink.Conn // the socket below nft
+	port uint32
 }
 
 func dial() (*conn, error) {
-	c := &conn{table: &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}}
+	c := &conn{}
 	var err error
 	c.nft, err = nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(raw *netlink.Conn) error {
 		c.raw = raw
@@ -103,50 +102,53 @@ func (c *conn) generation() (id, port uint32, err error) {
 	return 0, 0, errors.New("generation of the ruleset: no answer")
 }
 
-// commit sends one transaction: the table anew if rebuild is set, then what goes,
+// commit sends one transaction: the tables anew if rebuild is set, then what goes,
 // then what comes. There is no moment without rules.
 func (f *Firewall) commit(ctx context.Context, rebuild bool, todo change) error {
 	return f.with(ctx, func(c *conn) error {
 		if rebuild {
-			if err := c.build(f.table); err != nil {
-				return err
+			for _, t := range f.tables() {
+				if err := c.build(t); err != nil {
+					return err
+				}
 			}
 		}
-		if err := c.send(f.table, todo.remove, c.nft.SetDeleteElements); err != nil {
+		if err := c.send(f.rules, todo.remove, c.nft.SetDeleteElements); err != nil {
 			return err
 		}
-		if err := c.send(f.table, todo.add, c.nft.SetAddElements); err != nil {
+		if err := c.send(f.rules, todo.add, c.nft.SetAddElements); err != nil {
 			return err
 		}
 		return c.nft.Flush()
 	})
 }
 
-// build queues the whole table without elements. Adding it first makes deleting it
+// build queues a whole table without elements. Adding it first makes deleting it
 // no mistake where it is missing.
 func (c *conn) build(t *table) error {
-	c.nft.AddTable(c.table)
-	c.nft.DelTable(c.table)
-	c.nft.AddTable(c.table)
-	for _, s := range t.order {
-		if err := c.nft.AddSet(c.set(s), nil); err != nil {
+	c.nft.AddTable(t.kernel)
+	c.nft.DelTable(t.kernel)
+	c.nft.AddTable(t.kernel)
+	for _, s := range t.sets {
+		if err := c.nft.AddSet(s.kernel(), nil); err != nil {
 			return err
 		}
 	}
 	for _, ch := range t.chains {
-		c.nft.AddChain(c.chain(ch))
+		c.nft.AddChain(ch.kernel(t))
 	}
 	for _, ch := range t.chains {
 		for _, r := range ch.rules {
-			c.nft.AddRule(&nftables.Rule{Table: c.table, Chain: c.chain(ch), Exprs: r.exprs, UserData: r.userData()})
+			c.nft.AddRule(&nftables.Rule{Table: t.kernel, Chain: ch.kernel(t), Exprs: r.exprs, UserData: r.userData()})
 		}
 	}
 	return nil
 }
 
-func (c *conn) set(s *set) *nftables.Set {
+// kernel is the set in the library's words.
+func (s *set) kernel() *nftables.Set {
 	made := &nftables.Set{
-		Table: c.table, ID: s.id, Name: s.name,
+		Table: s.table.kernel, ID: s.id, Name: s.name,
 		KeyType: datatype(s.key), Concatenation: len(s.key) > 1, Interval: s.interval,
 	}
 	if s.key[0] == ifname && len(s.key) == 1 {
@@ -159,8 +161,9 @@ func (c *conn) set(s *set) *nftables.Set {
 	return made
 }
 
-func (c *conn) chain(ch chain) *nftables.Chain {
-	made := &nftables.Chain{Table: c.table, Name: ch.name}
+// kernel is the chain in the library's words.
+func (ch chain) kernel(t *table) *nftables.Chain {
+	made := &nftables.Chain{Table: t.kernel, Name: ch.name}
 	if ch.typ != "" {
 		policy := nftables.ChainPolicyAccept
 		made.Type, made.Hooknum, made.Priority, made.Policy = ch.typ, ch.hook, &ch.priority, &policy
@@ -174,16 +177,16 @@ func (r rule) userData() []byte {
 }
 
 // send queues elements in fixed order, set by set.
-func (c *conn) send(t *table, elements map[element]plan.Owner, queue func(*nftables.Set, []nftables.SetElement) error) error {
+func (c *conn) send(r *ruleset, elements map[element]plan.Owner, queue func(*nftables.Set, []nftables.SetElement) error) error {
 	var raw []nftables.SetElement
 	sorted := slices.SortedFunc(maps.Keys(elements), compare)
 	for i, e := range sorted {
-		s := t.sets[e.set]
+		s := r.sets[e.set]
 		raw = append(raw, s.encode(e)...)
 		if i+1 < len(sorted) && sorted[i+1].set == e.set && len(raw) < chunk {
 			continue
 		}
-		if err := queue(c.set(s), raw); err != nil {
+		if err := queue(s.kernel(), raw); err != nil {
 			return err
 		}
 		raw = nil

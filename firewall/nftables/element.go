@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
 
 	"github.com/drawbridge-net/drawbridge/plan"
 	"github.com/drawbridge-net/drawbridge/spec"
@@ -26,19 +27,19 @@ type element struct {
 }
 
 // text is the element as nft prints it, e.g. tcp . 8080 : 172.30.0.5 . 80.
-func (t *table) text(e element) string {
-	if len(t.sets[e.set].value) > 0 {
-		return t.keyText(e) + " : " + t.valueText(e)
+func (r *ruleset) text(e element) string {
+	if len(r.sets[e.set].value) > 0 {
+		return r.keyText(e) + " : " + r.valueText(e)
 	}
-	return t.keyText(e)
+	return r.keyText(e)
 }
 
-func (t *table) keyText(e element) string { return showAll(t.sets[e.set].key, e.key, e.last) }
+func (r *ruleset) keyText(e element) string { return showAll(r.sets[e.set].key, e.key, e.last) }
 
 // valueText is what a map leads to, e.g. 172.30.0.5 . 80, and in a set that the
 // element is there.
-func (t *table) valueText(e element) string {
-	if s := t.sets[e.set]; len(s.value) > 0 {
+func (r *ruleset) valueText(e element) string {
+	if s := r.sets[e.set]; len(s.value) > 0 {
 		return showAll(s.value, e.value, "")
 	}
 	return "present"
@@ -90,6 +91,24 @@ func (c change) owners() []plan.Owner {
 	})
 }
 
+// without is the change without some sets, and for whom something is left out.
+func (c change) without(sets ...string) (change, []plan.Owner) {
+	rest, left := newChange(), newChange()
+	for e, o := range c.add {
+		if slices.Contains(sets, e.set) {
+			left.add[e] = o
+		} else {
+			rest.add[e] = o
+		}
+	}
+	for e, o := range c.remove {
+		if !slices.Contains(sets, e.set) {
+			rest.remove[e] = o
+		}
+	}
+	return rest, left.owners()
+}
+
 // of is the part of the change that adds for one owner.
 func (c change) of(owner plan.Owner) change {
 	part := newChange()
@@ -123,7 +142,7 @@ func (c change) network(n tree.Change[spec.ID, *plan.Network]) {
 	}
 	for e := range plan.DiffEndpoints(n.Old, n.New) {
 		owner.Endpoint = e.Key
-		c.replace(owner, mappingElements(e.Old), mappingElements(e.New))
+		c.replace(owner, endpointElements(zone(n.Old), e.Old), endpointElements(zone(n.New), e.New))
 	}
 }
 
@@ -187,15 +206,27 @@ func zoneElements(z *plan.Zone) []element {
 		return nil
 	}
 	bridge := rawName(z.Bridge)
-	all := []element{{set: setBridges, key: bridge}}
-	if !z.Apart {
-		all = append(all, element{set: setSameBridge, key: bridge + bridge})
+	all := []element{{set: setBridges, key: bridge}, {set: setSameBridge, key: bridge + bridge}}
+	if z.Apart {
+		all = append(all, element{set: setApartBridges, key: bridge})
 	}
 	if z.Internal {
 		all = append(all, element{set: setInternal, key: bridge})
 	}
+	for _, link := range z.Trusted {
+		if len(link) < unix.IFNAMSIZ { // else there is no such interface
+			all = append(all, element{set: setTrusted, key: rawName(link) + bridge})
+		}
+	}
+	all = append(all, modeElements(z.Mode4, "4", bridge)...)
+	all = append(all, modeElements(z.Mode6, "6", bridge)...)
 	for _, s := range z.Subnets {
-		if s.Masquerade {
+		switch {
+		case s.Masquerade && s.Source.IsValid():
+			chosen := prefixElement(mapSource, s.Prefix)
+			chosen.value = rawAddr(s.Source)
+			all = append(all, chosen)
+		case s.Masquerade:
 			all = append(all, prefixElement(setMasquerade, s.Prefix))
 		}
 		hairpin := prefixElement(setHairpin, s.Prefix)
@@ -205,14 +236,32 @@ func zoneElements(z *plan.Zone) []element {
 	return all
 }
 
-// mappingElements are the published ports of an endpoint.
-func mappingElements(e *plan.Endpoint) []element {
+func modeElements(mode spec.GatewayMode, family, bridge string) []element {
+	switch mode {
+	case spec.Unprotected:
+		return []element{{set: setUnprotected + family, key: bridge}}
+	case spec.Routed:
+		return []element{{set: setRouted + family, key: bridge}}
+	}
+	return nil
+}
+
+// endpointElements are an endpoint's published and open ports and, if it is to be
+// kept apart from others, its port of the bridge.
+func endpointElements(z *plan.Zone, e *plan.Endpoint) []element {
 	if e == nil {
 		return nil
 	}
 	var all []element
 	for _, m := range e.Mappings {
 		all = append(all, mappingElement(m))
+	}
+	for _, o := range e.Open {
+		key := rawAddr(o.Addr) + rawProto(o.Proto)
+		all = append(all, element{set: suffixed(setOpen, o.Addr), key: key + rawPort(o.First), last: key + rawPort(o.Last)})
+	}
+	if z.Apart {
+		all = append(all, element{set: setApart, key: rawName(e.Veth.Name)})
 	}
 	return all
 }
@@ -286,7 +335,7 @@ func (s *set) decodePairs(raw []nftables.SetElement) []element {
 	for _, r := range raw {
 		switch {
 		case !r.IntervalEnd:
-			all = append(all, element{set: s.name, key: string(r.Key), last: strings.Repeat("\xff", len(r.Key))})
+			all = append(all, element{set: s.name, key: string(r.Key), last: strings.Repeat("\xff", len(r.Key)), value: string(r.Val)})
 		case open:
 			all[len(all)-1].last = predecessor(string(r.Key))
 		}

@@ -14,12 +14,13 @@ import (
 )
 
 func TestWhatTheKernelKeepsIsReadBackTheSame(t *testing.T) {
-	table := newTable()
+	rules := newRuleset()
 	all := elements(everything(t).plan())
 	for _, subnet := range []string{"10.0.0.0/24", "10.0.1.0/24", "255.255.255.0/24", "0.0.0.0/8"} {
 		all[prefixElement(setMasquerade, netip.MustParsePrefix(subnet))] = plan.Owner{}
 	}
-	for _, s := range table.order {
+	all[element{set: mapSource + "4", key: rawAddr(netip.MustParseAddr("10.0.0.0")), last: rawAddr(netip.MustParseAddr("10.0.0.255")), value: rawAddr(netip.MustParseAddr("192.0.2.8"))}] = plan.Owner{}
+	for _, s := range rules.sets {
 		var want []element
 		var raw []nftables.SetElement
 		for _, e := range slices.SortedFunc(maps.Keys(all), compare) {

@@ -13,9 +13,9 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// TestTheWholeTable compares what would be fed to nft; a test in the kernel shows
+// TestBothTables compares what would be fed to nft; a test in the kernel shows
 // that it is what we write.
-func TestTheWholeTable(t *testing.T) { golden(t, "table.nft", script(everything(t).plan())) }
+func TestBothTables(t *testing.T) { golden(t, "tables.nft", script(everything(t).plan())) }
 
 // TestTheElementsForAPlan compares all that varies.
 func TestTheElementsForAPlan(t *testing.T) {

@@ -1,6 +1,7 @@
 package nftables
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/google/nftables/binaryutil"
@@ -14,14 +15,16 @@ type family struct {
 	proto        string // e.g. ipv6
 	suffix       string // of sets and chains, e.g. 6
 	number       byte   // NFPROTO_IPV6
+	icmpName     string // e.g. ipv6-icmp
+	icmp         byte   // IPPROTO_ICMPV6
 	addr         kind
 	saddr, daddr uint32 // offsets in the header
 }
 
 func families() []family {
 	return []family{
-		{"ip", "ipv4", "4", unix.NFPROTO_IPV4, addr4, 12, 16},
-		{"ip6", "ipv6", "6", unix.NFPROTO_IPV6, addr6, 8, 24},
+		{"ip", "ipv4", "4", unix.NFPROTO_IPV4, "icmp", unix.IPPROTO_ICMP, addr4, 12, 16},
+		{"ip6", "ipv6", "6", unix.NFPROTO_IPV6, "ipv6-icmp", unix.IPPROTO_ICMPV6, addr6, 8, 24},
 	}
 }
 
@@ -110,6 +113,56 @@ func fromTo(set string) []expr.Any {
 	}
 }
 
+// What nft calls setMark and unmarked.
+func setMarkText() string  { return fmt.Sprintf("meta mark set meta mark | %#x", handed) }
+func unmarkedText() string { return fmt.Sprintf("meta mark & %#x == 0", handed) }
+
+// setMark sets our bit and keeps the others.
+func setMark() []expr.Any {
+	return []expr.Any{
+		// [ meta load mark => reg 1 ]
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: 1},
+		// [ bitwise reg 1 = ( reg 1 & ~BIT ) ^ BIT ]
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: word(^uint32(handed)), Xor: word(handed)},
+		// [ meta set mark with reg 1 ]
+		&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: 1},
+	}
+}
+
+// unmarked matches a packet without our bit.
+func unmarked() []expr.Any {
+	return []expr.Any{
+		// [ meta load mark => reg 1 ]
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: 1},
+		// [ bitwise reg 1 = ( reg 1 & BIT ) ^ 0x00000000 ]
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: word(handed), Xor: word(0)},
+		// [ cmp eq reg 1 0x00000000 ]
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: word(0)},
+	}
+}
+
+// word is a number in a register.
+func word(n uint32) []byte { return binaryutil.NativeEndian.PutUint32(n) }
+
+// notARP matches meta protocol != arp.
+func notARP() []expr.Any {
+	return []expr.Any{
+		// [ meta load protocol => reg 1 ]
+		&expr.Meta{Key: expr.MetaKeyPROTOCOL, Register: 1},
+		// [ cmp neq reg 1 0x00000608 ]
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: binaryutil.BigEndian.PutUint16(unix.ETH_P_ARP)},
+	}
+}
+
+func (f family) isICMP() []expr.Any {
+	return []expr.Any{
+		// [ meta load l4proto => reg 1 ]
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+		// [ cmp eq reg 1 NUMBER ]
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{f.icmp}},
+	}
+}
+
 // loopback matches an IPv4 address of 127.0.0.0/8, at one of the two offsets.
 func loopback(offset uint32) []expr.Any {
 	return join(isIPv4(), []expr.Any{
@@ -148,7 +201,7 @@ func forThisHost() []expr.Any {
 		// [ fib daddr type => reg 1 ]
 		&expr.Fib{Register: 1, FlagDADDR: true, ResultADDRTYPE: true},
 		// [ cmp eq reg 1 0x00000002 ]
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: word(unix.RTN_LOCAL)},
 	}
 }
 
@@ -161,9 +214,9 @@ func anyOf(key expr.CtKey, bits uint32) []expr.Any {
 		// [ ct load KEY => reg 1 ]
 		&expr.Ct{Key: key, Register: 1},
 		// [ bitwise reg 1 = ( reg 1 & BITS ) ^ 0x00000000 ]
-		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(bits), Xor: make([]byte, 4)},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: word(bits), Xor: word(0)},
 		// [ cmp neq reg 1 0x00000000 ]
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: word(0)},
 	}
 }
 
@@ -230,6 +283,23 @@ func (f family) destination(withAddr bool) []expr.Any {
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register(next)},
 		// [ payload load 2b @ transport header + 2 => reg NEXT+1 ]
 		&expr.Payload{DestRegister: register(next + 1), Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2})
+}
+
+// opened matches what destination has loaded.
+func (f family) opened() []expr.Any {
+	// [ lookup reg 1 set SET ]
+	return []expr.Any{&expr.Lookup{SourceRegister: 1, SetName: f.set(setOpen)}}
+}
+
+// chooseSource is snat to what the map says of saddr.
+func (f family) chooseSource() []expr.Any {
+	return []expr.Any{
+		f.load(f.saddr),
+		// [ lookup reg 1 set SET dreg 1 ]
+		&expr.Lookup{SourceRegister: 1, DestRegister: 1, IsDestRegSet: true, SetName: f.set(mapSource)},
+		// [ nat snat FAMILY addr_min reg 1 ]
+		&expr.NAT{Type: expr.NATTypeSourceNAT, Family: uint32(f.number), RegAddrMin: 1, RegAddrMax: 1},
+	}
 }
 
 // translate is dnat to what a map says: an address, and a port if withPort;

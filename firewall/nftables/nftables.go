@@ -1,6 +1,7 @@
-// Package nftables is the firewall on nftables: one table, inet drawbridge, that
-// leads published ports to containers, hides containers behind the host's address
-// and drops what no network allows.
+// Package nftables is the firewall on nftables: a table of family inet that leads
+// published ports to containers, hides containers behind the host's address and drops
+// what no network allows, and one of family bridge that keeps containers apart where
+// a network wants that.
 //
 // It touches no other table and sets no sysctl. The number of its rules depends on
 // nothing: whatever varies is an element of a set or map. It judges packets; that
@@ -14,7 +15,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 
 	"github.com/drawbridge-net/drawbridge/plan"
@@ -22,10 +22,12 @@ import (
 
 // Firewall is the layer. Create it with New.
 type Firewall struct {
-	table *table
+	rules *ruleset
 	// port is the netlink port of conn: the kernel names it in the events of the
 	// changes that we made ourselves.
 	port atomic.Uint32
+	// bridgeless says that the kernel can have no table of family bridge.
+	bridgeless atomic.Bool
 
 	mu   sync.Mutex
 	conn *conn // nil after an error
@@ -34,7 +36,7 @@ type Firewall struct {
 // New connects to the kernel's nftables in the network namespace of the calling
 // thread. It changes nothing.
 func New() (*Firewall, error) {
-	f := &Firewall{table: newTable()}
+	f := &Firewall{rules: newRuleset()}
 	if err := f.connect(); err != nil {
 		return nil, fmt.Errorf("nftables: %w", err)
 	}
@@ -82,71 +84,115 @@ func (f *Firewall) Close() {
 	}
 }
 
-// Apply makes the table match want, in one transaction: packets see all of it or
+// tables are those that this kernel can have.
+func (f *Firewall) tables() []*table {
+	if f.bridgeless.Load() {
+		return []*table{f.rules.inet}
+	}
+	return []*table{f.rules.inet, f.rules.bridge}
+}
+
+// Apply makes the tables match want, in one transaction: packets see all of it or
 // none. If have is nil, or what was built on it fails, it looks first.
 func (f *Firewall) Apply(ctx context.Context, have, want *plan.Plan) error {
 	if have != nil {
-		c := difference(have, want)
+		c, refused := f.possible(difference(have, want))
 		if c.empty() || f.commit(ctx, false, c) == nil {
-			return nil
+			return refused
 		}
 		// An error does not mean that nothing happened.
 	}
 	return f.mend(ctx, want)
 }
 
-// mend looks at the table and changes what differs. A table whose rules are not
-// exactly ours is built anew, and so is one that cannot be read: we wrote no such.
+// mend looks at the tables and changes what differs. If rules are not exactly ours
+// both are built anew, and so if they cannot be read: we wrote no such.
 func (f *Firewall) mend(ctx context.Context, want *plan.Plan) error {
 	planned := elements(want)
 	seen, err := f.look(ctx)
 	rebuild := err != nil || len(seen.drift) > 0
 	c := change{add: planned}
 	if !rebuild {
-		if c = seen.change(planned); c.empty() {
-			return nil
-		}
+		c = seen.change(planned)
+	}
+	c, refused := f.possible(c)
+	if !rebuild && c.empty() {
+		return refused
 	}
 	err = f.commit(ctx, rebuild, c)
-	if err == nil {
-		return nil
+	switch {
+	case err == nil:
+		return refused
+	case f.lacksBridges(ctx):
+		return f.mend(ctx, want)
 	}
-	return f.piecemeal(ctx, rebuild, c)
+	return errors.Join(refused, f.piecemeal(ctx, rebuild, c))
+}
+
+// errBridgeless says what an operator can not change.
+var errBridgeless = fmt.Errorf("the kernel can not keep containers of one network apart, it was built without CONFIG_NF_TABLES_BRIDGE: %w", unix.EOPNOTSUPP)
+
+// possible is what of a change this kernel can do, and an error for each network and
+// endpoint that wants more.
+func (f *Firewall) possible(c change) (change, error) {
+	if !f.bridgeless.Load() {
+		return c, nil
+	}
+	c, owners := c.without(setApart, setApartBridges)
+	var refused []error
+	for _, owner := range owners {
+		refused = append(refused, &plan.ObjectError{Owner: owner, Object: f.rules.bridge.String(), Err: errBridgeless})
+	}
+	return c, errors.Join(refused...)
+}
+
+// lacksBridges finds out, after a failure, whether that is news.
+func (f *Firewall) lacksBridges(ctx context.Context) bool {
+	if f.bridgeless.Load() {
+		return false
+	}
+	err := f.with(ctx, func(c *conn) error {
+		c.nft.AddTable(f.rules.bridge.kernel) // no change where it is
+		return c.nft.Flush()
+	})
+	f.bridgeless.Store(errors.Is(err, unix.EOPNOTSUPP))
+	return f.bridgeless.Load()
 }
 
 // piecemeal does one owner after the other what failed in one transaction, so that
 // one bad element harms nobody but its owner.
 func (f *Firewall) piecemeal(ctx context.Context, rebuild bool, c change) error {
 	if err := f.commit(ctx, rebuild, change{remove: c.remove}); err != nil {
-		return fmt.Errorf("%s: %w", tableObject, err)
+		return fmt.Errorf("%s: %w", f.rules.inet, err)
 	}
 	var failed []error
 	for _, owner := range c.owners() {
 		if err := f.commit(ctx, false, c.of(owner)); err != nil {
-			failed = append(failed, &plan.ObjectError{Owner: owner, Object: tableObject, Err: err})
+			failed = append(failed, &plan.ObjectError{Owner: owner, Object: f.rules.inet.String(), Err: err})
 		}
 	}
 	return errors.Join(failed...)
 }
 
-// tableObject is the table's name in errors and drift.
-const tableObject = "table inet " + tableName
-
-// Remove deletes the table.
+// Remove deletes the tables.
 func (f *Firewall) Remove(ctx context.Context) error {
 	err := f.with(ctx, func(c *conn) error {
-		_, err := c.nft.ListTableOfFamily(tableName, nftables.TableFamilyINet)
-		if errors.Is(err, unix.ENOENT) {
-			return nil
+		var there []*table
+		for _, t := range f.tables() {
+			_, err := c.nft.ListTableOfFamily(tableName, t.kernel.Family)
+			if err == nil {
+				there = append(there, t)
+			} else if !errors.Is(err, unix.ENOENT) {
+				return err
+			}
 		}
-		if err != nil {
-			return err
+		for _, t := range there {
+			c.nft.DelTable(t.kernel)
 		}
-		c.nft.DelTable(c.table)
 		return c.nft.Flush()
 	})
 	if err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("%s: %w", tableObject, err)
+		return fmt.Errorf("remove %s: %w", f.rules.inet, err)
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -43,18 +44,7 @@ func newTown(t testing.TB) *town {
 		endpoint("a", "e", "172.30.0.2/24", "fd00:30::2/64",
 			tcp("", 8080, 80, 1), udp("", 8080, 80, 1), tcp("", 9000, 9000, 3), tcp("127.0.0.1", 7000, 80, 1), tcp("192.0.2.1", 7001, 80, 1), tcp("192.0.2.1", 9100, 9100, 3)).
 		endpoint("1", "d", "172.30.2.2/24", "", tcp("", 7100, 80, 1))
-	p := w.plan()
-
-	c := &town{Lab: lab.New(t), t: t}
-	c.machine = newMachine(t, c.Host)
-	c.machine.apply(nil, p)
-	for _, u := range p.Uplinks {
-		c.settings(u.Name, u.Settings)
-	}
-	for _, n := range p.Networks.All() {
-		c.bridge(n.Bridge.Name, n.Bridge.Addresses...)
-		c.settings(n.Bridge.Name, n.Bridge.Settings)
-	}
+	c := settle(t, w)
 	c.bridge("docker0", netip.MustParsePrefix("172.17.0.1/16"))
 	a, b, internal := "dbr"+strings.Repeat("a", 12), "dbr"+strings.Repeat("b", 12), "dbr"+strings.Repeat("1", 12)
 	// As on a host whose ip_forward is 1, where no sysctl keeps a network internal.
@@ -68,6 +58,39 @@ func newTown(t testing.TB) *town {
 	c.i2 = c.container("i2", internal, "172.30.2.3/24")
 	c.docker = c.container("docker", "docker0", "172.17.0.2/16")
 	return c
+}
+
+// settle makes a lab whose host has the bridges of a world, and the tables for it.
+func settle(t testing.TB, w *world) *town {
+	t.Helper()
+	p := w.plan()
+	c := &town{Lab: lab.New(t), t: t}
+	c.machine = newMachine(t, c.Host)
+	c.machine.apply(nil, p)
+	for _, u := range p.Uplinks {
+		c.settings(u.Name, u.Settings)
+	}
+	for _, n := range p.Networks.All() {
+		c.bridge(n.Bridge.Name, n.Bridge.Addresses...)
+		c.settings(n.Bridge.Name, n.Bridge.Settings)
+	}
+	return c
+}
+
+// bridged sets whether frames between containers are shown to the firewall.
+func (c *town) bridged(value string) {
+	if _, err := c.Host.Try("test", "-e", "/proc/sys/net/bridge"); err == nil {
+		c.Host.Set("net/bridge/bridge-nf-call-iptables", value)
+		c.Host.Set("net/bridge/bridge-nf-call-ip6tables", value)
+	}
+}
+
+// bridgedOrNot runs a test both ways.
+func bridgedOrNot(t *testing.T, test func(t *testing.T, value string)) {
+	t.Helper()
+	for name, value := range map[string]string{"bridged frames are filtered": "1", "bridged frames are not filtered": "0"} {
+		t.Run(name, func(t *testing.T) { test(t, value) })
+	}
 }
 
 func (c *town) settings(link string, settings []plan.Setting) {
@@ -91,9 +114,13 @@ func (c *town) bridge(name string, addresses ...netip.Prefix) {
 // container is a machine on a bridge of the host, with default routes through it
 // and servers on ports 80, 81, 9001 and 9101.
 func (c *town) container(name, bridge string, addresses ...string) *lab.Host {
-	h := lab.NewHost(c.t)
 	c.links++
-	port := fmt.Sprintf("veth%d", c.links)
+	return c.behind(fmt.Sprintf("veth%d", c.links), name, bridge, addresses...)
+}
+
+// behind is container at a certain port of the bridge.
+func (c *town) behind(port, name, bridge string, addresses ...string) *lab.Host {
+	h := lab.NewHost(c.t)
 	c.Host.Run("ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", namespace(c.t, h))
 	c.Host.Run("ip", "link", "set", port, "master", bridge, "up")
 	c.Host.Run("bridge", "link", "set", "dev", port, "hairpin", "on")
@@ -148,16 +175,11 @@ func (c *town) reach(from *lab.Host, network, address, server, client string) {
 // TestKernelPublishedPorts runs with frames between containers shown to the
 // firewall and, as on most hosts, not.
 func TestKernelPublishedPorts(t *testing.T) {
-	for name, value := range map[string]string{"bridged frames are filtered": "1", "bridged frames are not filtered": "0"} {
-		t.Run(name, func(t *testing.T) {
-			c := newTown(t)
-			if _, err := c.Host.Try("test", "-e", "/proc/sys/net/bridge"); err == nil {
-				c.Host.Set("net/bridge/bridge-nf-call-iptables", value)
-				c.Host.Set("net/bridge/bridge-nf-call-ip6tables", value)
-			}
-			testPublishedPorts(t, c)
-		})
-	}
+	bridgedOrNot(t, func(t *testing.T, value string) {
+		c := newTown(t)
+		c.bridged(value)
+		testPublishedPorts(t, c)
+	})
 }
 
 func testPublishedPorts(t *testing.T, c *town) {
@@ -385,12 +407,26 @@ func TestKernelNothingLeavesUntranslated(t *testing.T) {
 func counted(t testing.TB, h *lab.Host, chain, rule string) {
 	t.Helper()
 	lab.Until(t, "dropped by "+rule, func() error {
-		rules := h.Run("nft", "list", "chain", "inet", tableName, chain)
-		if !regexp.MustCompile(regexp.QuoteMeta(rule) + ` counter packets [1-9]`).MatchString(rules) {
-			return errors.New(rules)
+		if dropped(t, h, "inet "+tableName+" "+chain, rule) == 0 {
+			return errors.New("nothing")
 		}
 		return nil
 	})
+}
+
+// dropped is how many packets the rule that begins so has dropped.
+func dropped(t testing.TB, h *lab.Host, chain, rule string) int {
+	t.Helper()
+	rules := h.Run("nft", append([]string{"list", "chain"}, strings.Fields(chain)...)...)
+	found := regexp.MustCompile(regexp.QuoteMeta(rule) + ` counter packets (\d+)`).FindStringSubmatch(rules)
+	if found == nil {
+		t.Fatalf("no rule %q in\n%s", rule, rules)
+	}
+	n, err := strconv.Atoi(found[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 func TestKernelAnEstablishedFlowSurvivesEverythingWeDo(t *testing.T) {

@@ -14,14 +14,18 @@ import (
 	"github.com/drawbridge-net/drawbridge/spec"
 )
 
-// script is the table for a plan in the language of nft: what a person would feed
+// script are the tables for a plan in the language of nft: what a person would feed
 // to nft -f to get the same.
 func script(p *plan.Plan) string {
-	var b strings.Builder
-	t := newTable()
-	fmt.Fprintf(&b, "table inet %s {\n", tableName)
+	r := newRuleset()
 	sorted := slices.SortedFunc(maps.Keys(elements(p)), compare)
-	for _, s := range t.order {
+	return r.script(r.inet, sorted) + r.script(r.bridge, sorted)
+}
+
+func (r *ruleset) script(t *table, sorted []element) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s {\n", t)
+	for _, s := range t.sets {
 		what := "set"
 		if len(s.value) > 0 {
 			what = "map"
@@ -30,7 +34,7 @@ func script(p *plan.Plan) string {
 		if s.interval {
 			b.WriteString("\t\tflags interval\n")
 		}
-		if texts := textsOf(t, s, sorted); len(texts) > 0 {
+		if texts := r.texts(s, sorted); len(texts) > 0 {
 			fmt.Fprintf(&b, "\t\telements = {\n\t\t\t%s\n\t\t}\n", strings.Join(texts, ",\n\t\t\t"))
 		}
 		b.WriteString("\t}\n\n")
@@ -51,9 +55,9 @@ func script(p *plan.Plan) string {
 // elementLines are the elements for a plan, one a line.
 func elementLines(p *plan.Plan) string {
 	var b strings.Builder
-	t := newTable()
+	r := newRuleset()
 	for _, e := range slices.SortedFunc(maps.Keys(elements(p)), compare) {
-		fmt.Fprintf(&b, "%s %s\n", e.set, t.text(e))
+		fmt.Fprintf(&b, "%s %s\n", e.set, r.text(e))
 	}
 	return b.String()
 }
@@ -66,11 +70,11 @@ func (s *set) types() string {
 	return text
 }
 
-func textsOf(t *table, s *set, all []element) []string {
+func (r *ruleset) texts(s *set, all []element) []string {
 	var texts []string
 	for _, e := range all {
 		if e.set == s.name {
-			texts = append(texts, t.text(e))
+			texts = append(texts, r.text(e))
 		}
 	}
 	return texts
@@ -120,6 +124,16 @@ func (w *world) endpoint(network, id string, addr4, addr6 string, ports ...spec.
 	return w
 }
 
+// open is endpoint, with ports that the network's mode does not translate.
+func (w *world) open(network, id string, addr4, addr6 string, ports ...spec.Port) *world {
+	w.t.Helper()
+	ep := spec.Endpoint{ID: id24(id), IPv4: netip.MustParsePrefix(addr4), IPv6: netip.MustParsePrefix(addr6), Open: ports}
+	if err := w.state.AddEndpoint(id24(network), &ep); err != nil {
+		w.t.Fatal(err)
+	}
+	return w
+}
+
 func (w *world) plan() *plan.Plan {
 	host := w.host
 	return plan.New(w.state, &host)
@@ -156,9 +170,16 @@ func everything(t testing.TB) *world {
 		network("a", spec.Network{Masquerade: true}, "172.30.0.0/24", "fd00:30::/64").
 		network("b", spec.Network{Masquerade: true}, "172.30.1.0/24").
 		network("c", spec.Network{Internal: true}, "172.30.2.0/24").
-		network("d", spec.Network{}, "172.30.3.0/24", "fd00:33::/64").
+		network("d", spec.Network{Mode4: spec.Unprotected, Mode6: spec.Unprotected}, "172.30.3.0/24", "fd00:33::/64").
+		network("7", spec.Network{
+			Masquerade: true, Apart: true, Trusted: []string{"wg0"},
+			Source4: netip.MustParseAddr("192.0.2.7"), Source6: netip.MustParseAddr("2001:db8:1::7"),
+		}, "172.30.4.0/24", "fd00:34::/64").
+		network("8", spec.Network{Masquerade: true, Mode4: spec.Routed, Mode6: spec.Routed}, "172.30.5.0/24", "fd00:35::/64").
 		endpoint("a", "e", "172.30.0.2/24", "fd00:30::2/64",
 			tcp("", 8080, 80, 1), udp("", 5000, 5000, 11), tcp("192.0.2.1", 443, 443, 1), tcp("2001:db8:1::1", 443, 8443, 1),
 			udp("192.0.2.1", 6000, 6000, 2), tcp("2001:db8:1::1", 6000, 6000, 2)).
-		endpoint("b", "f", "172.30.1.2/24", "", tcp("127.0.0.1", 9000, 90, 1))
+		endpoint("b", "f", "172.30.1.2/24", "", tcp("127.0.0.1", 9000, 90, 1)).
+		endpoint("7", "6", "172.30.4.2/24", "fd00:34::2/64", tcp("", 8081, 80, 1)).
+		open("8", "5", "172.30.5.2/24", "fd00:35::2/64", tcp("", 0, 80, 1), udp("", 0, 5000, 11))
 }

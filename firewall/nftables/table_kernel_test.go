@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 
 	"github.com/drawbridge-net/drawbridge/plan"
@@ -63,9 +65,10 @@ func (m *machine) drift(want *plan.Plan) []string {
 	return lines
 }
 
-func (m *machine) table() string {
+// tables are both.
+func (m *machine) tables() string {
 	m.t.Helper()
-	return m.Run("nft", "list", "table", "inet", tableName)
+	return m.Run("nft", "list", "table", "inet", tableName) + m.Run("nft", "list", "table", "bridge", tableName)
 }
 
 // generation counts the transactions of the namespace.
@@ -87,8 +90,8 @@ func TestKernelGoWritesWhatNftReads(t *testing.T) {
 	byGo, byNft := newMachine(t, lab.NewHost(t)), newMachine(t, lab.NewHost(t))
 	byGo.apply(nil, p)
 	byNft.Feed(script(p), "nft", "-f", "-")
-	if diff := cmp.Diff(byNft.table(), byGo.table()); diff != "" {
-		t.Errorf("nft list table (-nft +go)\n%s", diff)
+	if diff := cmp.Diff(byNft.tables(), byGo.tables()); diff != "" {
+		t.Errorf("nft list table, both (-nft +go)\n%s", diff)
 	}
 	if drift := byNft.drift(p); len(drift) > 0 {
 		t.Errorf("nft's table is not ours: %q", drift)
@@ -128,34 +131,42 @@ func TestKernelOneChangeIsOneTransaction(t *testing.T) {
 func TestKernelDamageIsNamedAndHealed(t *testing.T) {
 	p := everything(t).plan()
 	for name, c := range map[string]struct{ damage, want string }{
-		"the ruleset was flushed":             {"flush ruleset", "table inet drawbridge present: want yes, got no"},
-		"the table was deleted":               {"delete table inet drawbridge", "table inet drawbridge present: want yes, got no"},
-		"the table was emptied":               {"flush table inet drawbridge", `chain raw rule 1: want iifname != "lo" ip daddr 127.0.0.0/8 counter drop, got nothing`},
-		"a chain was emptied":                 {"flush chain inet drawbridge forward", "chain forward rule 11: want iifname @bridges oifname @engines counter drop, got nothing"},
-		"a base chain is gone":                {"delete chain inet drawbridge raw", "chain raw hook: want filter 0 -300 accept, got nothing"},
-		"a rule was added behind ours":        {"add rule inet drawbridge forward accept", "chain forward rule 12: want nothing, got another rule"},
-		"a rule was added before ours":        {"insert rule inet drawbridge raw accept", `chain raw rule 1: want iifname != "lo" ip daddr 127.0.0.0/8 counter drop, got another rule`},
-		"a chain's policy became drop":        {"add chain inet drawbridge forward { policy drop; }", "chain forward hook: want filter 2 0 accept, got filter 2 0 drop"},
-		"a chain was added":                   {"add chain inet drawbridge theirs", "chain theirs hook: want nothing, got none"},
-		"a set was added":                     {"add set inet drawbridge theirs { type mark; }", "set theirs type: want nothing, got mark"},
-		"a port is missing":                   {"delete element inet drawbridge ports_any4 { tcp . 8080 }", "element ports_any4 tcp . 8080 value: want 172.30.0.2 . 80, got nothing"},
-		"a range is missing":                  {"delete element inet drawbridge ranges_any4 { udp . 5000-5010 }", "element ranges_any4 udp . 5000-5010 value: want 172.30.0.2, got nothing"},
-		"a port was added":                    {"add element inet drawbridge ports_any4 { udp . 53 : 172.30.0.9 . 53 }", "element ports_any4 udp . 53 value: want nothing, got 172.30.0.9 . 53"},
-		"a port leads elsewhere":              {"delete element inet drawbridge ports_any4 { tcp . 8080 }; add element inet drawbridge ports_any4 { tcp . 8080 : 172.30.0.9 . 80 }", "element ports_any4 tcp . 8080 value: want 172.30.0.2 . 80, got 172.30.0.9 . 80"},
-		"a set was emptied":                   {"flush set inet drawbridge internal", `element internal "dbrcccccccccccc" value: want present, got nothing`},
-		"a subnet is no longer masqueraded":   {"delete element inet drawbridge masquerade4 { 172.30.1.0/24 }", "element masquerade4 172.30.1.0/24 value: want present, got nothing"},
-		"a subnet of somebody is masqueraded": {"add element inet drawbridge masquerade4 { 10.1.0.0-10.1.0.9 }", "element masquerade4 10.1.0.0-10.1.0.9 value: want nothing, got present"},
+		"the ruleset was flushed":              {"flush ruleset", "table inet drawbridge present: want yes, got no"},
+		"the table was deleted":                {"delete table inet drawbridge", "table inet drawbridge present: want yes, got no"},
+		"the table was emptied":                {"flush table inet drawbridge", `chain raw rule 1: want iifname != "lo" ip daddr 127.0.0.0/8 counter drop, got nothing`},
+		"a chain was emptied":                  {"flush chain inet drawbridge forward", "chain forward rule 21: want iifname @bridges oifname @engines counter drop, got nothing"},
+		"a base chain is gone":                 {"delete chain inet drawbridge raw", "chain raw hook: want filter 0 -300 accept, got nothing"},
+		"a rule was added behind ours":         {"add rule inet drawbridge forward accept", "chain forward rule 22: want nothing, got another rule"},
+		"a rule was added before ours":         {"insert rule inet drawbridge raw accept", `chain raw rule 1: want iifname != "lo" ip daddr 127.0.0.0/8 counter drop, got another rule`},
+		"the bridges' table was deleted":       {"delete table bridge drawbridge", "table bridge drawbridge present: want yes, got no"},
+		"the bridges' table was emptied":       {"flush table bridge drawbridge", "bridge chain input rule 1: want iifname @apart meta mark set meta mark | 0x1000, got nothing"},
+		"a rule stands before that of bridges": {"insert rule bridge drawbridge forward accept", "bridge chain forward rule 2: want nothing, got another rule"},
+		"a bridges' chain was added":           {"add chain bridge drawbridge theirs", "bridge chain theirs hook: want nothing, got none"},
+		"a bridges' set was added":             {"add set bridge drawbridge theirs { type mark; }", "bridge set theirs type: want nothing, got mark"},
+		"a container is no longer apart":       {"delete element bridge drawbridge apart { dbv666666666666 }", `element apart "dbv666666666666" value: want present, got nothing`},
+		"a subnet has another source":          {"delete element inet drawbridge source4 { 172.30.4.0/24 }; add element inet drawbridge source4 { 172.30.4.0/24 : 192.0.2.8 }", "element source4 172.30.4.0/24 value: want 192.0.2.7, got 192.0.2.8"},
+		"a range is no longer open":            {"delete element inet drawbridge open4 { 172.30.5.2 . udp . 5000-5010 }", "element open4 172.30.5.2 . udp . 5000-5010 value: want present, got nothing"},
+		"a chain's policy became drop":         {"add chain inet drawbridge forward { policy drop; }", "chain forward hook: want filter 2 0 accept, got filter 2 0 drop"},
+		"a chain was added":                    {"add chain inet drawbridge theirs", "chain theirs hook: want nothing, got none"},
+		"a set was added":                      {"add set inet drawbridge theirs { type mark; }", "set theirs type: want nothing, got mark"},
+		"a port is missing":                    {"delete element inet drawbridge ports_any4 { tcp . 8080 }", "element ports_any4 tcp . 8080 value: want 172.30.0.2 . 80, got nothing"},
+		"a range is missing":                   {"delete element inet drawbridge ranges_any4 { udp . 5000-5010 }", "element ranges_any4 udp . 5000-5010 value: want 172.30.0.2, got nothing"},
+		"a port was added":                     {"add element inet drawbridge ports_any4 { udp . 53 : 172.30.0.9 . 53 }", "element ports_any4 udp . 53 value: want nothing, got 172.30.0.9 . 53"},
+		"a port leads elsewhere":               {"delete element inet drawbridge ports_any4 { tcp . 8080 }; add element inet drawbridge ports_any4 { tcp . 8080 : 172.30.0.9 . 80 }", "element ports_any4 tcp . 8080 value: want 172.30.0.2 . 80, got 172.30.0.9 . 80"},
+		"a set was emptied":                    {"flush set inet drawbridge internal", `element internal "dbrcccccccccccc" value: want present, got nothing`},
+		"a subnet is no longer masqueraded":    {"delete element inet drawbridge masquerade4 { 172.30.1.0/24 }", "element masquerade4 172.30.1.0/24 value: want present, got nothing"},
+		"a subnet of somebody is masqueraded":  {"add element inet drawbridge masquerade4 { 10.1.0.0-10.1.0.9 }", "element masquerade4 10.1.0.0-10.1.0.9 value: want nothing, got present"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMachine(t, lab.NewHost(t))
 			m.apply(nil, p)
-			whole := m.table()
+			whole := m.tables()
 			m.Feed(strings.ReplaceAll(c.damage, "; add", "\nadd")+"\n", "nft", "-f", "-")
 			if drift := m.drift(p); !contains(drift, c.want) {
 				t.Errorf("want %q, got %q", c.want, drift)
 			}
 			m.apply(nil, p)
-			if diff := cmp.Diff(whole, m.table()); diff != "" {
+			if diff := cmp.Diff(whole, m.tables()); diff != "" {
 				t.Errorf("(-before +healed)\n%s", diff)
 			}
 		})
@@ -240,6 +251,38 @@ func TestKernelOneBadElementHarmsOnlyItsOwner(t *testing.T) {
 	}
 }
 
+// TestKernelWithoutTablesOfBridgesOnlyApartNetworksFail takes away the family, as
+// kernels without CONFIG_NF_TABLES_BRIDGE do.
+func TestKernelWithoutTablesOfBridgesOnlyApartNetworksFail(t *testing.T) {
+	m := newMachine(t, lab.NewHost(t))
+	const unknown = nftables.TableFamily(12) // once DECnet's
+	m.f.rules.bridge.kernel.Family = unknown
+	w := newWorld(t).network("a", spec.Network{Masquerade: true}, "172.30.0.0/24")
+	p := w.plan()
+	m.apply(nil, p)
+	if drift := m.drift(p); len(drift) > 0 {
+		t.Errorf("drift %q, want none as nothing is kept apart", drift)
+	}
+	old := w.state
+	with := p.Next(old, w.network("b", spec.Network{Apart: true}, "172.30.1.0/24").state, p.Host)
+	for range 2 {
+		err := m.try(p, with)
+		var object *plan.ObjectError
+		if !errors.As(err, &object) || object.Owner != (plan.Owner{Network: id24("b")}) || !errors.Is(err, unix.EOPNOTSUPP) {
+			t.Fatalf("want an error of network b, got %v", err)
+		}
+	}
+	m.apply(with, p)
+	old = w.state
+	next := w.endpoint("a", "e", "172.30.0.2/24", "", tcp("", 1, 1, 1)).state
+	if err := m.try(with, with.Next(old, next, p.Host)); err != nil {
+		t.Errorf("a port of another network: %v", err)
+	}
+	if err := m.f.Remove(context.Background()); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestKernelWatchTellsOfOthersChangesOnly(t *testing.T) {
 	m := newMachine(t, lab.NewHost(t))
 	ctx, cancel := context.WithCancel(context.Background())
@@ -310,6 +353,16 @@ func TestKernelHowAPlanWasReachedDoesNotMatter(t *testing.T) {
 	})
 }
 
+// drawModes draws whatever settings of a network the firewall knows.
+func drawModes(rt *rapid.T, n *spec.Network) {
+	modes := rapid.SampledFrom([]spec.GatewayMode{spec.NAT, spec.Unprotected, spec.Routed})
+	n.Mode4, n.Mode6, n.Apart = modes.Draw(rt, "mode4"), modes.Draw(rt, "mode6"), rapid.Bool().Draw(rt, "apart")
+	if rapid.Bool().Draw(rt, "source") {
+		n.Source4, n.Source6 = netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("2001:db8:1::7")
+	}
+	n.Trusted = []string{"eth1", "wg0"}[:rapid.IntRange(0, 2).Draw(rt, "trusted")]
+}
+
 // randomPlan plans networks 0 to 3 of adjacent subnets with endpoints 0 to 2, whose
 // ports are few enough to move from one to another.
 func randomPlan(rt *rapid.T) *plan.Plan {
@@ -325,13 +378,14 @@ func randomPlan(rt *rapid.T) *plan.Plan {
 				{Prefix: netip.MustParsePrefix(fmt.Sprintf("fd00:30:0:%d::/64", i))},
 			},
 		}
+		drawModes(rt, n)
 		if err := state.AddNetwork(n); err != nil {
 			rt.Fatal(err)
 		}
 		for j := range 3 {
 			addr := netip.PrefixFrom(netip.AddrFrom4([4]byte{172, 30, byte(i), byte(j + 2)}), 24)
 			addr6 := netip.MustParsePrefix(fmt.Sprintf("fd00:30:0:%d::%d/64", i, j+2))
-			_ = state.AddEndpoint(n.ID, &spec.Endpoint{ID: id24(fmt.Sprintf("%c%d", 'a'+i, j)), IPv4: addr, IPv6: addr6})
+			_ = state.AddEndpoint(n.ID, &spec.Endpoint{ID: id24(fmt.Sprintf("%c%d", 'a'+i, j)), IPv4: addr, IPv6: addr6, Open: drawOpen(rt)})
 			for range rapid.IntRange(0, 3).Draw(rt, "ports") {
 				// A port that is taken is refused, which is as good.
 				_ = state.Publish(n.ID, id24(fmt.Sprintf("%c%d", 'a'+i, j)), []spec.Port{randomPort(rt)}, false)
@@ -348,6 +402,16 @@ func randomPlan(rt *rapid.T) *plan.Plan {
 	}
 	host.Uplinks = []plan.HostLink{{Name: "eth0"}, {Name: "eth1"}}[:rapid.IntRange(0, 2).Draw(rt, "uplinks")]
 	return plan.New(state, host)
+}
+
+// drawOpen draws ports of a container's own, which may meet and overlap.
+func drawOpen(rt *rapid.T) []spec.Port {
+	var open []spec.Port
+	for range rapid.IntRange(0, 2).Draw(rt, "open") {
+		first := uint16(rapid.IntRange(80, 83).Draw(rt, "port"))
+		open = append(open, tcp("0.0.0.0", first, first, uint16(rapid.IntRange(1, 3).Draw(rt, "count"))))
+	}
+	return open
 }
 
 func randomPort(rt *rapid.T) spec.Port {

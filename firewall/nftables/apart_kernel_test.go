@@ -1,0 +1,144 @@
+package nftables
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/drawbridge-net/drawbridge/plan"
+	"github.com/drawbridge-net/drawbridge/spec"
+	"github.com/drawbridge-net/drawbridge/test/lab"
+	"github.com/drawbridge-net/drawbridge/test/lab/hello"
+)
+
+// hamlet is a town whose network a keeps its containers apart. Something that is no
+// container of ours, lan, is on the same bridge, as on one that was there before.
+type hamlet struct {
+	*town
+	a1, a2, lan *lab.Host // 172.30.0.2, which publishes 8080, .3 and .9
+	b1, b2      *lab.Host // on an ordinary network, 172.30.1.2 and .3
+}
+
+func newHamlet(t *testing.T, mode spec.GatewayMode) *hamlet {
+	t.Helper()
+	w := newWorld(t).
+		network("a", spec.Network{Masquerade: true, Apart: true, Mode4: mode, Mode6: mode}, "172.30.0.0/24", "fd00:30::/64").
+		network("b", spec.Network{Masquerade: true}, "172.30.1.0/24").
+		endpoint("a", "e", "172.30.0.2/24", "fd00:30::2/64", tcp("", 8080, 80, 1), udp("", 8080, 80, 1)).
+		endpoint("a", "f", "172.30.0.3/24", "fd00:30::3/64")
+	c := settle(t, w)
+	a, b := "dbr"+strings.Repeat("a", 12), "dbr"+strings.Repeat("b", 12)
+	return &hamlet{
+		town: c,
+		a1:   c.behind("dbv"+strings.Repeat("e", 12), "a1", a, "172.30.0.2/24", "fd00:30::2/64"),
+		a2:   c.behind("dbv"+strings.Repeat("f", 12), "a2", a, "172.30.0.3/24", "fd00:30::3/64"),
+		lan:  c.container("lan", a, "172.30.0.9/24", "fd00:30::9/64"),
+		b1:   c.container("b1", b, "172.30.1.2/24"),
+		b2:   c.container("b2", b, "172.30.1.3/24"),
+	}
+}
+
+// place is a rule that drops.
+type place struct{ chain, rule string }
+
+var (
+	betweenPorts = place{"bridge drawbridge forward", "iifname @apart oifname @apart meta protocol != arp meta mark & 0x00001000 == 0x00000000"}
+	wayAround    = place{"inet drawbridge forward", "iifname . oifname @same_bridge"}
+)
+
+// loses asserts that a question is dropped, and where.
+func (c *hamlet) loses(from *lab.Host, network, address string, at place) {
+	c.t.Helper()
+	before := dropped(c.t, c.Host, at.chain, at.rule)
+	from.MustNotReach(network, address, hello.Drop)
+	if after := dropped(c.t, c.Host, at.chain, at.rule); after == before {
+		c.t.Errorf("%s/%s was not dropped by %q of %s", address, network, at.rule, at.chain)
+	}
+}
+
+func TestKernelContainersAreKeptApart(t *testing.T) {
+	bridgedOrNot(t, func(t *testing.T, value string) {
+		c := newHamlet(t, spec.NAT)
+		c.bridged(value)
+		for _, to := range []struct{ network, address string }{
+			{"tcp", "172.30.0.2:80"}, {"udp", "172.30.0.2:80"}, {"tcp", "[fd00:30::2]:80"}, {"udp", "[fd00:30::2]:80"},
+		} {
+			c.loses(c.a2, to.network, to.address, betweenPorts)
+		}
+		if neighbours := c.a2.Run("ip", "neigh", "show", "172.30.0.2"); !strings.Contains(neighbours, "lladdr") {
+			t.Errorf("ARP does not pass: %s", neighbours)
+		}
+		c.b2.MustReach("tcp", "172.30.1.2:80", "b1")
+	})
+}
+
+func TestKernelNoWayLeadsAroundThroughTheGateway(t *testing.T) {
+	bridgedOrNot(t, func(t *testing.T, value string) {
+		for _, mode := range []spec.GatewayMode{spec.NAT, spec.Unprotected} {
+			c := newHamlet(t, mode)
+			c.bridged(value)
+			c.a2.Run("ip", "route", "add", "172.30.0.2/32", "via", "172.30.0.1")
+			c.a2.Run("ip", "route", "add", "fd00:30::2/128", "via", "fd00:30::1")
+			for _, address := range []string{"172.30.0.2:80", "[fd00:30::2]:80"} {
+				c.loses(c.a2, "tcp", address, wayAround)
+			}
+		}
+	})
+}
+
+func TestKernelContainersKeptApartReachAllElse(t *testing.T) {
+	bridgedOrNot(t, func(t *testing.T, value string) {
+		c := newHamlet(t, spec.NAT)
+		c.bridged(value)
+		serve(t, c.Outside, "outside", "tcp [::]:80")
+		for name, row := range map[string]struct {
+			from                           *lab.Host
+			network, address, server, sees string
+		}{
+			"a published port from outside":                       {c.Outside, "tcp", "192.0.2.1:8080", "a1", "192.0.2.2"},
+			"a peer's published port at the host":                 {c.a2, "tcp", "192.0.2.1:8080", "a1", "172.30.0.1"},
+			"the same by UDP":                                     {c.a2, "udp", "192.0.2.1:8080", "a1", "172.30.0.1"},
+			"the same by IPv6":                                    {c.a2, "tcp", "[2001:db8:1::1]:8080", "a1", "fd00:30::1"},
+			"a peer's published port at the gateway":              {c.a2, "tcp", "172.30.0.1:8080", "a1", "172.30.0.1"},
+			"a container's own published port":                    {c.a1, "tcp", "192.0.2.1:8080", "a1", "172.30.0.1"},
+			"a published port from another network":               {c.b1, "tcp", "192.0.2.1:8080", "a1", "172.30.1.2"},
+			"the world":                                           {c.a2, "tcp", lab.Internet + ":80", "outside", "192.0.2.1"},
+			"the world by IPv6":                                   {c.a2, "tcp", "[" + lab.Internet6 + "]:80", "outside", "2001:db8:1::1"},
+			"from the host":                                       {c.Host, "tcp", "172.30.0.2:80", "a1", "172.30.0.1"},
+			"a machine on the bridge that is no container":        {c.a2, "tcp", "172.30.0.9:80", "lan", "172.30.0.3"},
+			"the same by IPv6, a machine that is no container":    {c.a2, "tcp", "[fd00:30::9]:80", "lan", "fd00:30::3"},
+			"from a machine on the bridge":                        {c.lan, "tcp", "172.30.0.2:80", "a1", "172.30.0.9"},
+			"the same by IPv6, from a machine on the bridge":      {c.lan, "tcp", "[fd00:30::2]:80", "a1", "fd00:30::9"},
+			"a published port, from a machine on the same bridge": {c.lan, "tcp", "192.0.2.1:8080", "a1", "172.30.0.1"},
+		} {
+			t.Run(name, func(t *testing.T) {
+				c.t = t
+				c.reach(row.from, row.network, row.address, row.server, row.sees)
+			})
+		}
+	})
+}
+
+// TestKernelAContainerThatComesIsKeptApartAtOnce adds one to a network of two, in one
+// transaction for both tables.
+func TestKernelAContainerThatComesIsKeptApartAtOnce(t *testing.T) {
+	m := newMachine(t, lab.NewHost(t))
+	w := newWorld(t).network("a", spec.Network{Apart: true}, "172.30.0.0/24").endpoint("a", "e", "172.30.0.2/24", "")
+	have, old := w.plan(), w.state
+	m.apply(nil, have)
+	before := m.generation()
+	want := have.Next(old, w.endpoint("a", "f", "172.30.0.3/24", "", tcp("", 1, 1, 1)).state, have.Host)
+	m.apply(have, want)
+	if after := m.generation(); after != before+1 {
+		t.Errorf("%d transactions, want one", after-before)
+	}
+	got := difference(have, want).add
+	for _, e := range []element{
+		{set: setApart, key: rawName("dbv" + strings.Repeat("f", 12))},
+		mappingElement(plan.Mapping{Proto: spec.TCP, Host: netip.IPv4Unspecified(), First: 1, Last: 1, To: netip.MustParseAddr("172.30.0.3"), ToPort: 1}),
+	} {
+		if _, added := got[e]; !added {
+			t.Errorf("not added: %s %x", e.set, e.key)
+		}
+	}
+}
