@@ -78,21 +78,28 @@ func parseAddress(field, text string, is6 bool) (netip.Prefix, error) {
 // are dead: an engine that was killed never deletes its endpoints and gives their
 // addresses to new ones.
 func (s *Server) addEndpoint(ctx context.Context, net spec.ID, ep *spec.Endpoint) error {
-	add := func(state *spec.State) error { return state.AddEndpoint(net, ep) }
-	err := s.engine.Do(ctx, add)
-	for range ep.Addresses() {
+	return s.makeRoom(ctx, s.engine.Evict, func(state *spec.State) error { return state.AddEndpoint(net, ep) })
+}
+
+// evict removes an endpoint if it is dead, and reports whether it is gone.
+type evict func(ctx context.Context, network, endpoint spec.ID) (gone bool, err error)
+
+// makeRoom makes a change, and evicts whoever has what it needs.
+func (s *Server) makeRoom(ctx context.Context, evict evict, change func(*spec.State) error) error {
+	evicted := spec.ID("")
+	for {
+		err := s.engine.Do(ctx, change)
 		held := (*spec.HeldError)(nil)
-		if !errors.As(err, &held) {
+		if !errors.As(err, &held) || held.Holder == evicted {
 			return err
 		}
-		gone, evictErr := s.engine.Evict(ctx, held.Network, held.Holder)
+		evicted = held.Holder
+		gone, evictErr := evict(ctx, held.Network, held.Holder)
 		if !gone {
 			return errors.Join(err, evictErr)
 		}
-		s.log.WithField("endpoint", held.Holder).Infof("evicted: it was dead, and %s is needed", held.Addr)
-		err = s.engine.Do(ctx, add)
+		s.log.WithField("endpoint", held.Holder).Infof("evicted: it was dead, and its %s is needed", held.What)
 	}
-	return err
 }
 
 // endpointInfo never fails, since engines up to 27 would not start the container,
@@ -223,7 +230,9 @@ func (s *Server) publishPorts(ctx context.Context, net, id spec.ID, options spec
 	if err != nil {
 		return err
 	}
-	return s.engine.Do(ctx, func(state *spec.State) error { return state.Publish(net, id, ports.Ports, ports.OnlyIPv4) })
+	return s.makeRoom(ctx, s.engine.EvictUnheard, func(state *spec.State) error {
+		return state.Publish(net, id, ports.Ports, ports.OnlyIPv4)
+	})
 }
 
 func endpointIDs(network, endpoint string) (net, id spec.ID, err error) {

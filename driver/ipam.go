@@ -2,6 +2,7 @@ package driver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -83,16 +84,39 @@ func (s *Server) releasePool(_ context.Context, req *wire.ReleasePoolRequest) (*
 	return &nothing{}, s.ipam.ReleasePool(req.PoolID)
 }
 
-func (s *Server) requestAddress(_ context.Context, req *wire.RequestAddressRequest) (*wire.RequestAddressResponse, error) {
+func (s *Server) requestAddress(ctx context.Context, req *wire.RequestAddressRequest) (*wire.RequestAddressResponse, error) {
 	r, err := parseAddressRequest(req)
 	if err != nil {
 		return nil, fmt.Errorf("request address: %w", err)
 	}
 	addr, err := s.ipam.RequestAddress(r)
+	if errors.Is(err, ipam.ErrOverlap) && s.reclaim(ctx, r) {
+		addr, err = s.ipam.RequestAddress(r)
+	}
 	if err != nil {
 		return nil, err
 	}
 	return &wire.RequestAddressResponse{Address: addr.String(), Data: map[string]string{}}, nil
+}
+
+// reclaim takes back an address that was asked for by name from an endpoint of whose
+// end we were not told, and reports whether it did.
+func (s *Server) reclaim(ctx context.Context, r ipam.AddressRequest) bool {
+	for net, n := range s.engine.Now().State.Networks.All() {
+		id, held := n.Holder(r.Addr)
+		if !held {
+			continue
+		}
+		gone, err := s.engine.EvictUnheard(ctx, net, id)
+		if err == nil && gone {
+			err = s.ipam.ReleaseAddress(r.Pool, r.Addr)
+		}
+		if err != nil {
+			s.log.WithField("endpoint", id).WithError(err).Warn("reclaim an address")
+		}
+		return gone && err == nil
+	}
+	return false
 }
 
 func parseAddressRequest(req *wire.RequestAddressRequest) (ipam.AddressRequest, error) {

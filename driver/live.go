@@ -24,7 +24,11 @@ func (l Live) Network(id string) bool {
 // Address reports whether an endpoint of that network has the address.
 func (l Live) Address(network string, addr netip.Addr) bool {
 	n, err := l.State.Network(spec.ID(network))
-	return err == nil && n.Holds(addr)
+	if err != nil {
+		return false
+	}
+	_, held := n.Holder(addr)
+	return held
 }
 
 // activate is called once in an engine's life, before anything else: what one that was

@@ -32,6 +32,22 @@ func (e *Engine) Evict(ctx context.Context, network, id spec.ID) (bool, error) {
 	return gone && err == nil, err
 }
 
+// EvictUnheard is Evict for what an endpoint has and somebody else would like to have,
+// which proves nothing: it may merely not be in use yet. It goes if it was there before
+// we were and nothing has been said of it since, as after a container's end that we
+// were not told of.
+func (e *Engine) EvictUnheard(ctx context.Context, network, id spec.ID) (bool, error) {
+	_, found, err := e.found.Endpoint(network, id)
+	if err != nil {
+		return false, nil
+	}
+	state := e.Now().State
+	if _, now, err := state.Endpoint(network, id); err == nil && now != found {
+		return false, nil
+	}
+	return e.Evict(ctx, network, id)
+}
+
 // inUse reports whether a container has one end of an endpoint's veth pair. It has
 // not if it never joined, if the pair went with the container's namespace, or if the
 // engine has brought that end back and we were not there to be told more.

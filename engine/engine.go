@@ -68,6 +68,7 @@ type Engine struct {
 	mu    sync.Mutex // one change at a time
 	have  *plan.Plan // what the host was made to match; nil after a failure
 	saved spec.State // what the store holds; not the present State after a failure
+	found spec.State // what was there at the start; not changed afterwards
 	// removed is set when everything was taken off the host: nothing comes back.
 	removed bool
 
@@ -93,7 +94,7 @@ func (e *Engine) Start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("look at the host: %w", err)
 	}
-	e.saved = state
+	e.saved, e.found = state, state
 	want := plan.New(state, host)
 	err = e.apply(ctx, want)
 	e.publish(state, want, drifts(err))

@@ -207,6 +207,21 @@ func TestAnotherDockerHasNoUseForEndpointsThatNobodyIsIn(t *testing.T) {
 	}
 }
 
+// TestOnlyTheUnheardMakeWay is about endpoints that nobody is in: one was left over
+// from before the start, the containers of the others are about to start.
+func TestOnlyTheUnheardMakeWay(t *testing.T) {
+	r := newRig(t)
+	r.must(addNetwork(1), addEndpoint(1, 2), addEndpoint(1, 3))
+	r.restart()
+	r.must(addEndpoint(1, 4), publish(80))
+	for ep, want := range map[int]bool{2: false, 3: true, 4: false} {
+		gone, err := r.engine.EvictUnheard(t.Context(), id("a", 1), id("e", 1000+ep))
+		if err != nil || gone != want {
+			t.Errorf("endpoint %d: gone %t, %v; want %t", ep, gone, err, want)
+		}
+	}
+}
+
 // TestRunForgetsWhomTheEngineForgot is about a daemon that was away while a container
 // was removed: the engine brought the veth's end back, and says no more.
 func TestRunForgetsWhomTheEngineForgot(t *testing.T) {

@@ -1,10 +1,5 @@
 package spec
 
-import "net/netip"
-
-// Holder finds the endpoint that has an address.
-func (n *Network) Holder(addr netip.Addr) (ID, bool) { return n.addresses.Get(addr) }
-
 // Indexed counts what the indexes of a State hold.
 func (s *State) Indexed() (keys, ports, addresses int) {
 	for _, n := range s.Networks.All() {

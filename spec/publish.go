@@ -37,7 +37,8 @@ type portHeld struct {
 }
 
 // Publish makes ports the published ports of an endpoint, in the place of those
-// that it had. All of them, or after an error none.
+// that it had. All of them, or after an error none. A port that another one has is
+// refused by a HeldError.
 //
 // Two endpoints of one sandbox may be its gateways, one for each family. Only the
 // one for IPv4 is told so (onlyIPv4), before or after the other was asked to publish,
@@ -92,8 +93,10 @@ func (s *State) hold(p portHeld, ep *Endpoint) error {
 		held = s.holder(p.port)
 	}
 	if held != nil {
-		return fmt.Errorf("port %s: %w: %s is published by endpoint %s of network %s",
-			p.port, ErrInUse, held.port, held.endpoint.Short(), held.network.Short())
+		return &HeldError{
+			Network: held.network, Holder: held.endpoint,
+			What: fmt.Sprintf("port %s", p.port), Has: fmt.Sprintf("%s is published by", held.port),
+		}
 	}
 	s.ports = s.ports.With(keyOf(p.port), &p)
 	return nil

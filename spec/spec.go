@@ -118,11 +118,8 @@ func (n *Network) Mode(of netip.Addr) GatewayMode {
 	return n.Mode6
 }
 
-// Holds reports whether an endpoint of the network has the address.
-func (n *Network) Holds(addr netip.Addr) bool {
-	_, held := n.addresses.Get(addr)
-	return held
-}
+// Holder finds the endpoint of the network that has the address.
+func (n *Network) Holder(addr netip.Addr) (ID, bool) { return n.addresses.Get(addr) }
 
 // Endpoint is one container's place on a network. Like a Network it is never
 // changed in place.

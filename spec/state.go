@@ -151,14 +151,15 @@ func (s *State) RemoveNetwork(id ID) {
 	s.Networks, s.keys = s.Networks.Without(id), s.keys.Without(n.Key)
 }
 
-// HeldError is the refusal of an address that another endpoint has.
+// HeldError is the refusal of something that another endpoint has.
 type HeldError struct {
 	Network, Holder ID
-	Addr            netip.Addr
+	What            string // e.g. address 10.1.0.2
+	Has             string // what the other one does with it, e.g. has it
 }
 
 func (e *HeldError) Error() string {
-	return fmt.Sprintf("address %s: %v: endpoint %s of network %s has it", e.Addr, ErrInUse, e.Holder.Short(), e.Network.Short())
+	return fmt.Sprintf("%s: %v: %s endpoint %s of network %s", e.What, ErrInUse, e.Has, e.Holder.Short(), e.Network.Short())
 }
 
 // Unwrap makes it one of the class ErrInUse.
@@ -217,7 +218,7 @@ func checkAddress(n *Network, a netip.Prefix) error {
 		return fmt.Errorf("address %s: %w: it is the gateway of network %s", a, ErrInUse, n.ID.Short())
 	}
 	if holder, held := n.addresses.Get(a.Addr()); held {
-		return &HeldError{Network: n.ID, Holder: holder, Addr: a.Addr()}
+		return &HeldError{Network: n.ID, Holder: holder, What: fmt.Sprintf("address %s", a.Addr()), Has: "it is that of"}
 	}
 	return nil
 }

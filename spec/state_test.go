@@ -240,8 +240,16 @@ func TestHeldErrorNamesTheHolder(t *testing.T) {
 	if err := s.AddEndpoint(web, endpoint(c2, "10.1.0.2/24")); !errors.As(err, &held) {
 		t.Fatalf("want a HeldError, got %v", err)
 	}
-	if held.Network != web || held.Holder != c1 || held.Addr != netip.MustParseAddr("10.1.0.2") {
+	if held.Network != web || held.Holder != c1 || held.What != "address 10.1.0.2" {
 		t.Errorf("got %+v", held)
+	}
+	for _, do := range []step{publish(web, c1, "*:80-90->80/tcp"), attach(web, endpoint(c2, "10.1.0.3/24"))} {
+		if err := do(t, &s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := publish(web, c2, "*:85->80/tcp")(t, &s); !errors.As(err, &held) || held.Network != web || held.Holder != c1 {
+		t.Errorf("a port: want a HeldError that names c1, got %v", err)
 	}
 }
 

@@ -1,0 +1,54 @@
+package e2e
+
+import (
+	"testing"
+
+	"github.com/drawbridge-net/drawbridge/test/lab/hello"
+)
+
+// TestEngineRemovesContainersWhileNobodyListens is about a daemon that is away: an
+// engine gives up after a while and does not say so again.
+func TestEngineRemovesContainersWhileNobodyListens(t *testing.T) {
+	eachEngine(t, func(s *site) {
+		s.tap()
+		s.webAndOther()
+		s.Docker("network", "connect", "other", "c2")
+		s.Run("named", "--network", "web", "--ip", "172.30.1.77", "-p", "8081:80")
+		s.KillDaemon()
+		s.Docker("rm", "-f", "c1")
+		s.Docker("rm", "-f", "named")
+		s.Docker("network", "disconnect", "web", "c2")
+		s.StartDaemon()
+
+		// Whoever wants what they had gets it, at once.
+		s.Run("c3", "--network", "web", "-p", "8080:80")
+		s.Outside.MustReach("tcp", "192.0.2.1:8080", "c3")
+		s.Run("again", "--network", "web", "--ip", "172.30.1.77", "-p", "8081:80")
+		s.Outside.MustReach("tcp", "192.0.2.1:8081", "again")
+		s.MustReach("c2", "tcp", "d1:80", "d1")
+		s.Docker("network", "connect", "web", "c2")
+		s.MustReach("c3", "tcp", "c2:80", "c2")
+		s.MustReach("c2", "tcp", "c3:80", "c3")
+	})
+}
+
+func TestEngineRemovesNetworksWhileNobodyListens(t *testing.T) {
+	eachEngine(t, func(s *site) {
+		s.tap()
+		s.network("web", "--subnet", "172.30.1.0/24")
+		s.network("other", "--subnet", "172.30.2.0/24")
+		s.Run("c1", "--network", "web", "-p", "8080:80")
+		s.Run("c2", "--network", "other", "-p", "8081:80")
+		s.KillDaemon()
+		s.Docker("rm", "-f", "c1")
+		s.Docker("network", "rm", "web")
+		s.StartDaemon()
+		s.removeForgotten(1)
+		s.knowsEndpoints(1)
+		s.Outside.MustNotReach("tcp", "192.0.2.1:8080", hello.Refuse)
+		s.network("web", "--subnet", "172.30.1.0/24")
+		s.Run("c1", "--network", "web", "-p", "8080:80")
+		s.Outside.MustReach("tcp", "192.0.2.1:8080", "c1")
+		s.Outside.MustReach("tcp", "192.0.2.1:8081", "c2")
+	})
+}
