@@ -243,7 +243,7 @@ func TestHeldErrorNamesTheHolder(t *testing.T) {
 	if held.Network != web || held.Holder != c1 || held.What != "address 10.1.0.2" {
 		t.Errorf("got %+v", held)
 	}
-	for _, do := range []step{publish(web, c1, "*:80-90->80/tcp"), attach(web, endpoint(c2, "10.1.0.3/24"))} {
+	for _, do := range []step{publish(web, c1, "*:85->80/tcp"), attach(web, endpoint(c2, "10.1.0.3/24"))} {
 		if err := do(t, &s); err != nil {
 			t.Fatal(err)
 		}
