@@ -38,8 +38,11 @@ func (e *Engine) KillDaemon() {
 // DaemonPid returns the process ID of Drawbridge as the test sees it.
 func (e *Engine) DaemonPid() int { return e.daemon.cmd.Process.Pid }
 
-// DaemonLog returns all that Drawbridge has logged so far.
+// DaemonLog returns all that Drawbridge has logged so far, "" before its first start.
 func (e *Engine) DaemonLog() string {
+	if e.daemon == nil {
+		return ""
+	}
 	return tail(e.daemon.log, 1<<30)
 }
 
