@@ -5,84 +5,51 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+	"text/template"
 
 	"github.com/google/go-cmp/cmp"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-const docsHead = `<!-- Written by make golden from the tables in spec. -->
-
-# Options
-
-What Docker's own bridge networks can be told, and how it fares on a network of Drawbridge:
-
-- **same**: it does here what it does there. The test behind the link shows it by packets or interfaces, on every engine that knows it.
-- **ours**: another key does it here.
-- **no**: nothing does it here, for the reason given.
-
-A value that makes no sense is refused when it is given, by an error that names key and value. Keys of others are ignored, as Docker does;
-one that begins with ` + "`drawbridge.`" + ` must be known.
-`
-
-const (
-	networkHead = `
-## Of a network
-
-` + "`docker network create -d drawbridge -o KEY=VALUE`" + `, in compose ` + "`driver_opts`" + ` of a network.
-`
-	endpointHead = `
-## Of a container on a network
-
-` + "`docker run --network name=web,driver-opt=KEY=VALUE`" + `, ` + "`docker network connect --driver-opt KEY=VALUE`" + `, in compose ` + "`driver_opts`" + `
-of a service's network. Docker's command lowers keys and values, so their case means nothing.
-`
-	engineHead = `
-## What the engine reads for every driver
-
-These never reach Drawbridge, or reach it as what every network has.
-`
-	flagHead = `
-## Flags of dockerd
-
-As on the command line or in ` + "`daemon.json`" + `. Those of docker0, Docker's default network, act on no other network, of Docker's or ours:
-TestEngineFlagsOfDocker0LeaveOursAlone. What does the same for a network of ours stands beside them.
-`
-)
-
 func TestDocsOfOptionsAreThoseOfTheTables(t *testing.T) {
+	page := template.Must(template.ParseFiles("testdata/options.md"))
 	var b strings.Builder
-	b.WriteString(docsHead + networkHead)
-	writeOptions(t, &b, networkOptions())
-	b.WriteString(endpointHead)
-	writeOptions(t, &b, endpointOptions())
-	b.WriteString(engineHead)
-	writeSettings(t, &b, engineSettings())
-	b.WriteString(flagHead)
-	writeSettings(t, &b, engineFlags())
+	err := page.Execute(&b, map[string]string{
+		"Network":  options(t, networkOptions()),
+		"Endpoint": options(t, endpointOptions()),
+		"Engine":   settings(t, engineSettings()),
+		"Flags":    settings(t, engineFlags()),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	golden(t, "../docs/options.md", linkTests(t, b.String()))
 }
 
-func writeOptions[T any](t *testing.T, b *strings.Builder, table []option[T]) {
+func options[T any](t *testing.T, table []option[T]) string {
 	t.Helper()
-	b.WriteString("\n| key | value | what it does | here |\n| --- | --- | --- | --- |\n")
+	var b strings.Builder
+	b.WriteString("| key | value | what it does | here |\n| --- | --- | --- | --- |\n")
 	for _, o := range table {
 		o.check(t, o.key)
-		fmt.Fprintf(b, "| `%s` | %s | %s | **%s**: %s |\n", o.key, o.values(t), o.does, o.verdict, o.proof)
+		fmt.Fprintf(&b, "| `%s` | %s | %s | **%s**: %s |\n", o.key, o.values(t), o.does, o.verdict, o.proof)
 	}
+	return b.String()
 }
 
-func writeSettings(t *testing.T, b *strings.Builder, table []setting) {
+func settings(t *testing.T, table []setting) string {
 	t.Helper()
-	b.WriteString("\n| setting | what it does | here |\n| --- | --- | --- |\n")
+	var b strings.Builder
+	b.WriteString("| setting | what it does | here |\n| --- | --- | --- |\n")
 	for _, s := range table {
 		s.check(t, s.name)
-		fmt.Fprintf(b, "| %s | %s | **%s**: %s |\n", s.name, s.does, s.verdict, s.proof)
+		fmt.Fprintf(&b, "| %s | %s | **%s**: %s |\n", s.name, s.does, s.verdict, s.proof)
 	}
+	return b.String()
 }
 
 // values is what the parser itself says when a value makes no sense to it.
@@ -154,9 +121,6 @@ func testsByName(t *testing.T) map[string]string {
 func golden(t *testing.T, path, got string) {
 	t.Helper()
 	if *update {
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
 		if err := os.WriteFile(path, []byte(got), 0o644); err != nil { //nolint:gosec // for everybody to read
 			t.Fatal(err)
 		}

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/drawbridge-net/drawbridge/test/lab"
+	"github.com/drawbridge-net/drawbridge/test/lab/hello"
 )
 
 // TestEngineAnnouncesAddressesAsOftenAsTold counts how often neighbours are told of a
@@ -61,20 +62,63 @@ func TestEngineFlagsOfEveryNetworkHold(t *testing.T) {
 	})
 }
 
-// flagsAreTold looks for a flag that has to do with networks and is not in the docs.
-func (s *site) flagsAreTold() {
+// TestEngineExamplesOfTheDocsWork runs what docs/options.md shows, with an image that
+// goes by the name used there.
+func TestEngineExamplesOfTheDocsWork(t *testing.T) {
+	eachEngine(t, func(s *site) {
+		s.UseClients(lab.NewestClients)
+		s.Docker("tag", lab.Image, "nginx")
+		docs := s.docs()
+		for _, commands := range blocks(docs, "sh") {
+			for line := range strings.Lines(strings.ReplaceAll(commands, "\\\n", " ")) {
+				s.Docker(strings.Fields(line)[1:]...)
+			}
+		}
+		if out := s.Docker("exec", strings.TrimSpace(s.Docker("ps", "-lq")), "ip", "link"); !strings.Contains(out, " dev0@") || !strings.Contains(out, " eth0@") {
+			s.t.Errorf("the last example promises dev0 and eth0: %s", out)
+		}
+		lab.Until(s.t, "the first example serves", func() error {
+			_, err := s.Host.Ask("tcp", "127.0.0.1:8080")
+			return err
+		})
+		s.Outside.MustNotReach("tcp", "192.0.2.1:8080", hello.Refuse)
+		for _, project := range blocks(docs, "yaml") {
+			s.compose(project)
+			s.composeDown(project)
+		}
+	})
+}
+
+// docs is the page of options.
+func (s *site) docs() string {
 	s.t.Helper()
 	docs, err := os.ReadFile("../../docs/options.md")
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	return string(docs)
+}
+
+// blocks are the parts of a page that are of one language.
+func blocks(page, language string) []string {
+	var all []string
+	for _, m := range regexp.MustCompile("(?s)```"+language+"\n(.*?)```").FindAllStringSubmatch(page, -1) {
+		all = append(all, m[1])
+	}
+	return all
+}
+
+// flagsAreTold looks for a flag that has to do with networks and is not in the docs.
+func (s *site) flagsAreTold() {
+	s.t.Helper()
+	docs := s.docs()
 	help, err := s.Try("dockerd", "--help")
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	about := regexp.MustCompile(`(?i)networ|bridge|bip|ip-|ip6|^ip\b|iptables|fixed|gateway|dns|userland|direct|firewall|address-pool|icc|mtu|restore|userns|rootless|swarm|cluster`)
 	for _, flag := range regexp.MustCompile(`--([a-z0-9-]+)`).FindAllStringSubmatch(help, -1) {
-		known := flag[1] == "network-diagnostic-port" || strings.Contains(string(docs), "`--"+flag[1]+"`")
+		known := flag[1] == "network-diagnostic-port" || strings.Contains(docs, "`--"+flag[1]+"`")
 		if about.MatchString(flag[1]) && !known {
 			s.t.Errorf("docs/options.md does not tell of dockerd's --%s", flag[1])
 		}

@@ -42,6 +42,7 @@ var apis = map[string]int{lab.Oldest: 41, lab.Newest: 56}
 // others are shown on every engine, and nothing is skipped for another reason.
 var needs = map[string]feature{
 	"TestEngineAnnouncesAddressesAsOftenAsTold":        announcements,
+	"TestEngineExamplesOfTheDocsWork":                  interfaceName,
 	"TestEngineFlagsOfLaterEnginesHold":                laterFlags,
 	"TestEngineEachNetworkHasTheMACAskedFor":           perNetworkMAC,
 	"TestEngineGatewayPriorityDecides":                 gatewayPriority,
