@@ -298,3 +298,38 @@ func TestEngineTwoHundredNetworks(t *testing.T) {
 		s.Outside.MustReach("tcp", "192.0.2.1:8080", "c1")
 	})
 }
+
+// TestEngineEveryAddressOfANarrowSubnetCanBeUsed is about networks without a gateway,
+// for which engines up to 27 ask all the same.
+func TestEngineEveryAddressOfANarrowSubnetCanBeUsed(t *testing.T) {
+	eachEngine(t, func(s *site) {
+		s.network("pair", "--internal", "--ipv6", "--subnet", "172.30.1.0/31", "--subnet", "fd00:30:1::/127",
+			"-o", "com.docker.network.bridge.gateway_mode_ipv4=isolated", "-o", "com.docker.network.bridge.gateway_mode_ipv6=isolated")
+		s.Run("c1", "--network", "pair")
+		if s.Version() != lab.Oldest {
+			s.Run("c2", "--network", "pair")
+			s.MustReach("c1", "tcp", join(s.address("c2", "pair"), "80"), "c2")
+			s.MustReach("c1", "tcp", join(s.address6("c2", "pair"), "80"), "c2")
+		}
+		if _, err := s.TryDocker("run", "--rm", "--network", "pair", lab.Image, "true"); err == nil || !strings.Contains(err.Error(), "nothing free") {
+			s.t.Errorf("one container more: want an error that says that nothing is free, got %v", err)
+		}
+	})
+}
+
+func TestEngineLinkLocalSubnets(t *testing.T) {
+	eachEngine(t, func(s *site) {
+		for network, subnet := range map[string]string{"first": "fe80::/64", "other": "fe80:1234::/64"} {
+			s.network(network, "--ipv6", "--subnet", subnet)
+			a, b := network+"1", network+"2"
+			s.Run(a, "--network", network)
+			s.Run(b, "--network", network)
+			got := s.address6(b, network)
+			if !netip.MustParsePrefix(subnet).Contains(netip.MustParseAddr(got)) {
+				s.t.Errorf("%s has %s, want an address in %s", b, got, subnet)
+			}
+			s.MustReach(a, "tcp", "["+got+"%eth0]:80", b)
+			s.MustReach(a, "tcp", b+":80", b)
+		}
+	})
+}
