@@ -50,7 +50,7 @@ func TestEnginePluginHasFewRights(t *testing.T) {
 		if want := "CapEff:\t00000000a80435fb"; dockersOwn|netAdmin != 0xa80435fb || !strings.Contains(status, want) {
 			s.t.Errorf("want %s, got\n%s", want, status)
 		}
-		for line := range strings.Lines(s.EngineLog()) {
+		for line := range strings.Lines(s.DaemonLog()) {
 			if strings.Contains(line, " plugin=") && strings.Contains(line, "level=error") && strings.Contains(line, "level=info") {
 				s.t.Errorf("the engine takes for an error what is none: %s", line)
 			}
@@ -59,14 +59,9 @@ func TestEnginePluginHasFewRights(t *testing.T) {
 }
 
 func TestEnginePluginComesBackWithItsEngine(t *testing.T) {
-	restart := func(s *site) {
-		s.StopDocker()
-		s.StartDocker()
-	}
-	eachPlugin(t, nil, restart, func(s *site) {
+	eachPlugin(t, nil, restartDocker, func(s *site) {
 		s.webAndOther("--restart", "always")
-		s.StopDocker()
-		s.StartDocker()
+		restartDocker(s)
 		s.serveAgain("c1", "c2", "d1")
 		s.doesMainJob()
 		s.knowsEndpoints(3)
@@ -80,14 +75,7 @@ func TestEnginePluginComesBackWithItsEngine(t *testing.T) {
 }
 
 func TestEnginePluginGoesOnWithoutItsEngine(t *testing.T) {
-	// Where a container goes on, a restart orders an engine's own chains in yet another way.
-	restart := func(s *site) {
-		s.Run("warm")
-		s.StopDocker()
-		s.StartDocker()
-		s.removeAll()
-	}
-	eachPlugin(t, []string{"--live-restore"}, restart, func(s *site) {
+	eachPlugin(t, []string{"--live-restore"}, restartDocker, func(s *site) {
 		s.webAndOther()
 		flow := s.Outside.Dial("tcp", "192.0.2.1:8080")
 		pid := s.PluginPid()
@@ -108,6 +96,8 @@ func TestEnginePluginGoesOnWithoutItsEngine(t *testing.T) {
 		if _, err := flow.Ask(hello.Patience); err != nil {
 			s.t.Errorf("a connection broke: %v", err)
 		}
+		s.removeAll()
+		restartDocker(s) // which finds no container, and orders its chains as before
 	})
 }
 
@@ -133,7 +123,7 @@ func TestEnginePluginIsKilledAndDisabled(t *testing.T) {
 	eachPlugin(t, nil, asItCame, func(s *site) {
 		s.webAndOther()
 		flow := s.Outside.Dial("tcp", "192.0.2.1:8080")
-		asked := func() int { return strings.Count(s.EngineLog(), "method=NetworkDriver.GetCapabilities") }
+		asked := func() int { return strings.Count(s.DaemonLog(), "method=NetworkDriver.GetCapabilities") }
 		begins := func(how string, want int) {
 			s.t.Helper()
 			lab.Until(s.t, "capabilities are asked for "+how, func() error {

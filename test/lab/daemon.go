@@ -38,9 +38,13 @@ func (e *Engine) KillDaemon() {
 // DaemonPid returns the process ID of Drawbridge as the test sees it.
 func (e *Engine) DaemonPid() int { return e.daemon.cmd.Process.Pid }
 
-// DaemonLog returns all that Drawbridge has logged so far, "" before its first start.
+// DaemonLog returns all that Drawbridge has logged so far, "" before its first start. As
+// a managed plugin it logs in lines of the engine's.
 func (e *Engine) DaemonLog() string {
-	if e.daemon == nil {
+	switch {
+	case e.plugin != "":
+		return tail(e.dockerd.log, 1<<30)
+	case e.daemon == nil:
 		return ""
 	}
 	return tail(e.daemon.log, 1<<30)

@@ -55,10 +55,6 @@ func (e *Engine) PluginPid() string {
 	return strings.TrimSpace(pid)
 }
 
-// EngineLog returns all that the engine has logged so far, and in it what the plugin
-// has printed.
-func (e *Engine) EngineLog() string { return tail(e.dockerd.log, 1<<30) }
-
 // pluginCgroups names those of the plugin. An engine does not put them below its own
 // parent for containers but where it is itself, in every hierarchy.
 func (e *Engine) pluginCgroups() []string {
