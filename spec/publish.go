@@ -57,7 +57,7 @@ func (s *State) Publish(network, id ID, ports []Port, onlyIPv4 bool) error {
 	if onlyIPv4 || shared {
 		ports = ofFamily(ports, onlyIPv4)
 	}
-	joined, err := JoinPorts(ports)
+	joined, err := JoinPorts(served(ep, ports))
 	if err != nil || slices.Equal(ep.Ports, joined) && ep.OnlyIPv4 == onlyIPv4 {
 		return err
 	}
@@ -146,15 +146,36 @@ func (s *State) leaveIPv6(network ID, ep *Endpoint) error {
 	return nil
 }
 
+// served leaves the family that an endpoint lacks out of ports on every address:
+// nobody would answer there, and another endpoint of the sandbox, of Docker's own
+// network even, may be the gateway that does.
+func served(ep *Endpoint, ports []Port) []Port {
+	if ep.IPv4.IsValid() == ep.IPv6.IsValid() {
+		return ports
+	}
+	all := slices.Clone(ports)
+	for i, p := range all {
+		if !p.Host.IsValid() {
+			all[i].Host = every(ep.IPv4.IsValid())
+		}
+	}
+	return all
+}
+
+// every is the address that stands for all of one family.
+func every(ipv4 bool) netip.Addr {
+	if ipv4 {
+		return netip.IPv4Unspecified()
+	}
+	return netip.IPv6Unspecified()
+}
+
 // ofFamily is what of ports concerns one family.
 func ofFamily(ports []Port, ipv4 bool) []Port {
 	var all []Port
 	for _, p := range ports {
 		if !p.Host.IsValid() {
-			p.Host = netip.IPv6Unspecified()
-			if ipv4 {
-				p.Host = netip.IPv4Unspecified()
-			}
+			p.Host = every(ipv4)
 		}
 		if p.Host.Is4() == ipv4 {
 			all = append(all, p)
