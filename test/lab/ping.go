@@ -1,0 +1,65 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/drawbridge-net/drawbridge/test/lab/hello"
+)
+
+// Types of ICMP messages that ask for an echo (RFC 792, RFC 4443).
+const (
+	echo4 = 8
+	echo6 = 128
+)
+
+// MustPing fails the test unless the address answers ping.
+func (h *Host) MustPing(address string) {
+	h.t.Helper()
+	if err := h.ping(address, hello.Patience); err != nil {
+		h.t.Fatalf("%s: ping %s: want an answer: %v", h.name, address, err)
+	}
+}
+
+// MustNotPing fails the test if the address answers ping, or anybody for it.
+func (h *Host) MustNotPing(address string) {
+	h.t.Helper()
+	if err := h.ping(address, hello.Impatience); !errors.Is(err, unix.EAGAIN) {
+		h.t.Fatalf("%s: ping %s: want silence, got %v", h.name, address, err)
+	}
+}
+
+// ping asks by a socket for which the kernel does the rest, so that no program is needed.
+func (h *Host) ping(address string, wait time.Duration) (err error) {
+	h.t.Helper()
+	h.Set("net/ipv4/ping_group_range", "0 0")
+	h.Do(func() { err = ping(netip.MustParseAddr(address), wait) })
+	return err
+}
+
+func ping(to netip.Addr, wait time.Duration) error {
+	family, protocol, kind := unix.AF_INET6, unix.IPPROTO_ICMPV6, byte(echo6)
+	sockaddr := unix.Sockaddr(&unix.SockaddrInet6{Addr: to.As16()})
+	if to.Is4() {
+		family, protocol, kind = unix.AF_INET, unix.IPPROTO_ICMP, echo4
+		sockaddr = &unix.SockaddrInet4{Addr: to.As4()}
+	}
+	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, protocol)
+	if err != nil {
+		return fmt.Errorf("socket for ping: %w", err)
+	}
+	defer unix.Close(fd)
+	timeout := unix.NsecToTimeval(wait.Nanoseconds())
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
+		return err
+	}
+	if err := unix.Sendto(fd, []byte{kind, 0, 0, 0, 0, 0, 0, 1}, 0, sockaddr); err != nil {
+		return err
+	}
+	_, _, err = unix.Recvfrom(fd, make([]byte, 64), 0)
+	return err
+}
