@@ -115,11 +115,13 @@ func TestEngineSubnetsOfASizeAndOfConfiguredRanges(t *testing.T) {
 	})
 }
 
+// TestEngineComposeSaysWhatDockersIPAMCan names a subnet outside the ranges that others
+// are chosen from: compose creates networks in any order and side by side.
 func TestEngineComposeSaysWhatDockersIPAMCan(t *testing.T) {
 	const project = `
 version: "2.4"
 services:
-  one: {image: lab, hostname: one, container_name: one, networks: {web: {ipv4_address: 172.30.7.7}}}
+  one: {image: lab, hostname: one, container_name: one, networks: {web: {ipv4_address: 172.31.7.7}}}
   two: {image: lab, hostname: two, container_name: two, networks: [web, sized]}
   three: {image: lab, hostname: three, container_name: three, networks: [sized, docker]}
 networks:
@@ -128,10 +130,10 @@ networks:
     ipam:
       driver: drawbridge
       config:
-        - subnet: 172.30.0.0/16
-          ip_range: 172.30.5.0/24
-          gateway: 172.30.0.254
-          aux_addresses: {printer: 172.30.5.0, nas: 172.30.5.1}
+        - subnet: 172.31.0.0/16
+          ip_range: 172.31.5.0/24
+          gateway: 172.31.0.254
+          aux_addresses: {printer: 172.31.5.0, nas: 172.31.5.1}
   sized: {driver: drawbridge, enable_ipv6: true, ipam: {driver: drawbridge, config: [{subnet: 0.0.0.0/27}, {subnet: "::/64"}]}}
   docker: {driver: bridge, ipam: {driver: drawbridge}}
 `
@@ -142,19 +144,19 @@ networks:
 		for _, name := range []string{"one", "two", "three"} {
 			s.Serves(name)
 		}
-		if got := s.address("one", "p_web"); got != "172.30.7.7" {
-			s.t.Errorf("ipv4_address: 172.30.7.7 gave %s", got)
+		if got := s.address("one", "p_web"); got != "172.31.7.7" {
+			s.t.Errorf("ipv4_address: 172.31.7.7 gave %s", got)
 		}
-		if got := s.address("two", "p_web"); got != "172.30.5.2" {
+		if got := s.address("two", "p_web"); got != "172.31.5.2" {
 			s.t.Errorf("two has %s, want the first of ip_range that is no auxiliary address", got)
 		}
-		if got := s.gateway("two", "p_web"); got != "172.30.0.254" {
-			s.t.Errorf("gateway: 172.30.0.254 gave %s", got)
+		if got := s.gateway("two", "p_web"); got != "172.31.0.254" {
+			s.t.Errorf("gateway: 172.31.0.254 gave %s", got)
 		}
 		four, six := s.subnetsOf("two", "p_sized")
-		s.isFrom(four, 27, "10.208.0.0/12")
+		s.isFrom(four, 27, "172.30.0.0/16")
 		s.isFrom(six, 64, ula)
-		s.MustReach("two", "tcp", "172.30.7.7:80", "one")
+		s.MustReach("two", "tcp", "172.31.7.7:80", "one")
 		s.MustReach("two", "tcp", join(s.address6("three", "p_sized"), "80"), "three")
 		if _, err := s.Compose("p", project, "down"); err != nil {
 			s.t.Fatal(err)
