@@ -1,6 +1,7 @@
 package link
 
 import (
+	"net/netip"
 	"slices"
 	"strconv"
 
@@ -10,7 +11,14 @@ import (
 // bridge compares a network's bridge, and its addresses last: disable_ipv6 would
 // take those of IPv6 away again.
 func (p *pass) bridge(o object) error {
-	d, err := p.own(o, func() error { return p.kernel.createBridge(o.name) })
+	there, err := p.scene.find(o.name)
+	if err != nil {
+		return err
+	}
+	if adopts(o, there) {
+		return p.adopted(there, o.bridge)
+	}
+	d, err := p.own(o, func() error { return p.makeBridge(o) })
 	if err != nil || d == nil {
 		return err
 	}
@@ -23,7 +31,7 @@ func (p *pass) bridge(o object) error {
 		func() error { return p.settings(b.Name, b.OwnSettings) },
 		func() error { return p.up(d) },
 		func() error { return p.surplus(d, b) },
-		func() error { return p.missing(d, b) },
+		func() error { return p.missing(d, b, func(netip.Prefix) error { return nil }) },
 	} {
 		if err := look(); err != nil {
 			return err
@@ -70,7 +78,8 @@ func (p *pass) surplus(d *device, b *plan.Bridge) error {
 	return nil
 }
 
-func (p *pass) missing(d *device, b *plan.Bridge) error {
+// missing adds the planned addresses, each after it was noted by whoever has to.
+func (p *pass) missing(d *device, b *plan.Bridge, note func(netip.Prefix) error) error {
 	addrs, err := p.scene.addresses(d.index)
 	if err != nil {
 		return err
@@ -79,7 +88,12 @@ func (p *pass) missing(d *device, b *plan.Bridge) error {
 		if slices.Contains(addrs, a) {
 			continue
 		}
-		err := p.differs("address "+a.String(), "present", "", func() error { return p.kernel.addAddress(d.index, a) })
+		err := p.differs("address "+a.String(), "present", "", func() error {
+			if err := note(a); err != nil {
+				return err
+			}
+			return p.kernel.addAddress(d.index, a)
+		})
 		if err != nil {
 			return err
 		}

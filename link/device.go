@@ -38,8 +38,14 @@ type device struct {
 
 // birthMAC is the MAC that a link has from the message that creates it until its
 // mark is set: the kernel ignores an alias in that message. So a link that we were
-// killed over is known as ours by its name and MAC.
-func birthMAC(name string) spec.MAC { return spec.DeriveMAC("birth", name) }
+// killed over is known as ours by its name and MAC. The host's end of a pair keeps it.
+// A bridge without a MAC of its own, which one that we adopt may be, takes the lowest
+// of its ports', so ours are higher than those of all hardware.
+func birthMAC(name string) spec.MAC {
+	mac := spec.DeriveMAC("birth", name)
+	mac[0] = 0xfe
+	return mac
+}
 
 func (d *device) halfMade() bool {
 	mac := birthMAC(d.name)

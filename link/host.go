@@ -39,6 +39,7 @@ func (k *Kernel) Look(_ context.Context, engines []plan.HostLink) (*plan.Host, e
 	}
 	bridges := map[int]bool{} // of engines, by index
 	for _, d := range devices {
+		leaveOut(d, addrs, found)
 		i := slices.IndexFunc(engines, func(e plan.HostLink) bool { return e.Name == d.name })
 		named := i >= 0
 		bridges[d.index] = named || d.kind == "bridge" && engineBridge.MatchString(d.name)
@@ -64,7 +65,7 @@ func (k *Kernel) Look(_ context.Context, engines []plan.HostLink) (*plan.Host, e
 
 func lookAtForwarding(host *plan.Host, found map[string]int) error {
 	on := func(family int) (bool, error) {
-		value, err := asFound(uplinkSetting{plan.Everywhere, plan.Setting{Family: family, Name: "forwarding"}}, found)
+		value, err := asFound(foundSetting{link: plan.Everywhere, Setting: plan.Setting{Family: family, Name: "forwarding"}}, found)
 		return value != 0, err
 	}
 	var err error
@@ -87,16 +88,27 @@ func acceptsRA(host *plan.Host, link string, found map[string]int) (bool, error)
 	if !host.IPv6 {
 		return false, nil
 	}
-	value, err := asFound(uplinkSetting{link, plan.Setting{Family: 6, Name: "accept_ra"}}, found)
+	value, err := asFound(foundSetting{link: link, Setting: plan.Setting{Family: 6, Name: "accept_ra"}}, found)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil // vanished, or without IPv6
 	}
 	return value != 0, err
 }
 
+// leaveOut makes an adopted bridge look as it was found.
+func leaveOut(d *device, addrs map[int][]netip.Prefix, found map[string]int) {
+	was := found[adoptionKey+d.name]
+	if !d.is(was) {
+		return
+	}
+	d.up = d.up && was > 0
+	added := addedAddresses(found, d.name)
+	addrs[d.index] = slices.DeleteFunc(addrs[d.index], func(a netip.Prefix) bool { return slices.Contains(added, a) })
+}
+
 // asFound reads a setting, or recalls what it was before we changed it.
-func asFound(u uplinkSetting, found map[string]int) (int, error) {
-	if value, ok := found[u.key()]; ok {
+func asFound(u foundSetting, found map[string]int) (int, error) {
+	if value, ok := u.in(found); ok {
 		return value, nil
 	}
 	return readSetting(u.link, u.Setting)

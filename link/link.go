@@ -3,15 +3,17 @@
 // what the host is like: its other interfaces, its routes, its forwarding.
 //
 // It decides nothing (plan does), filters nothing (the firewalls do) and touches
-// no interface that is not marked as ours, save for the sysctls of uplinks, whose
-// found values it puts back.
+// no interface that is not marked as ours, save for the sysctls of uplinks and what a
+// bridge that a person had before us lacks: both are remembered and taken back.
 package link
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"reflect"
+	"slices"
 	"sync"
 
 	"github.com/vishvananda/netlink"
@@ -23,12 +25,13 @@ import (
 	"github.com/drawbridge-net/drawbridge/tree"
 )
 
-// Memory keeps what settings of uplinks were before we changed them, for as long
-// as the host is up. A setting is named like ipv4.eth0.forwarding.
+// Memory keeps what links that are not ours were like before we changed them, for as
+// long as the host is up. Its keys are like ipv4.eth0.forwarding and
+// address.br-lan.172.30.0.1/24.
 type Memory interface {
 	Found() (map[string]int, error)
-	Remember(setting string, value int) error
-	Forget(setting string) error
+	Remember(key string, value int) error
+	Forget(key string) error
 }
 
 // Kernel is the layer of links. It works in the network namespace of the thread
@@ -43,6 +46,7 @@ type Kernel struct {
 	// hairpin mode nor forward delay.
 	routes  *netlink.Handle
 	sockets map[int]*nl.SocketHandle
+	packets int // socket for announcements, or noPackets
 
 	mu sync.Mutex // one Apply, Check or Remove at a time; Watch looks in between
 	// planned are the objects last applied, by every name that they have here.
@@ -70,6 +74,7 @@ func New(mem Memory, sysctls string) (*Kernel, error) {
 		sysctls: sysctls,
 		routes:  routes,
 		sockets: map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: socket}},
+		packets: openPackets(),
 		planned: map[string]object{},
 	}, nil
 }
@@ -79,6 +84,9 @@ func (k *Kernel) Close() {
 	k.routes.Close()
 	for _, s := range k.sockets {
 		s.Close()
+	}
+	if k.packets != noPackets {
+		unix.Close(k.packets)
 	}
 }
 
@@ -96,7 +104,7 @@ func (k *Kernel) Apply(ctx context.Context, have, want *plan.Plan) error {
 	}
 	gone, wanted := difference(have, want)
 	k.expect(gone, wanted, want.Uplinks)
-	gone = append(gone, p.scene.unplanned(k.planned)...)
+	gone = append(gone, p.unplanned(k.planned)...)
 	if p.scene.complete || !reflect.DeepEqual(have.Uplinks, want.Uplinks) {
 		p.setUplinks(want.Uplinks)
 	}
@@ -118,13 +126,13 @@ func (k *Kernel) Check(ctx context.Context, want *plan.Plan) ([]plan.Drift, erro
 		names[o.name] = o
 	}
 	p.setUplinks(want.Uplinks)
-	p.links(ctx, p.scene.unplanned(names), wanted)
-	p.restoreUplinks(want.Uplinks)
+	p.links(ctx, p.unplanned(names), wanted)
+	p.restoreFound(want)
 	return p.drift, errors.Join(p.errs...)
 }
 
-// Remove deletes every link that carries our mark and puts the uplinks' settings
-// back.
+// Remove deletes every link that carries our mark and leaves all others as they were
+// found.
 func (k *Kernel) Remove(ctx context.Context) error {
 	nothing := &plan.Plan{}
 	return errors.Join(k.Apply(ctx, nil, nothing), Restore{k}.Apply(ctx, nil, nothing))
@@ -147,6 +155,9 @@ type object struct {
 	// Exactly one of the two says what it is.
 	bridge *plan.Bridge
 	veth   *plan.Veth
+
+	addresses []netip.Addr // of a pair: the container's
+	renewed   bool         // of a pair that may be there: its MAC or addresses are others now
 }
 
 func (o object) kind() string {
@@ -162,7 +173,7 @@ func bridgeOf(n *plan.Network) object {
 
 func vethOf(network spec.ID, e *plan.Endpoint) object {
 	owner := plan.Owner{Network: network, Endpoint: e.ID}
-	return object{owner: owner, name: e.Veth.Name, mark: plan.EndpointMark(e.ID), veth: e.Veth}
+	return object{owner: owner, name: e.Veth.Name, mark: plan.EndpointMark(e.ID), veth: e.Veth, addresses: e.Addresses}
 }
 
 // difference lists what have has and want has not, and what want has anew or
@@ -179,8 +190,14 @@ func difference(have, want *plan.Plan) (gone, wanted []object) {
 			switch {
 			case e.New == nil:
 				gone = append(gone, vethOf(c.Key, e.Old))
-			case e.Old == nil || !reflect.DeepEqual(e.Old.Veth, e.New.Veth):
+			case e.Old == nil:
 				wanted = append(wanted, vethOf(c.Key, e.New))
+			default:
+				o := vethOf(c.Key, e.New)
+				o.renewed = e.Old.Veth.MAC != o.veth.MAC || !slices.Equal(e.Old.Addresses, o.addresses)
+				if o.renewed || !reflect.DeepEqual(e.Old.Veth, o.veth) {
+					wanted = append(wanted, o)
+				}
 			}
 		}
 	}

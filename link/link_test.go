@@ -39,16 +39,17 @@ func TestInterruptedDumpIsRepeated(t *testing.T) {
 }
 
 func TestSettingIsFoundAgainByItsName(t *testing.T) {
-	for _, u := range []uplinkSetting{
-		{"eth0", plan.Setting{Family: 4, Name: "forwarding"}},
-		{"eth0.100", plan.Setting{Family: 6, Name: "force_forwarding"}},
-		{"all", plan.Setting{Family: 6, Name: "forwarding"}},
+	for _, u := range []foundSetting{
+		{"eth0", plan.Setting{Family: 4, Name: "forwarding"}, false},
+		{"br-lan", plan.Setting{Family: 4, Name: "forwarding"}, true},
+		{"eth0.100", plan.Setting{Family: 6, Name: "force_forwarding"}, false},
+		{"all", plan.Setting{Family: 6, Name: "forwarding"}, false},
 	} {
 		if got, ok := parseKey(u.key()); !ok || got != u {
 			t.Errorf("%s: %v, %t", u.key(), got, ok)
 		}
 	}
-	for _, key := range []string{"", "ipv4", "ipv4.eth0", "ipx.eth0.forwarding", "ipv4..forwarding"} {
+	for _, key := range []string{"", "ipv4", "ipv4.eth0", "ipx.eth0.forwarding", "ipv4..forwarding", "bridge.br-lan", "address.br-lan.172.30.0.1/24"} {
 		if u, ok := parseKey(key); ok {
 			t.Errorf("%q is no setting, got %v", key, u)
 		}

@@ -45,6 +45,14 @@ func newMachine(t *testing.T) *machine {
 		ip link add tun0 address 02:00:00:00:00:03 type veth peer name far1 address 02:00:00:00:00:04
 		for i in eth0 tun0 far0 far1; do ip link set $i addrgenmode none; echo 0 >/proc/sys/net/ipv6/conf/$i/accept_dad; ip link set $i up; done
 		ip addr add 192.0.2.1/24 dev eth0; ip addr add 2001:db8::1/64 dev eth0 nodad; ip addr add 198.51.100.1/24 dev tun0`)
+	// The kernel makes some routes a moment after the addresses.
+	lab.Until(t, "IPv6 is ready", func() error {
+		routes := h.Run("ip", "-6", "route", "show", "table", "local")
+		if strings.Count(routes, "ff00::/8") != 4 || !strings.Contains(routes, "local 2001:db8::1 ") {
+			return errors.New(routes)
+		}
+		return nil
+	})
 	m := &machine{Host: h, t: t, memory: memory{}}
 	m.kernel = m.open(m.memory)
 	return m

@@ -90,9 +90,13 @@ func (k *Kernel) setMaster(d *device, bridge int) error {
 	return k.change(d, nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(bridge))))
 }
 
-func (k *Kernel) setUp(d *device) error {
+func (k *Kernel) setUp(d *device) error { return k.setFlags(d, unix.IFF_UP) }
+
+func (k *Kernel) setDown(d *device) error { return k.setFlags(d, 0) }
+
+func (k *Kernel) setFlags(d *device, up uint32) error {
 	h := header(d, unix.AF_UNSPEC)
-	h.Flags, h.Change = unix.IFF_UP, unix.IFF_UP
+	h.Flags, h.Change = up, unix.IFF_UP
 	return k.changeAs(unix.RTM_SETLINK, h)
 }
 

@@ -22,6 +22,8 @@ type pass struct {
 	owner  plan.Owner // whose object is being looked at
 	object string     // e.g. link dbr3f2a9c0d11ee
 
+	found map[string]int // what the Memory holds; nil until read
+
 	drift []plan.Drift
 	errs  []error
 }
@@ -101,22 +103,40 @@ func (p *pass) own(o object, create func() error) (*device, error) {
 	case d.alias == o.mark && d.kind == o.kind():
 		return d, nil
 	case d.halfMade() && d.kind == o.kind():
-		return d, p.differs("mark", o.mark, "", func() error { return p.kernel.setAlias(d, o.mark) })
+		return d, p.differs("mark", o.mark, "", func() error {
+			p.introduce(o) // before the mark: whoever is killed in between does it again
+			return p.kernel.setAlias(d, o.mark)
+		})
 	}
 	foreign := strings.TrimSpace(d.kind + " link")
 	if d.alias != "" {
 		foreign += " with alias " + strconv.Quote(d.alias)
 	}
 	return nil, p.differs(whole, o.mark, foreign, func() error {
+		if o.bridge != nil && o.bridge.Named && d.kind != "bridge" {
+			return fmt.Errorf("%w: it is a %s and no bridge; choose another name by com.docker.network.bridge.name", unix.EEXIST, foreign)
+		}
 		return fmt.Errorf("%w: it is a %s and not ours", unix.EEXIST, foreign)
 	})
 }
 
-// remove deletes a link that is ours and should not be.
+// unplanned lists what is ours and what we adopted that the plan does not have.
+func (p *pass) unplanned(planned map[string]object) []object {
+	return append(p.scene.unplanned(planned), p.unplannedAdoptions(planned)...)
+}
+
+// remove deletes a link that is ours and should not be, and lets go of an adopted one.
 func (p *pass) remove(o object) error {
 	d, err := p.scene.find(o.name)
-	if err != nil || d == nil || d.alias != o.mark && !d.halfMade() {
+	switch {
+	case err != nil:
 		return err
+	case adopts(o, d):
+		return p.release(d)
+	case o.bridge != nil && o.bridge.Named && (d == nil || !d.ours()):
+		return p.forgetLink(o.name)
+	case d == nil || d.alias != o.mark && !d.halfMade():
+		return nil
 	}
 	return p.differs(whole, "", "present", func() error {
 		p.scene.forget(d)

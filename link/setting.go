@@ -70,6 +70,8 @@ func devconf(name string) (int, bool) {
 		return 1, true
 	case "rp_filter":
 		return 8, true
+	case "promote_secondaries":
+		return 20, true
 	case "route_localnet":
 		return 26, true
 	}

@@ -21,6 +21,9 @@ func (p *pass) veth(o object) error {
 	if err != nil || d == nil {
 		return err
 	}
+	if o.renewed && p.mend {
+		p.introduce(o)
+	}
 	v := o.veth
 	for _, look := range []func() error{
 		func() error { return p.mtu(d, v.MTU) },

@@ -100,7 +100,9 @@ func (w *watcher) link(m syscall.NetlinkMessage) bool {
 	if !w.kernel.knows(d) && w.ours[d.index] == "" {
 		return !deleted && d.family == unix.AF_UNSPEC && w.exists(d.index)
 	}
-	w.ours[d.index] = d.name
+	if !w.kernel.adopting(d) {
+		w.ours[d.index] = d.name
+	}
 	if deleted && d.family == unix.AF_UNSPEC {
 		delete(w.ours, d.index)
 	}
@@ -128,11 +130,11 @@ func (w *watcher) name(index int) (string, bool) {
 	if err != nil || d == nil {
 		return "", false
 	}
-	if w.kernel.knows(d) {
+	known := w.kernel.knows(d)
+	if known && !w.kernel.adopting(d) {
 		w.ours[index] = d.name
-		return d.name, true
 	}
-	return d.name, false
+	return d.name, known
 }
 
 func (w *watcher) netconf(m syscall.NetlinkMessage) bool {
@@ -161,6 +163,12 @@ func (w *watcher) netconf(m syscall.NetlinkMessage) bool {
 func (k *Kernel) knows(d *device) bool {
 	_, planned := k.planned[d.name]
 	return planned || d.ours()
+}
+
+// adopting tells of a link that may be ours today and a person's tomorrow.
+func (k *Kernel) adopting(d *device) bool {
+	o, planned := k.planned[d.name]
+	return planned && o.bridge != nil && o.bridge.Named && !d.ours()
 }
 
 // strays looks at one object of ours and reports whether it differs from the plan.
