@@ -80,7 +80,8 @@ func newBridge(n *spec.Network, host *Host) *Bridge {
 		return b
 	}
 	b.OwnSettings = []Setting{
-		{6, "accept_ra", 0}, {6, "autoconf", 0},
+		{6, "accept_ra", 0},
+		{6, "autoconf", 0},
 		// Without a link-local address the host asks for no neighbour on behalf of others,
 		// and detecting duplicates of it takes up to two seconds from the first container on.
 		{6, "accept_dad", 0},

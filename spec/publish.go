@@ -46,7 +46,7 @@ type portHeld struct {
 // before it publishes, so who still has ports still is a gateway. So the one takes
 // IPv4, and whoever else is in the sandbox what remains.
 func (s *State) Publish(network, id ID, ports []Port, onlyIPv4 bool) error {
-	n, ep, err := s.Endpoint(network, id)
+	_, ep, err := s.Endpoint(network, id)
 	if err != nil {
 		return err
 	}
@@ -72,7 +72,8 @@ func (s *State) Publish(network, id ID, ports []Port, onlyIPv4 bool) error {
 			return err
 		}
 	}
-	if n, err = s.Network(network); err != nil {
+	n, err := s.Network(network)
+	if err != nil {
 		return err
 	}
 	changed := *ep
