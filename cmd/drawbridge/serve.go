@@ -75,6 +75,9 @@ func (e *env) log(level logrus.Level) *logrus.Logger {
 
 // serve runs the daemon until ctx ends.
 func serve(ctx context.Context, s settings, log *logrus.Logger) error {
+	if err := checkRootless(); err != nil {
+		return err
+	}
 	if err := raiseFileLimit(); err != nil {
 		log.WithError(err).Warn("every published port holds a socket, and few can be held")
 	}

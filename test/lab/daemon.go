@@ -1,7 +1,9 @@
 package lab
 
 import (
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"syscall"
 )
@@ -54,6 +56,25 @@ func (e *Engine) DaemonLog() string {
 func (e *Engine) Drawbridge(args ...string) (string, error) {
 	e.t.Helper()
 	return e.Try(e.drawbridge(), args...)
+}
+
+// ServeRootless starts Drawbridge in namespaces such as a rootless engine of user 1000
+// has, and returns what it ended with.
+func (e *Engine) ServeRootless() error {
+	e.t.Helper()
+	dir := e.t.TempDir()
+	cmd := exec.CommandContext(e.t.Context(), e.drawbridge(), "serve", "--state-dir", dir, "--run-dir", dir,
+		"--plugin-socket", dir+"/drawbridge.sock", "--admin-socket", dir+"/admin.sock")
+	ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 1000, Size: 1}, {ContainerID: 1, HostID: 100000, Size: 65536}}
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS | syscall.CLONE_NEWNET,
+		UidMappings: ids, GidMappings: ids,
+	}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return nil
 }
 
 // drawbridge returns the program under test: the one that DRAWBRIDGE_BINARY
