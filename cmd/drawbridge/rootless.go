@@ -8,7 +8,7 @@ import (
 )
 
 // errRootless is why we do not serve a rootless engine.
-var errRootless = errors.New("Docker runs rootless here: its network is a namespace of its own into which rootlesskit forwards ports for Docker's drivers only, so nobody would reach those that Drawbridge publishes; run Docker and Drawbridge as root")
+var errRootless = errors.New("a rootless Docker cannot be served: its network is a namespace of its own into which rootlesskit forwards ports for Docker's drivers only, so nobody would reach those that Drawbridge publishes; run Docker and Drawbridge as root")
 
 // checkRootless reports an error if we are in the namespaces of a rootless engine.
 func checkRootless() error {

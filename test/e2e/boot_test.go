@@ -33,7 +33,7 @@ func TestEngineWithUserNamespacesMovesOurInterfacesToo(t *testing.T) {
 		if got := s.Docker("exec", "c1", "cat", "/proc/self/uid_map"); !slices.Equal(strings.Fields(got), []string{"0", "100000", "65536"}) {
 			s.t.Errorf("c1 is in no user namespace of its own: %s", got)
 		}
-		if err := s.ServeRootless(); err == nil || !strings.Contains(err.Error(), "Docker runs rootless here") {
+		if err := s.ServeRootless(); err == nil || !strings.Contains(err.Error(), "a rootless Docker cannot be served") {
 			s.t.Errorf("serve beside a rootless engine: want an error that says so, got %v", err)
 		}
 	})
