@@ -96,7 +96,7 @@ func (s *Server) checkHost(n *spec.Network) error {
 		return fmt.Errorf("look at the host's addresses: %w", err)
 	}
 	for _, o := range plan.Overlaps(n, obstacles) {
-		if !o.Obstacle.Weak {
+		if !o.Allowed() {
 			return fmt.Errorf("%w: %s; choose another by --subnet", spec.ErrInUse, o)
 		}
 		s.log.WithField("network", n.ID).Warnf("%s: containers are reached in its place", o)

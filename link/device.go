@@ -28,6 +28,7 @@ type device struct {
 	master   int // index of the bridge that it is a port of, or 0
 	up       bool
 	loopback bool
+	tunnel   bool // whatever is sent into it has the same other end
 
 	stp      bool // of a bridge: spanning tree on
 	delay    int  // of a bridge: forward delay in hundredths of a second

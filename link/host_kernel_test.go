@@ -123,6 +123,7 @@ func TestKernelNothingOfOursIsInTheWayOfANamedSubnet(t *testing.T) {
 	m.mustApply(nil, m.plan(usual()...))
 	m.Run("sh", "-ec", `
 		ip route add 10.0.0.0/8 via 192.0.2.254
+		ip tuntap add tun9 mode tun; ip link set tun9 up; ip route add 10.70.0.0/16 dev tun9
 		ip route add 10.50.0.0/16 dev tun0 table 77`)
 	var list []plan.Obstacle
 	var err error
@@ -137,8 +138,11 @@ func TestKernelNothingOfOursIsInTheWayOfANamedSubnet(t *testing.T) {
 		if weak := strings.Contains(o.What, "10.0.0.0/8"); o.Weak != weak {
 			t.Errorf("%v: weak is %t, want %t", o, o.Weak, weak)
 		}
+		if tunnel := o.Link == "tun9"; o.Tunnel != tunnel {
+			t.Errorf("%v: tunnel is %t, want %t", o, o.Tunnel, tunnel)
+		}
 	}
-	for _, want := range []string{"address 192.0.2.1/24 of eth0", "address 2001:db8::1/64 of eth0", "route 10.50.0.0/16 by tun0", "route 10.0.0.0/8 by eth0"} {
+	for _, want := range []string{"address 192.0.2.1/24 of eth0", "address 2001:db8::1/64 of eth0", "route 10.50.0.0/16 by tun0", "route 10.70.0.0/16 by tun9", "route 10.0.0.0/8 by eth0"} {
 		if !got[want] {
 			t.Errorf("no obstacle %q in %v", want, list)
 		}

@@ -59,20 +59,20 @@ func (k *Kernel) obstacles(counts func(*device) bool) ([]plan.Obstacle, error) {
 		return nil, err
 	}
 	var all []plan.Obstacle
-	names, left := map[int]string{}, map[int]bool{}
+	known := map[int]*device{}
 	for _, d := range devices {
-		names[d.index], left[d.index] = d.name, !counts(d)
+		known[d.index] = d
 		for _, a := range addrs[d.index] {
-			if !left[d.index] && !a.Addr().IsLinkLocalUnicast() {
+			if counts(d) && !a.Addr().IsLinkLocalUnicast() {
 				all = append(all, plan.Obstacle{Prefix: a.Masked(), What: fmt.Sprintf("address %s of %s", a, d.name), Link: d.name})
 			}
 		}
 	}
-	routes, err := k.routeObstacles(names, left)
+	routes, err := k.routeObstacles(known, counts)
 	return append(all, routes...), err
 }
 
-func (k *Kernel) routeObstacles(names map[int]string, left map[int]bool) ([]plan.Obstacle, error) {
+func (k *Kernel) routeObstacles(known map[int]*device, counts func(*device) bool) ([]plan.Obstacle, error) {
 	list, err := retried(func() ([]netlink.Route, error) {
 		every := &netlink.Route{Table: unix.RT_TABLE_UNSPEC}
 		return k.routes.RouteListFiltered(netlink.FAMILY_ALL, every, netlink.RT_FILTER_TABLE)
@@ -83,15 +83,18 @@ func (k *Kernel) routeObstacles(names map[int]string, left map[int]bool) ([]plan
 	var all []plan.Obstacle
 	for _, r := range list {
 		to, ok := prefixOf(r.Dst)
-		if !ok || to.Bits() == 0 || to.Addr().IsLinkLocalUnicast() || to.Addr().IsMulticast() || !beyond(r.Type) || left[r.LinkIndex] {
+		if !ok || to.Bits() == 0 || to.Addr().IsLinkLocalUnicast() || to.Addr().IsMulticast() || !beyond(r.Type) {
 			continue
 		}
 		connected := r.LinkIndex != 0 && r.Gw == nil && r.Via == nil && len(r.MultiPath) == 0
-		what := fmt.Sprintf("route %s", to)
-		if name := names[r.LinkIndex]; name != "" {
-			what += " by " + name
+		o := plan.Obstacle{Prefix: to, What: fmt.Sprintf("route %s", to), Weak: !connected || r.Type != unix.RTN_UNICAST}
+		if d := known[r.LinkIndex]; d != nil {
+			if !counts(d) {
+				continue
+			}
+			o.What, o.Link, o.Tunnel = o.What+" by "+d.name, d.name, d.tunnel
 		}
-		all = append(all, plan.Obstacle{Prefix: to, What: what, Link: names[r.LinkIndex], Weak: !connected || r.Type != unix.RTN_UNICAST})
+		all = append(all, o)
 	}
 	return all, nil
 }

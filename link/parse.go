@@ -17,6 +17,7 @@ func parseDevice(m []byte) (*device, error) {
 	d := &device{
 		family: h.Family, index: int(h.Index), peerHere: true,
 		up: h.Flags&unix.IFF_UP != 0, loopback: h.Flags&unix.IFF_LOOPBACK != 0,
+		tunnel: h.Flags&unix.IFF_POINTOPOINT != 0,
 	}
 	err := each(m[unix.SizeofIfInfomsg:], func(kind uint16, value []byte) error {
 		switch kind {

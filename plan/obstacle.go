@@ -15,6 +15,9 @@ type Obstacle struct {
 	Link   string // e.g. eth0; "" for none
 	// Weak ones may be overlapped by whoever means it, or when nothing else is free.
 	Weak bool
+	// Tunnel is a route into a tunnel, which has no link's other machines behind it. A
+	// subnet may lie in it, like in any route, but not take all of it.
+	Tunnel bool
 }
 
 // Overlap is a subnet of a network with what of the host lies in it or around it.
@@ -25,6 +28,11 @@ type Overlap struct {
 
 func (o Overlap) String() string {
 	return fmt.Sprintf("subnet %s overlaps %s of this host", o.Subnet, o.Obstacle.What)
+}
+
+// Allowed reports whether a subnet that a person names may do so.
+func (o Overlap) Allowed() bool {
+	return o.Obstacle.Weak || o.Obstacle.Tunnel && o.Obstacle.Prefix.Bits() < o.Subnet.Bits()
 }
 
 // Overlaps lists what of the host the subnets of a network overlap. What belongs to

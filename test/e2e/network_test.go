@@ -165,42 +165,6 @@ func TestEngineIsolatedNetworksHaveNobodyOnTheBridge(t *testing.T) {
 	})
 }
 
-func TestEngineNamedSubnetsOverlapNothingOfTheHosts(t *testing.T) {
-	eachEngine(t, func(s *site) {
-		s.Host.Run("ip", "link", "add", "tun0", "type", "veth", "peer", "tun1")
-		s.Host.Run("ip", "addr", "add", "10.9.0.1/24", "dev", "tun0")
-		s.Host.Run("ip", "link", "set", "tun0", "up")
-		s.Host.Run("ip", "link", "set", "tun1", "up")
-		s.Host.Run("ip", "route", "add", "10.8.0.0/24", "dev", "tun0")
-		s.Host.Run("ip", "route", "add", "10.0.0.0/8", "via", s.Neighbour.Addr.String())
-		s.network("web", "--subnet", "172.30.1.0/24")
-		for subnet, thing := range map[string]string{
-			"10.9.0.128/25":   "address 10.9.0.1/24 of tun0",
-			"10.8.0.0/16":     "route 10.8.0.0/24 by tun0",
-			"172.30.0.0/16":   "172.30.1.0/24",
-			"192.0.2.0/26":    "address 192.0.2.1/24 of eth0",
-			"172.17.128.0/17": "172.17.0.1/16 of docker0",
-		} {
-			_, err := s.TryDocker("network", "create", "-d", "drawbridge", "--ipam-driver", "drawbridge", "--subnet", subnet, "x")
-			if err == nil || !strings.Contains(err.Error(), thing) {
-				s.t.Errorf("subnet %s: want an error that names %q, got %v", subnet, thing, err)
-			}
-		}
-		s.network("inside", "--subnet", "10.77.0.0/24")
-		s.Run("c1", "--network", "inside", "-p", "8080:80")
-		s.Outside.MustReach("tcp", "192.0.2.1:8080", "c1")
-		const warning = "subnet 10.77.0.0/24 overlaps route 10.0.0.0/8 by eth0"
-		if out, err := s.Drawbridge("status"); err != nil || !strings.Contains(out, warning) {
-			s.t.Errorf("status does not warn of the wider route: %v\n%s", err, out)
-		}
-		if log := s.DaemonLog(); !strings.Contains(log, warning) {
-			s.t.Errorf("the log does not warn of the wider route:\n%s", log)
-		}
-		s.Host.Run("ip", "route", "del", "10.0.0.0/8")
-		s.Host.Run("ip", "link", "del", "tun0")
-	})
-}
-
 // TestEngineTwoGatewaysOfOneContainerShareItsPorts has one network as the gateway for
 // IPv4 and another for IPv6: the engine tells only the first that there are two.
 func TestEngineTwoGatewaysOfOneContainerShareItsPorts(t *testing.T) {
