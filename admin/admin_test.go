@@ -36,6 +36,7 @@ func (h *host) Look(context.Context) (*plan.Host, error) {
 	return &plan.Host{Uplinks: []plan.HostLink{{Name: "eth0"}}}, nil
 }
 func (h *host) Exists(string) (bool, error)                             { return true, nil }
+func (h *host) Gateway(string) (netip.Addr, error)                      { return netip.Addr{}, nil }
 func (h *host) Apply(context.Context, *plan.Plan, *plan.Plan) error     { return nil }
 func (h *host) Check(context.Context, *plan.Plan) ([]plan.Drift, error) { return h.missing, nil }
 func (h *host) Remove(context.Context) error                            { h.removed = true; return nil }

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 
 	"github.com/docker/go-plugins-helpers/network"
-	"github.com/sirupsen/logrus"
 
 	"github.com/drawbridge-net/drawbridge/plan"
 	"github.com/drawbridge-net/drawbridge/spec"
@@ -197,42 +196,6 @@ func (s *Server) undo(ctx context.Context, what, network, endpoint string, chang
 		return nil, fmt.Errorf("%s endpoint %s: %w", what, id.Short(), err)
 	}
 	return &nothing{}, nil
-}
-
-// publish is called for the endpoint that becomes its container's gateway, and only
-// here do published ports count: every endpoint of the container is told of them.
-func (s *Server) publish(ctx context.Context, req *publishRequest) (*nothing, error) {
-	net, id, err := endpointIDs(req.NetworkID, req.EndpointID)
-	if err != nil {
-		return nil, err
-	}
-	if err := s.publishPorts(ctx, net, id, req.Options); err != nil {
-		return nil, fmt.Errorf("publish ports of endpoint %s: %w", id.Short(), err)
-	}
-	return &nothing{}, nil
-}
-
-func (s *Server) publishPorts(ctx context.Context, net, id spec.ID, options spec.Options) error {
-	state := s.engine.Now().State
-	n, _, err := state.Endpoint(net, id)
-	if err != nil {
-		return err
-	}
-	ports, err := options.PortMap(n)
-	if n.Internal {
-		// Engines since 29 call even so. As on Docker's own internal networks,
-		// nothing is published.
-		if len(ports.Ports) > 0 || err != nil {
-			s.log.WithFields(logrus.Fields{"network": net, "endpoint": id}).Info("ports are ignored: the network is internal")
-		}
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return s.makeRoom(ctx, s.engine.EvictUnheard, func(state *spec.State) error {
-		return state.Publish(net, id, ports.Ports, ports.OnlyIPv4)
-	})
 }
 
 func endpointIDs(network, endpoint string) (net, id spec.ID, err error) {

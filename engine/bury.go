@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"net/netip"
 
 	"github.com/sirupsen/logrus"
 
@@ -60,6 +61,15 @@ func (e *Engine) inUse(ep *spec.Endpoint) (bool, error) {
 	}
 	back, err := e.observer.Exists(plan.PeerName(ep))
 	return !back, err
+}
+
+// Gateway is the IPv4 gateway of the container that an endpoint is in, whosever network
+// that lies on; the zero Addr for none, and where it cannot be seen.
+func (e *Engine) Gateway(ep *spec.Endpoint) (netip.Addr, error) {
+	if ep.Sandbox == "" {
+		return netip.Addr{}, nil
+	}
+	return e.observer.Gateway(ep.Sandbox)
 }
 
 // Restarted says that the engine which asks from now on is another one than before. An

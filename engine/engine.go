@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -44,6 +45,9 @@ type Observer interface {
 	Look(ctx context.Context) (*plan.Host, error)
 	// Exists reports whether the host has an interface of this name.
 	Exists(link string) (bool, error)
+	// Gateway is the default gateway of IPv4 in a sandbox; the zero Addr for none, and
+	// where that cannot be seen.
+	Gateway(sandbox string) (netip.Addr, error)
 }
 
 // applyTimeout bounds the work on the kernel for one request. An engine waits

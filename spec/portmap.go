@@ -34,6 +34,9 @@ type PortMap struct {
 	OnlyIPv4 bool
 }
 
+// IPv6 is what of the published ports concerns IPv6.
+func (m PortMap) IPv6() []Port { return ofFamily(m.Ports, false) }
+
 // PortMap reads the port map of a Join or ProgramExternalConnectivity request for an
 // endpoint of a network.
 func (o Options) PortMap(n *Network) (m PortMap, err error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -121,6 +122,9 @@ func (d *daemon) Look(ctx context.Context) (*plan.Host, error) {
 
 // Exists reports whether the host has an interface of this name.
 func (d *daemon) Exists(name string) (bool, error) { return d.links.Exists(name) }
+
+// Gateway is the IPv4 gateway of whoever is in a sandbox.
+func (d *daemon) Gateway(sandbox string) (netip.Addr, error) { return link.Gateway(sandbox) }
 
 // obstacles are what a chosen pool must keep away from. A network of ours may have
 // its addresses from another IPAM and none of them on the host.

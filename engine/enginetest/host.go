@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -31,6 +32,7 @@ type Host struct {
 	objects map[string]object // by name, e.g. link dbr3f2a9c0d11ee
 	broken  map[string]error  // by name
 	err     error
+	routes  map[string]netip.Addr // gateways by sandbox
 	writes  int
 	looks   int
 }
@@ -44,7 +46,7 @@ type object struct {
 
 // NewHost makes an empty host with IPv6.
 func NewHost() *Host {
-	return &Host{facts: plan.Host{IPv6: true}, objects: map[string]object{}, broken: map[string]error{}}
+	return &Host{facts: plan.Host{IPv6: true}, objects: map[string]object{}, broken: map[string]error{}, routes: map[string]netip.Addr{}}
 }
 
 // Fail makes every later call fail without naming an object; nil mends it.
@@ -83,6 +85,20 @@ func (h *Host) Become(facts plan.Host) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.facts = facts
+}
+
+// GoesBy has the container of a sandbox go out by a gateway.
+func (h *Host) GoesBy(sandbox string, gateway netip.Addr) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.routes[sandbox] = gateway
+}
+
+// Gateway is what GoesBy said, the zero Addr if it said nothing.
+func (h *Host) Gateway(sandbox string) (netip.Addr, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.routes[sandbox], h.err
 }
 
 // Writes is how many objects were written or removed so far.
