@@ -305,6 +305,23 @@ func TestPoolsAreChosenFromTheConfiguredRangesInOrder(t *testing.T) {
 	}
 }
 
+func TestARangeMayHoldMorePoolsThanCanBeCounted(t *testing.T) {
+	alloc := newAllocator(t, ipam.Config{
+		Ranges: []ipam.Range{aRange("fd00::/8", 126), aRange("8.0.0.0/6", 30)},
+		Host: func() ([]ipam.Obstacle, error) {
+			return []ipam.Obstacle{{Prefix: netip.MustParsePrefix("fd00::/9"), What: "address fd00::1/9 of eth0"}}, nil
+		},
+	})
+	for _, want := range []struct{ request, prefix string }{
+		{"::/126", "fd80::/126"}, {"::/127", "fd80::4/127"}, {"::/64", "fd80:0:0:1::/64"}, {"::/10", "fdc0::/10"}, {"0.0.0.0/7", "8.0.0.0/7"}, {"0.0.0.0/32", "10.0.0.0/32"},
+	} {
+		p, err := alloc.RequestPool(ipam.PoolRequest{Prefix: netip.MustParsePrefix(want.request)})
+		if err != nil || p.Prefix.String() != want.prefix {
+			t.Errorf("%s: got %s, %v, want %s", want.request, p.Prefix, err, want.prefix)
+		}
+	}
+}
+
 func aRange(prefix string, size int) ipam.Range {
 	return ipam.Range{Prefix: netip.MustParsePrefix(prefix), Size: size}
 }

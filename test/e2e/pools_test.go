@@ -255,11 +255,12 @@ func TestEngineReservationsOutliveABoot(t *testing.T) {
 
 func TestEngineTwoHundredNetworks(t *testing.T) {
 	eachEngine(t, func(s *site) {
-		count, atOnce := 200, 8
+		const count = 200
+		atOnce := 8
 		if s.Version() == lab.Oldest {
 			// Several at once, and it puts its own jump to DOCKER-USER into FORWARD
 			// twice; 200 one after the other would show no more than 50 do.
-			count, atOnce = 50, 1
+			atOnce = 1
 		}
 		var names []string
 		for i := range count {
