@@ -62,19 +62,3 @@ func TestEngineAddressesAreThoseAskedFor(t *testing.T) {
 		}
 	})
 }
-
-// TestEngineChosenSubnetsKeepAwayFromTheHosts is about networks without --subnet.
-func TestEngineChosenSubnetsKeepAwayFromTheHosts(t *testing.T) {
-	eachEngine(t, func(s *site) {
-		s.Host.Run("ip", "route", "add", "172.30.0.0/24", "via", s.Neighbour.Addr.String())
-		s.Host.Run("ip", "addr", "add", "172.30.1.9/24", "dev", "eth0")
-		s.network("web")
-		s.Run("c1", "--network", "web", "-p", "8080:80")
-		if got := s.address("c1", "web"); got != "172.30.2.2" {
-			s.t.Errorf("with 172.30.0.0/24 and 172.30.1.0/24 taken the first container has %s", got)
-		}
-		s.Outside.MustReach("tcp", "192.0.2.1:8080", "c1")
-		s.Host.Run("ip", "addr", "del", "172.30.1.9/24", "dev", "eth0")
-		s.Host.Run("ip", "route", "del", "172.30.0.0/24", "via", s.Neighbour.Addr.String())
-	})
-}

@@ -77,6 +77,63 @@ func TestEngineOurAddressesUnderDockersNetworks(t *testing.T) {
 	})
 }
 
+// TestEngineOurAddressesOnTheHostsOwnLink has containers beside the host, on its subnet:
+// a network of Docker's macvlan driver.
+func TestEngineOurAddressesOnTheHostsOwnLink(t *testing.T) {
+	eachEngine(t, func(s *site) {
+		s.Neighbour.Serve("tcp", ":80")
+		s.Docker("network", "create", "-d", "macvlan", "-o", "parent=eth0", "--ipam-driver", "drawbridge", "--ipv6",
+			"--subnet", "192.0.2.0/24", "--ip-range", "192.0.2.128/26", "--gateway", "192.0.2.2", "--aux-address", "printer=192.0.2.128",
+			"--subnet", "2001:db8:1::/64", "--ip-range", "2001:db8:1::80/122", "--gateway", "2001:db8:1::2", "lan")
+		s.Run("c1", "--network", "lan")
+		s.Run("c2", "--network", "lan", "--ip", "192.0.2.77")
+		if four, six := s.address("c1", "lan"), s.address6("c1", "lan"); four != "192.0.2.129" || six != "2001:db8:1::80" {
+			s.t.Errorf("c1 has %s and %s, want the first of each range that is not the printer's", four, six)
+		}
+		if got := s.address("c2", "lan"); got != "192.0.2.77" {
+			s.t.Errorf("--ip 192.0.2.77 gave %s", got)
+		}
+		s.MustReach("c1", "tcp", "c2:80", "c2")
+		s.MustReach("c1", "tcp", "192.0.2.3:80", "neighbour")
+		s.sees("c2", s.MustReach("c2", "tcp", lab.Internet+":80", "outside").Client, "192.0.2.77")
+		s.Outside.MustReach("tcp", "[2001:db8:1::80]:80", "c1")
+	})
+}
+
+// TestEngineChosenSubnetsKeepAwayFromTheHosts has the engine like the first that it is
+// given: one that it disliked would not show.
+func TestEngineChosenSubnetsKeepAwayFromTheHosts(t *testing.T) {
+	eachEngine(t, func(s *site) {
+		const servers = "nameserver 172.30.2.53\n"
+		if _, err := s.Try("mount", "--bind", s.File("resolv.conf", servers), "/etc/resolv.conf"); err != nil {
+			s.t.Fatal(err)
+		}
+		s.Host.Run("ip", "addr", "add", "172.30.0.5/32", "dev", "lo")
+		s.Host.Run("ip", "route", "add", "172.30.1.128/25", "dev", "eth0", "table", "77")
+		via := []string{"via", s.Neighbour.Addr.String()}
+		s.Host.Run("ip", append([]string{"route", "add", "172.30.3.0/28", "table", "78"}, via...)...)
+		for i, want := range []string{"172.30.4.0/24", "172.30.3.0/24"} {
+			name := fmt.Sprintf("n%d", i)
+			s.network(name)
+			if got := s.subnets(name)[0].String(); got != want {
+				s.t.Errorf("network %d has %s, want %s", i, got, want)
+			}
+			if got := strings.Count(s.DaemonLog(), "method=IpamDriver.RequestPool"); got != i+1 {
+				s.t.Errorf("network %d: the engine has asked %d times", i, got)
+			}
+			s.Run("c"+name, "--network", name, "-p", fmt.Sprintf("808%d:80", i))
+			s.Outside.MustReach("tcp", fmt.Sprintf("192.0.2.1:808%d", i), "c"+name)
+			// From now on all there is leads elsewhere, and what is nearer still counts.
+			s.Host.Run("ip", append([]string{"route", "replace", "172.16.0.0/12"}, via...)...)
+			s.Host.Run("ip", append([]string{"route", "replace", "10.0.0.0/8"}, via...)...)
+		}
+		for _, to := range []string{"172.16.0.0/12", "10.0.0.0/8", "172.30.3.0/28 table 78", "172.30.1.128/25 table 77"} {
+			s.Host.Run("ip", append([]string{"route", "del"}, strings.Fields(to)...)...)
+		}
+		s.Host.Run("ip", "addr", "del", "172.30.0.5/32", "dev", "lo")
+	})
+}
+
 func TestEngineSubnetsOfASizeAndOfConfiguredRanges(t *testing.T) {
 	eachEngine(t, func(s *site) {
 		s.network("sized", "--ipv6", "--subnet", "0.0.0.0/26", "--subnet", "::/72")
@@ -259,7 +316,7 @@ func TestEngineTwoHundredNetworks(t *testing.T) {
 		atOnce := 8
 		if s.Version() == lab.Oldest {
 			// Several at once, and it puts its own jump to DOCKER-USER into FORWARD
-			// twice; 200 one after the other would show no more than 50 do.
+			// twice.
 			atOnce = 1
 		}
 		var names []string
