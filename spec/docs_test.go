@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"text/template"
@@ -78,9 +79,16 @@ func (p parity) check(t *testing.T, name string) {
 	case p.verdict == "ours" && !strings.Contains(p.proof, "`"):
 		t.Errorf("%s: which key of ours?", name)
 	}
+	for _, key := range dockersKey.FindAllString(p.proof, -1) {
+		if !slices.ContainsFunc(networkOptions(), func(o option[Network]) bool { return o.key == key }) {
+			t.Errorf("%s: %s is no key of a network", name, key)
+		}
+	}
 }
 
 var (
+	dockersKey = regexp.MustCompile(`com\.docker\.network\.[\w.]+`)
+
 	testName = regexp.MustCompile(`\bTest[A-Z]\w*`)
 	testFunc = regexp.MustCompile(`(?m)^func (Test[A-Z]\w*)\(t \*testing\.T\)`)
 )

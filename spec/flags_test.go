@@ -28,7 +28,7 @@ func engineFlags() []setting {
 		{"`--ip-forward`", no("The engine turns `ip_forward` on.", "Drawbridge has its bridges and uplinks forward, and nothing else: TestEngineUplinksForwardForContainersOnly")},
 		{"`--ip-forward-no-drop`", no("Then it leaves the policy of FORWARD as it was.", "Drawbridge sets none, and works behind either: TestEngineUnpublishedPortsAreClosed")},
 		{"`--userland-proxy`, `--userland-proxy-path`", no("A process for each published port.", "Drawbridge has the kernel do it: TestEnginePublishedPortAnswersFromEverywhereAndSeesTheClient")},
-		{"`--allow-direct-routing`", ours("Other machines reach published ports by the container's address.", "for a network, `com.docker.network.bridge.gateway_mode_ipv4=routed`, or for one uplink `com.docker.network.bridge.trusted_host_interfaces`")},
+		{"`--allow-direct-routing`", ours("Other machines reach published ports by the container's address.", "`com.docker.network.bridge.trusted_host_interfaces` says behind which interfaces; `com.docker.network.bridge.gateway_mode_ipv4=routed` opens nothing else: TestEngineTrustedInterfacesReachWhatIsPublished")},
 		{"`--bridge-accept-fwmark`", no("Packets with this mark reach every port of every container.", "a hole that no `docker network inspect` shows; `com.docker.network.bridge.gateway_mode_ipv4=nat-unprotected` opens one network")},
 		{"`--default-network-opt`", same("Options of all new networks of a driver, e.g. `drawbridge=com.docker.network.driver.mtu=1420`.", "TestEngineFlagsOfLaterEnginesHold")},
 		{"`--default-address-pool`", ours("Where subnets are chosen from.", "`drawbridge serve --pool`; with `--ipam-driver default` the engine's: TestEngineFlagsOfEveryNetworkHold")},
@@ -44,7 +44,7 @@ func engineFlags() []setting {
 		{"`--icc`", ours("docker0: containers reach each other.", "`com.docker.network.bridge.enable_icc`")},
 		{"`--ip`", ours("docker0: on which address of the host ports are published.", "`com.docker.network.bridge.host_binding_ipv4`")},
 		{"`--ip-masq`", ours("docker0: containers hide behind the host's address.", "`com.docker.network.bridge.enable_ip_masquerade`")},
-		{"`--network-control-plane-mtu`, `--swarm-default-advertise-addr`", no("How the nodes of a swarm talk.", overlay)},
+		{"`--network-control-plane-mtu`, `--network-diagnostic-port`, `--swarm-default-advertise-addr`", no("How the nodes of a swarm talk.", overlay)},
 		{"`--cluster-advertise`, `--cluster-store`, `--cluster-store-opt`", no("Where overlay networks were kept without a swarm, up to 20.10.", overlay)},
 	}
 }

@@ -60,7 +60,7 @@ func networkOptions() []option[Network] {
 		},
 		{
 			"com.docker.network.bridge.enable_icc", parseBool, func(n *Network, v any) { n.Apart = !v.(bool) },
-			same("Whether its containers reach each other, by default true.", "TestEngineContainersMayBeKeptApart"),
+			same("Whether its containers reach each other, by default true.", "TestEngineContainersMayBeKeptApart. In gateway mode `routed` Docker lets ping pass even so, Drawbridge nothing"),
 		},
 		{
 			"com.docker.network.bridge.enable_ip_masquerade", parseBool, func(n *Network, v any) { n.Masquerade = v.(bool) },
@@ -68,19 +68,19 @@ func networkOptions() []option[Network] {
 		},
 		{
 			"com.docker.network.host_ipv4", parseIPv4, func(n *Network, v any) { n.Source4 = v.(netip.Addr) },
-			no("Which address of the host they hide behind, by default that of the way out.", unshown),
+			same("Which address of the host they hide behind, by default that of the way out.", "TestEngineContainersGoOutByTheAddressOfChoice"),
 		},
 		{
 			"com.docker.network.host_ipv6", parseIPv6, func(n *Network, v any) { n.Source6 = v.(netip.Addr) },
-			no("The same for IPv6.", unshown),
+			same("The same for IPv6.", "TestEngineContainersGoOutByTheAddressOfChoice"),
 		},
 		{
 			"com.docker.network.bridge.gateway_mode_ipv4", parseGatewayMode, func(n *Network, v any) { n.Mode4 = v.(GatewayMode) },
-			no("How others reach containers, by default `nat`.", unshown),
+			same("How others reach containers, by default `nat`.", "TestEngineGatewayModesSayHowOthersReachContainers, TestEngineOneFamilyMayBeIsolated"),
 		},
 		{
 			"com.docker.network.bridge.gateway_mode_ipv6", parseGatewayMode, func(n *Network, v any) { n.Mode6 = v.(GatewayMode) },
-			no("The same for IPv6.", unshown),
+			same("The same for IPv6.", "TestEngineGatewayModesSayHowOthersReachContainers, TestEngineOneFamilyMayBeIsolated"),
 		},
 		{
 			"com.docker.network.bridge.inhibit_ipv4", parseBool, func(n *Network, v any) { n.InhibitIPv4 = v.(bool) },
@@ -92,7 +92,7 @@ func networkOptions() []option[Network] {
 		},
 		{
 			"com.docker.network.bridge.trusted_host_interfaces", parseInterfaces, func(n *Network, v any) { n.Trusted = v.([]string) },
-			no("Behind these, published ports are reached by the container's address too.", unshown),
+			same("Behind these, published ports are reached by the container's address too.", "TestEngineTrustedInterfacesReachWhatIsPublished"),
 		},
 		{
 			"com.docker.network.bridge.default_bridge", parseNotDefault, func(*Network, any) {},

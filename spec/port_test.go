@@ -96,6 +96,8 @@ func TestAPortMapSaysWhatEachGatewayModeMakesOfIt(t *testing.T) {
 		{"an address of the host decides on the family", `"HostPort":8080,"HostIP":"192.0.2.1"`, spec.Network{Pools: both, Mode4: spec.Routed}, "[]", "[0.0.0.0:80->80/tcp]"},
 		{"the only family is routed", `"HostPort":0`, spec.Network{Pools: both[1:], Mode6: spec.Routed}, "[]", "[[::]:80->80/tcp]"},
 		{"the network's own address of the host", `"HostPort":8080`, spec.Network{Pools: both, HostBinding: netip.MustParseAddr("127.0.0.1")}, "[127.0.0.1:8080->80/tcp]", "[]"},
+		{"the network's own address opens its family alone", `"HostPort":8080`, spec.Network{Pools: both, Mode4: spec.Routed, Mode6: spec.Routed, HostBinding: netip.MustParseAddr("127.0.0.1")}, "[]", "[0.0.0.0:80->80/tcp]"},
+		{"the network's own address of the family that is not routed", `"HostPort":8080`, spec.Network{Pools: both, Mode6: spec.Routed, HostBinding: netip.MustParseAddr("127.0.0.1")}, "[127.0.0.1:8080->80/tcp]", "[]"},
 		{"a named address goes before the network's", `"HostPort":8080,"HostIP":"192.0.2.1"`, spec.Network{Pools: both, HostBinding: netip.MustParseAddr("127.0.0.1")}, "[192.0.2.1:8080->80/tcp]", "[]"},
 		{"every address that is named goes before the network's", `"HostPort":8080,"HostIP":"0.0.0.0"`, spec.Network{Pools: both, HostBinding: netip.MustParseAddr("127.0.0.1")}, "[0.0.0.0:8080->80/tcp]", "[]"},
 	} {

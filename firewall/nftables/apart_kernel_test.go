@@ -19,22 +19,27 @@ type hamlet struct {
 	b1, b2      *lab.Host // on an ordinary network, 172.30.1.2 and .3
 }
 
-func newHamlet(t *testing.T, mode spec.GatewayMode) *hamlet {
+func newHamlet(t *testing.T, a spec.Network) *hamlet {
 	t.Helper()
+	a.Apart, a.Masquerade = true, true
 	w := newWorld(t).
-		network("a", spec.Network{Masquerade: true, Apart: true, Mode4: mode, Mode6: mode}, "172.30.0.0/24", "fd00:30::/64").
-		network("b", spec.Network{Masquerade: true}, "172.30.1.0/24").
-		endpoint("a", "e", "172.30.0.2/24", "fd00:30::2/64", tcp("", 8080, 80, 1), udp("", 8080, 80, 1)).
+		network("a", a, "172.30.0.0/24", "fd00:30::/64").
+		network("b", spec.Network{Masquerade: true}, "172.30.1.0/24", "fd00:31::/64").
 		endpoint("a", "f", "172.30.0.3/24", "fd00:30::3/64")
+	if a.Mode4 == spec.Routed {
+		w.open("a", "e", "172.30.0.2/24", "fd00:30::2/64", tcp("", 0, 80, 1))
+	} else {
+		w.endpoint("a", "e", "172.30.0.2/24", "fd00:30::2/64", tcp("", 8080, 80, 1), udp("", 8080, 80, 1))
+	}
 	c := settle(t, w)
-	a, b := "dbr"+strings.Repeat("a", 12), "dbr"+strings.Repeat("b", 12)
+	bridgeA, bridgeB := "dbr"+strings.Repeat("a", 12), "dbr"+strings.Repeat("b", 12)
 	return &hamlet{
 		town: c,
-		a1:   c.behind("dbv"+strings.Repeat("e", 12), "a1", a, "172.30.0.2/24", "fd00:30::2/64"),
-		a2:   c.behind("dbv"+strings.Repeat("f", 12), "a2", a, "172.30.0.3/24", "fd00:30::3/64"),
-		lan:  c.container("lan", a, "172.30.0.9/24", "fd00:30::9/64"),
-		b1:   c.container("b1", b, "172.30.1.2/24"),
-		b2:   c.container("b2", b, "172.30.1.3/24"),
+		a1:   c.behind("dbv"+strings.Repeat("e", 12), "a1", bridgeA, "172.30.0.2/24", "fd00:30::2/64"),
+		a2:   c.behind("dbv"+strings.Repeat("f", 12), "a2", bridgeA, "172.30.0.3/24", "fd00:30::3/64"),
+		lan:  c.container("lan", bridgeA, "172.30.0.9/24", "fd00:30::9/64"),
+		b1:   c.container("b1", bridgeB, "172.30.1.2/24", "fd00:31::2/64"),
+		b2:   c.container("b2", bridgeB, "172.30.1.3/24", "fd00:31::3/64"),
 	}
 }
 
@@ -44,21 +49,28 @@ type place struct{ chain, rule string }
 var (
 	betweenPorts = place{"bridge drawbridge forward", "iifname @apart oifname @apart meta protocol != arp meta mark & 0x00001000 == 0x00000000"}
 	wayAround    = place{"inet drawbridge forward", "iifname . oifname @same_bridge"}
+	fromInternal = place{"inet drawbridge forward", "iifname @internal"}
 )
 
 // loses asserts that a question is dropped, and where.
 func (c *hamlet) loses(from *lab.Host, network, address string, at place) {
 	c.t.Helper()
+	c.drops(at, func() { from.MustNotReach(network, address, hello.Drop) })
+}
+
+// drops asserts where it is dropped what somebody asks.
+func (c *hamlet) drops(at place, ask func()) {
+	c.t.Helper()
 	before := dropped(c.t, c.Host, at.chain, at.rule)
-	from.MustNotReach(network, address, hello.Drop)
-	if after := dropped(c.t, c.Host, at.chain, at.rule); after == before {
-		c.t.Errorf("%s/%s was not dropped by %q of %s", address, network, at.rule, at.chain)
+	ask()
+	if dropped(c.t, c.Host, at.chain, at.rule) == before {
+		c.t.Errorf("it was not dropped by %q of %s", at.rule, at.chain)
 	}
 }
 
 func TestKernelContainersAreKeptApart(t *testing.T) {
 	bridgedOrNot(t, func(t *testing.T, value string) {
-		c := newHamlet(t, spec.NAT)
+		c := newHamlet(t, spec.Network{})
 		c.bridged(value)
 		for _, to := range []struct{ network, address string }{
 			{"tcp", "172.30.0.2:80"}, {"udp", "172.30.0.2:80"}, {"tcp", "[fd00:30::2]:80"}, {"udp", "[fd00:30::2]:80"},
@@ -74,8 +86,8 @@ func TestKernelContainersAreKeptApart(t *testing.T) {
 
 func TestKernelNoWayLeadsAroundThroughTheGateway(t *testing.T) {
 	bridgedOrNot(t, func(t *testing.T, value string) {
-		for _, mode := range []spec.GatewayMode{spec.NAT, spec.Unprotected} {
-			c := newHamlet(t, mode)
+		for _, mode := range []spec.GatewayMode{spec.NAT, spec.Unprotected, spec.Routed} {
+			c := newHamlet(t, spec.Network{Mode4: mode, Mode6: mode})
 			c.bridged(value)
 			c.a2.Run("ip", "route", "add", "172.30.0.2/32", "via", "172.30.0.1")
 			c.a2.Run("ip", "route", "add", "fd00:30::2/128", "via", "fd00:30::1")
@@ -88,7 +100,7 @@ func TestKernelNoWayLeadsAroundThroughTheGateway(t *testing.T) {
 
 func TestKernelContainersKeptApartReachAllElse(t *testing.T) {
 	bridgedOrNot(t, func(t *testing.T, value string) {
-		c := newHamlet(t, spec.NAT)
+		c := newHamlet(t, spec.Network{})
 		c.bridged(value)
 		serve(t, c.Outside, "outside", "tcp [::]:80")
 		for name, row := range map[string]struct {
@@ -116,6 +128,39 @@ func TestKernelContainersKeptApartReachAllElse(t *testing.T) {
 				c.reach(row.from, row.network, row.address, row.server, row.sees)
 			})
 		}
+	})
+}
+
+// TestKernelContainersKeptApartAreOpenToOthers has each mode open them to all but each
+// other, to whom not even ping gets through.
+func TestKernelContainersKeptApartAreOpenToOthers(t *testing.T) {
+	bridgedOrNot(t, func(t *testing.T, value string) {
+		for _, mode := range []spec.GatewayMode{spec.Unprotected, spec.Routed} {
+			c := newHamlet(t, spec.Network{Mode4: mode, Mode6: mode})
+			c.bridged(value)
+			for own, client := range map[string]string{"172.30.0.2": "172.30.1.2", "fd00:30::2": "fd00:31::2"} {
+				at := netip.AddrPortFrom(netip.MustParseAddr(own), 80).String()
+				c.reach(c.b1, "tcp", at, "a1", client)
+				c.b1.MustPing(own)
+				c.loses(c.a2, "tcp", at, betweenPorts)
+				c.drops(betweenPorts, func() { c.a2.MustNotPing(own) })
+			}
+		}
+	})
+}
+
+func TestKernelAnInternalNetworkMayKeepContainersApart(t *testing.T) {
+	bridgedOrNot(t, func(t *testing.T, value string) {
+		c := newHamlet(t, spec.Network{Internal: true})
+		c.bridged(value)
+		// As on a host whose ip_forward is 1.
+		c.Host.Set("net/ipv4/conf/dbr"+strings.Repeat("a", 12)+"/forwarding", "1")
+		c.loses(c.a2, "tcp", "172.30.0.2:80", betweenPorts)
+		c.loses(c.a2, "tcp", "[fd00:30::2]:80", betweenPorts)
+		c.loses(c.a2, "tcp", "172.30.1.2:80", fromInternal)
+		c.reach(c.Host, "tcp", "172.30.0.2:80", "a1", "172.30.0.1")
+		c.a2.Run("ip", "route", "add", "172.30.0.2/32", "via", "172.30.0.1")
+		c.loses(c.a2, "tcp", "172.30.0.2:80", fromInternal)
 	})
 }
 

@@ -118,8 +118,7 @@ func (s *site) flagsAreTold() {
 	}
 	about := regexp.MustCompile(`(?i)networ|bridge|bip|ip-|ip6|^ip\b|iptables|fixed|gateway|dns|userland|direct|firewall|address-pool|icc|mtu|restore|userns|rootless|swarm|cluster`)
 	for _, flag := range regexp.MustCompile(`--([a-z0-9-]+)`).FindAllStringSubmatch(help, -1) {
-		known := flag[1] == "network-diagnostic-port" || strings.Contains(docs, "`--"+flag[1]+"`")
-		if about.MatchString(flag[1]) && !known {
+		if about.MatchString(flag[1]) && !strings.Contains(docs, "`--"+flag[1]+"`") {
 			s.t.Errorf("docs/options.md does not tell of dockerd's --%s", flag[1])
 		}
 	}

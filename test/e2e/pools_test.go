@@ -363,16 +363,23 @@ func TestEngineTwoHundredNetworks(t *testing.T) {
 // for which engines up to 27 ask all the same.
 func TestEngineEveryAddressOfANarrowSubnetCanBeUsed(t *testing.T) {
 	eachEngine(t, func(s *site) {
-		s.network("pair", "--internal", "--ipv6", "--subnet", "172.30.1.0/31", "--subnet", "fd00:30:1::/127",
-			"-o", "com.docker.network.bridge.gateway_mode_ipv4=isolated", "-o", "com.docker.network.bridge.gateway_mode_ipv6=isolated")
-		s.Run("c1", "--network", "pair")
-		if s.Version() != lab.Oldest {
-			s.Run("c2", "--network", "pair")
-			s.MustReach("c1", "tcp", join(s.address("c2", "pair"), "80"), "c2")
-			s.MustReach("c1", "tcp", join(s.address6("c2", "pair"), "80"), "c2")
-		}
-		if _, err := s.TryDocker("run", "--rm", "--network", "pair", lab.Image, "true"); err == nil || !strings.Contains(err.Error(), "nothing free") {
-			s.t.Errorf("one container more: want an error that says that nothing is free, got %v", err)
+		for _, without := range [][]string{
+			{"--ipv6", "--subnet", "fd00:30:1::/127", "-o", bridgeKey + "gateway_mode_ipv4=isolated", "-o", bridgeKey + "gateway_mode_ipv6=isolated"},
+			{"-o", bridgeKey + "inhibit_ipv4=true"},
+		} {
+			s.network("pair", append(without, "--internal", "--subnet", "172.30.1.0/31")...)
+			s.Run("c1", "--network", "pair")
+			if s.Version() != lab.Oldest {
+				s.Run("c2", "--network", "pair")
+				s.MustReach("c1", "tcp", join(s.address("c2", "pair"), "80"), "c2")
+				if without[0] == "--ipv6" {
+					s.MustReach("c1", "tcp", join(s.address6("c2", "pair"), "80"), "c2")
+				}
+			}
+			if _, err := s.TryDocker("run", "--rm", "--network", "pair", lab.Image, "true"); err == nil || !strings.Contains(err.Error(), "nothing free") {
+				s.t.Errorf("one container more: want an error that says that nothing is free, got %v", err)
+			}
+			s.removeAll()
 		}
 	})
 }
