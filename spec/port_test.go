@@ -94,6 +94,7 @@ func TestAPortMapSaysWhatEachGatewayModeMakesOfIt(t *testing.T) {
 		{"IPv4 is routed", `"HostPort":8080`, spec.Network{Pools: both, Mode4: spec.Routed}, "[[::]:8080->80/tcp]", "[0.0.0.0:80->80/tcp]"},
 		{"both are routed, whatever the host's port", `"HostPort":0`, spec.Network{Pools: both, Mode4: spec.Routed, Mode6: spec.Routed}, "[]", "[0.0.0.0:80->80/tcp [::]:80->80/tcp]"},
 		{"an address of the host decides on the family", `"HostPort":8080,"HostIP":"192.0.2.1"`, spec.Network{Pools: both, Mode4: spec.Routed}, "[]", "[0.0.0.0:80->80/tcp]"},
+		{"an address of the host that is not translated may be any", `"HostPort":8080,"HostIP":"::1"`, spec.Network{Pools: both, Mode6: spec.Routed}, "[]", "[[::]:80->80/tcp]"},
 		{"the only family is routed", `"HostPort":0`, spec.Network{Pools: both[1:], Mode6: spec.Routed}, "[]", "[[::]:80->80/tcp]"},
 		{"the network's own address of the host", `"HostPort":8080`, spec.Network{Pools: both, HostBinding: netip.MustParseAddr("127.0.0.1")}, "[127.0.0.1:8080->80/tcp]", "[]"},
 		{"the network's own address opens its family alone", `"HostPort":8080`, spec.Network{Pools: both, Mode4: spec.Routed, Mode6: spec.Routed, HostBinding: netip.MustParseAddr("127.0.0.1")}, "[]", "[0.0.0.0:80->80/tcp]"},
@@ -108,6 +109,20 @@ func TestAPortMapSaysWhatEachGatewayModeMakesOfIt(t *testing.T) {
 				t.Errorf("ports %v, open %v, %v; want %s and %s", m.Ports, m.Open, err, c.ports, c.open)
 			}
 		})
+	}
+}
+
+func TestNoPortIsTranslatedOnTheLoopbackOfIPv6(t *testing.T) {
+	loopback := netip.IPv6Loopback()
+	pools := []spec.Pool{{Prefix: netip.MustParsePrefix("fd00:1::/64")}}
+	for binding, n := range map[string]*spec.Network{
+		`"HostIP":"::1"`: {Pools: pools},
+		`"HostIP":""`:    {Pools: pools, HostBinding: loopback},
+	} {
+		o := spec.Options{"com.docker.network.portmap": json.RawMessage(`[{"Proto":6,"Port":80,"HostPort":8080,` + binding + `}]`)}
+		if m, err := o.PortMap(n); !errors.Is(err, spec.ErrInvalid) || !strings.Contains(err.Error(), loopback.String()) {
+			t.Errorf("%s, binding %s: want an error that names ::1, got %v, %v", binding, n.HostBinding, m.Ports, err)
+		}
 	}
 }
 

@@ -87,7 +87,7 @@ func (m *PortMap) add(b binding, n *Network) error {
 	case !host.IsValid() && len(translated) == 1:
 		host = translated[0]
 	}
-	if err := b.checkHostPort(); err != nil {
+	if err := b.checkTranslation(host); err != nil {
 		return err
 	}
 	m.Ports = append(m.Ports, b.on(host, b.HostPort))
@@ -168,8 +168,11 @@ func (b binding) check() (netip.Addr, error) {
 	return b.host()
 }
 
-func (b binding) checkHostPort() error {
+// checkTranslation refuses what only the host's side of a translation can not be.
+func (b binding) checkTranslation(host netip.Addr) error {
 	switch {
+	case host == netip.IPv6Loopback():
+		return errors.New("publishing on ::1 is not built yet; 127.0.0.1 is")
 	case b.HostPort == 0:
 		return fmt.Errorf("a host port of the driver's choice is not built yet; name one, e.g. -p 8080:%d", b.Port)
 	case b.HostPortEnd != 0 && b.HostPortEnd != b.HostPort:
@@ -191,8 +194,6 @@ func (b binding) host() (netip.Addr, error) {
 		return netip.Addr{}, fmt.Errorf("host address %.60q: want an IPv4 or IPv6 address without a zone", b.HostIP)
 	case host.IsMulticast():
 		return netip.Addr{}, fmt.Errorf("host address %s: a multicast address has no ports", host)
-	case host.Unmap() == netip.IPv6Loopback():
-		return netip.Addr{}, fmt.Errorf("publishing on ::1 is not built yet; 127.0.0.1 is")
 	}
 	return host.Unmap(), nil
 }
