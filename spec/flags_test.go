@@ -36,7 +36,7 @@ func engineFlags() []setting {
 		{"`--host-gateway-ip`", same("What `host-gateway` in `--add-host` means.", "TestEngineFlagsOfEveryNetworkHold")},
 		{"`--live-restore`", same("Containers outlive the engine.", "TestEngineLiveRestoreKeepsConnectionsAndPorts")},
 		{"`--userns-remap`", same("Root in containers is nobody outside.", "TestEngineWithUserNamespacesMovesOurInterfacesToo")},
-		{"`--rootless`", no("The engine runs without root.", "it has a host of its own then, which Drawbridge would have to run in; refused at start")},
+		{"`--rootless`", no("The engine runs without root.", "it has a host of its own then, which Drawbridge would have to run in; refused at start: TestEngineWithUserNamespacesMovesOurInterfacesToo")},
 		{"`--bridge`", ours("docker0: another bridge, or `none`.", "`com.docker.network.bridge.name`")},
 		{"`--bip`, `--bip6`, `--fixed-cidr`, `--fixed-cidr-v6`, `--ipv6`", ours("docker0: subnets.", "`--subnet`, `--gateway`, `--ip-range`, `--ipv6` of a network")},
 		{"`--default-gateway`, `--default-gateway-v6`", ours("docker0: the gateway of containers.", "`--aux-address DefaultGatewayIPv4=…`")},
