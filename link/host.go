@@ -48,6 +48,9 @@ func (k *Kernel) Look(_ context.Context, engines []plan.HostLink) (*plan.Host, e
 		}
 	}
 	for _, d := range devices {
+		if !d.ours() {
+			host.Addresses = append(host.Addresses, own(addrs[d.index])...)
+		}
 		if !d.up || d.loopback || d.ours() || bridges[d.index] || bridges[d.master] || len(subnets(addrs[d.index])) == 0 {
 			continue
 		}
@@ -60,6 +63,8 @@ func (k *Kernel) Look(_ context.Context, engines []plan.HostLink) (*plan.Host, e
 	for _, list := range [][]plan.HostLink{host.Uplinks, host.Engines} {
 		slices.SortFunc(list, func(a, b plan.HostLink) int { return cmp.Compare(a.Name, b.Name) })
 	}
+	slices.SortFunc(host.Addresses, netip.Addr.Compare)
+	host.Addresses = slices.Compact(host.Addresses)
 	return host, nil
 }
 
@@ -112,6 +117,18 @@ func asFound(u foundSetting, found map[string]int) (int, error) {
 		return value, nil
 	}
 	return readSetting(u.link, u.Setting)
+}
+
+// own are the addresses by which others can know the host. Those that are valid on one
+// link only come with every veth of an engine's, and nothing is forwarded to them.
+func own(addrs []netip.Prefix) []netip.Addr {
+	var all []netip.Addr
+	for _, a := range addrs {
+		if addr := a.Addr(); !addr.IsLoopback() && (addr.Is4() || !addr.IsLinkLocalUnicast()) {
+			all = append(all, addr)
+		}
+	}
+	return all
 }
 
 // subnets are those of addresses that reach beyond the link, sorted.

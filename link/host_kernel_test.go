@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/drawbridge-net/drawbridge/link"
 	"github.com/drawbridge-net/drawbridge/plan"
@@ -34,9 +35,15 @@ func TestKernelFactsNameUplinksAndEngines(t *testing.T) {
 		Uplinks: []plan.HostLink{{Name: "eth0", AcceptRA: true}, {Name: "tun0"}, {Name: "virbr0", AcceptRA: true}},
 		Engines: []plan.HostLink{{Name: "engine7", Shielded: true, Subnets: []netip.Prefix{netip.MustParsePrefix("172.17.0.0/16")}}},
 	}
+	for _, a := range []string{
+		"10.66.0.1", "10.77.0.1", "169.254.7.7", "172.17.0.1", "172.18.0.1", "172.19.0.1",
+		"192.0.2.1", "192.168.122.1", "198.51.100.1", "2001:db8::1",
+	} {
+		want.Addresses = append(want.Addresses, netip.MustParseAddr(a))
+	}
 	_, err := os.Stat("/proc/sys/net/ipv6/conf/all/force_forwarding")
 	want.ForceForwarding = err == nil
-	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
+	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); diff != "" {
 		t.Errorf("facts (-want +got):\n%s", diff)
 	}
 }

@@ -165,6 +165,9 @@ type Host struct {
 	Uplinks []HostLink
 	// Engines are the bridges that an engine's own rules name.
 	Engines []HostLink
+	// Addresses are the host's own on interfaces that are not ours, loopback and IPv6
+	// link-local ones left out.
+	Addresses []netip.Addr
 	// Drops are the FORWARD chains whose policy is DROP.
 	Drops []Chain
 }

@@ -63,7 +63,12 @@ func newTown(t testing.TB) *town {
 // settle makes a lab whose host has the bridges of a world, and the tables for it.
 func settle(t testing.TB, w *world) *town {
 	t.Helper()
-	p := w.plan()
+	return settlePlan(t, w.plan())
+}
+
+// settlePlan is settle for a plan made elsewhere.
+func settlePlan(t testing.TB, p *plan.Plan) *town {
+	t.Helper()
 	c := &town{Lab: lab.New(t), t: t}
 	c.machine = newMachine(t, c.Host)
 	c.machine.apply(nil, p)

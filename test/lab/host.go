@@ -216,7 +216,7 @@ func (h *Host) Dial(network, address string) *hello.Conn {
 // Ask puts one question to a server, which has five seconds to answer.
 func (h *Host) Ask(network, address string) (hello.Answer, error) {
 	h.t.Helper()
-	return h.askFor(network, address, hello.Patience)
+	return h.AskFor(network, address, hello.Patience)
 }
 
 // Bind holds a port without serving it, until the test ends.
@@ -261,13 +261,14 @@ func (h *Host) MustReach(network, address, server string) netip.AddrPort {
 // or drop.
 func (h *Host) MustNotReach(network, address string, want hello.Verdict) {
 	h.t.Helper()
-	answer, err := h.askFor(network, address, hello.Impatience)
+	answer, err := h.AskFor(network, address, hello.Impatience)
 	if got := hello.Judge(err); got != want {
 		h.t.Fatalf("%s -> %s/%s: want %s, got %s: %v %v", h.name, address, network, want, got, answer, err)
 	}
 }
 
-func (h *Host) askFor(network, address string, wait time.Duration) (answer hello.Answer, err error) {
+// AskFor is Ask with another time to answer.
+func (h *Host) AskFor(network, address string, wait time.Duration) (answer hello.Answer, err error) {
 	h.t.Helper()
 	h.Do(func() { answer, err = hello.Ask(network, address, wait) })
 	return answer, err

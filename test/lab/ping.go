@@ -20,7 +20,7 @@ const (
 // MustPing fails the test unless the address answers ping.
 func (h *Host) MustPing(address string) {
 	h.t.Helper()
-	if err := h.ping(address, hello.Patience); err != nil {
+	if err := h.Ping(netip.MustParseAddr(address), hello.Patience); err != nil {
 		h.t.Fatalf("%s: ping %s: want an answer: %v", h.name, address, err)
 	}
 }
@@ -28,16 +28,16 @@ func (h *Host) MustPing(address string) {
 // MustNotPing fails the test if the address answers ping, or anybody for it.
 func (h *Host) MustNotPing(address string) {
 	h.t.Helper()
-	if err := h.ping(address, hello.Impatience); !errors.Is(err, unix.EAGAIN) {
+	if err := h.Ping(netip.MustParseAddr(address), hello.Impatience); !errors.Is(err, unix.EAGAIN) {
 		h.t.Fatalf("%s: ping %s: want silence, got %v", h.name, address, err)
 	}
 }
 
-// ping asks by a socket for which the kernel does the rest, so that no program is needed.
-func (h *Host) ping(address string, wait time.Duration) (err error) {
+// Ping asks by a socket for which the kernel does the rest, so that no program is needed.
+func (h *Host) Ping(address netip.Addr, wait time.Duration) (err error) {
 	h.t.Helper()
 	h.Set("net/ipv4/ping_group_range", "0 0")
-	h.Do(func() { err = ping(netip.MustParseAddr(address), wait) })
+	h.Do(func() { err = ping(address, wait) })
 	return err
 }
 

@@ -1,0 +1,34 @@
+package plan_test
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/drawbridge-net/drawbridge/test/reach"
+)
+
+const reachDir = "testdata/reach"
+
+func TestTraceAgreesWithTheTable(t *testing.T) {
+	got := reach.Golden{}
+	for _, k := range reach.Kinds() {
+		p, err := k.Plan()
+		if err != nil {
+			t.Fatalf("%s: %v", k.Name, err)
+		}
+		got[k.Name] = k.Table(reach.Traced(p))
+	}
+	if *update {
+		if err := got.Write(reachDir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := reach.Read(reachDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}

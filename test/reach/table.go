@@ -1,0 +1,198 @@
+package reach
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"text/tabwriter"
+
+	"github.com/drawbridge-net/drawbridge/plan"
+	"github.com/drawbridge-net/drawbridge/spec"
+	"github.com/drawbridge-net/drawbridge/test/lab/hello"
+)
+
+// Ports on which containers and hosts answer. Of a container only 80 is published.
+const (
+	Published   = 80
+	Unpublished = 81
+	Service     = 22 // of everybody who is no container
+)
+
+// Question is asked by a machine, in one family.
+type Question struct {
+	Client Machine
+	Proto  spec.Proto     // TCP or plan.Ping
+	From   netip.Addr     // whom the kernel makes the client be
+	To     netip.AddrPort // without a port for plan.Ping
+}
+
+// Outcome is what became of it.
+type Outcome struct {
+	Verdict hello.Verdict
+	Why     string     // which of our rules dropped it; "" if none did
+	Server  string     // who answered; "" for ping
+	Client  netip.Addr // whom the server saw; the zero Addr for ping
+}
+
+// Judge answers questions.
+type Judge func(Question) Outcome
+
+// target is a row of the table: what is asked for, in both families.
+type target struct {
+	text       string // e.g. host:8080
+	proto      spec.Proto
+	ipv4, ipv6 netip.Addr // the zero Addr where the family has no such thing
+	port       uint16
+	machine    string // whose own address it is; "" for one of the host's
+}
+
+func own(name string, proto spec.Proto, port uint16) target {
+	m := machine(name)
+	text := "ping " + name
+	if proto != plan.Ping {
+		text = fmt.Sprintf("%s:%d", name, port)
+	}
+	return target{text, proto, m.IPv4, m.IPv6, port, name}
+}
+
+// inward are what everybody asks of a container and of the host that publishes its port.
+func inward() []target {
+	h := machine(Host)
+	all := []target{own(A, spec.TCP, Published), own(A, spec.TCP, Unpublished), own(A, plan.Ping, 0)}
+	for _, port := range []uint16{everywhere, oneAddress, loopback} {
+		all = append(all, target{fmt.Sprintf("host:%d", port), spec.TCP, h.IPv4, h.IPv6, port, ""})
+	}
+	all = append(all, target{fmt.Sprintf("gateway:%d", everywhere), spec.TCP, gateway4(), gateway6(), everywhere, ""})
+	for _, port := range []uint16{everywhere, loopback} {
+		all = append(all, target{fmt.Sprintf("127.0.0.1:%d", port), spec.TCP, netip.MustParseAddr("127.0.0.1"), netip.Addr{}, port, ""})
+	}
+	return all
+}
+
+// outward are what a container asks for.
+func outward() []target {
+	var all []target
+	for _, m := range Machines()[1:] {
+		port := uint16(Unpublished)
+		if m.Bridge == "" {
+			port = Service
+		}
+		all = append(all, own(m.Name, spec.TCP, port), own(m.Name, plan.Ping, 0))
+	}
+	return all
+}
+
+// Table asks all questions at once and writes what became of them.
+func (k Kind) Table(judge Judge) string {
+	machines := Machines()
+	rows := [][]string{{"to \\ from"}}
+	for _, m := range machines {
+		rows[0] = append(rows[0], m.Name)
+	}
+	var asking sync.WaitGroup
+	add := func(t target, clients ...Machine) {
+		row := make([]string, 1+len(clients))
+		row[0] = t.text
+		for i, client := range clients {
+			asking.Go(func() { row[1+i] = k.cell(client, t, judge) })
+		}
+		rows = append(rows, row)
+	}
+	for _, t := range inward() {
+		add(t, machines...)
+	}
+	for _, t := range outward() {
+		add(t, machine(A))
+	}
+	asking.Wait()
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	for _, row := range rows {
+		fmt.Fprintln(w, strings.Join(row, "\t"))
+	}
+	_ = w.Flush() // to a Builder, which takes all
+	return b.String()
+}
+
+// cell is both families', which are one if they agree.
+func (k Kind) cell(client Machine, t target, judge Judge) string {
+	ipv4, ipv6 := k.one(client, t, t.ipv4, judge), k.one(client, t, t.ipv6, judge)
+	if ipv4 == ipv6 || ipv6 == "" {
+		return ipv4
+	}
+	return ipv4 + " | " + ipv6
+}
+
+func (k Kind) one(client Machine, t target, to netip.Addr, judge Judge) string {
+	switch {
+	case !to.IsValid():
+		return ""
+	case t.machine == client.Name, to.IsLoopback() && client.Name != Host, !k.hasRoute(client.Name, t):
+		return "-"
+	}
+	return t.cell(client, judge(Question{client, t.proto, k.source(client, to), netip.AddrPortFrom(to, t.port)}))
+}
+
+// hasRoute reports whether the client knows a way, and its host one that leads on.
+func (k Kind) hasRoute(client string, t target) bool {
+	onWeb := func(name string) bool { return name == A || name == B }
+	switch {
+	case client == Outside:
+		return !slices.Contains([]string{A, B, O, D}, t.machine) && t.ipv4 != gateway4()
+	case k.network.Mode4 == spec.Isolated:
+		return onWeb(client) == onWeb(t.machine) && t.ipv4 != gateway4()
+	}
+	return true
+}
+
+// source is the address that a client's kernel gives it.
+func (k Kind) source(client Machine, to netip.Addr) netip.Addr {
+	if client.Name == Host {
+		if to.IsLoopback() {
+			return to
+		}
+		for _, gateway := range []netip.Prefix{netip.PrefixFrom(gateway4(), 24), netip.PrefixFrom(gateway6(), 64)} {
+			if gateway.Contains(to) {
+				return gateway.Addr()
+			}
+		}
+	}
+	if to.Is4() {
+		return client.IPv4
+	}
+	return client.IPv6
+}
+
+// cell says in a word whom the server saw, or what else became of the question.
+func (t target) cell(client Machine, o Outcome) string {
+	server := t.machine
+	if server == "" {
+		server = A
+	}
+	switch {
+	case o.Verdict != hello.Accept:
+		return string(o.Verdict)
+	case t.proto == plan.Ping:
+		return "yes"
+	case o.Server != server:
+		return "answered by " + o.Server
+	case o.Client == client.IPv4, o.Client == client.IPv6, client.Name == Host && owner(o.Client).Name == Host:
+		return "yes"
+	}
+	for name, addrs := range map[string][]netip.Addr{
+		"gateway": {gateway4(), gateway6()},
+		"docker0": {netip.MustParseAddr("172.17.0.1"), netip.MustParseAddr("fd17::1")},
+		"host":    {machine(Host).IPv4, machine(Host).IPv6},
+	} {
+		if slices.Contains(addrs, o.Client) {
+			return "as " + name
+		}
+	}
+	return "as " + o.Client.String()
+}
+
+func gateway4() netip.Addr { return netip.MustParseAddr("172.30.1.1") }
+
+func gateway6() netip.Addr { return netip.MustParseAddr("fd00:30:1::1") }
