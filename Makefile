@@ -1,9 +1,14 @@
 # Needs Go, git and make; `make test` as root installs and builds the rest.
 
 GO      ?= go
+DOCKER  ?= docker
 PREFIX  ?= /usr/local
 UNITDIR ?= /etc/systemd/system
 FUZZTIME ?= 30s
+
+# What is built is put here.
+bin  := bin
+dist := dist
 
 export DRAWBRIDGE_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/drawbridge
 
@@ -23,7 +28,7 @@ help: ## show this
 
 .PHONY: build
 build: ## build bin/drawbridge, static
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o bin/drawbridge ./cmd/drawbridge
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(bin)/drawbridge ./cmd/drawbridge
 
 .PHONY: test
 test: ## run all three rings of tests; installs what is missing (root)
@@ -84,7 +89,7 @@ demo: build ## see it work on a private engine; this machine's stays untouched (
 
 .PHONY: install
 install: build ## install the program and its systemd unit on this machine (root)
-	install -D bin/drawbridge $(DESTDIR)$(PREFIX)/bin/drawbridge
+	install -D $(bin)/drawbridge $(DESTDIR)$(PREFIX)/bin/drawbridge
 	install -D -m 644 packaging/drawbridge.service $(DESTDIR)$(UNITDIR)/drawbridge.service
 	sed -i 's|/usr/local/bin/|$(PREFIX)/bin/|' $(DESTDIR)$(UNITDIR)/drawbridge.service
 	@echo "now: systemctl daemon-reload && systemctl enable --now drawbridge"
@@ -93,12 +98,12 @@ plugin := drawbridge/drawbridge:latest
 
 .PHONY: plugin
 plugin: build ## the managed plugin in dist/plugin and, if an engine answers, in Docker
-	packaging/rootfs bin/drawbridge dist/plugin/rootfs
-	cp config.json dist/plugin/config.json
-	@if docker version >/dev/null 2>&1; then \
-		docker plugin create $(plugin) dist/plugin && echo "now: docker plugin enable $(plugin)"; \
+	packaging/rootfs $(bin)/drawbridge $(dist)/plugin/rootfs
+	cp config.json $(dist)/plugin/config.json
+	@if $(DOCKER) version >/dev/null 2>&1; then \
+		$(DOCKER) plugin create $(plugin) $(dist)/plugin && echo "now: docker plugin enable $(plugin)"; \
 	else \
-		echo "no engine answers; where one does: docker plugin create $(plugin) dist/plugin"; \
+		echo "no engine answers; where one does: docker plugin create $(plugin) $(dist)/plugin"; \
 	fi
 
 .PHONY: hooks
@@ -108,4 +113,4 @@ hooks: ## run `make check` before each commit in this clone
 
 .PHONY: clean
 clean: ## remove what was built here; the cache stays
-	rm -rf bin dist
+	rm -rf $(bin) $(dist)

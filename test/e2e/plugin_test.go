@@ -34,7 +34,24 @@ func TestEnginePluginDoesTheMainJob(t *testing.T) {
 	eachPlugin(t, nil, asItCame, func(s *site) {
 		s.mainJob()
 		s.removeAll()
-		s.composeServicesFindEachOther()
+		for _, clients := range s.Clients() {
+			s.UseClients(clients)
+			s.composeServicesFindEachOther()
+		}
+	})
+}
+
+// TestEnginePluginGivesAddressesToOtherDrivers and its networks take Docker's.
+func TestEnginePluginGivesAddressesToOtherDrivers(t *testing.T) {
+	eachPlugin(t, nil, warmUpIPv6, func(s *site) {
+		s.Docker("network", "create", "-d", "bridge", "--ipam-driver", s.driver, "--ipv6", "chosen")
+		s.isFrom(s.subnets("chosen")[0], 24, "172.30.0.0/16")
+		s.isFrom(s.subnets("chosen")[1], 64, ula)
+		s.Run("c1", "--network", "chosen", "-p", "8080:80")
+		s.Outside.MustReach("tcp", "192.0.2.1:8080", "c1")
+		s.Docker("network", "create", "-d", s.driver, "--subnet", "172.31.1.0/24", "theirs")
+		s.Run("c2", "--network", "theirs", "-p", "8081:80")
+		s.Outside.MustReach("tcp", "192.0.2.1:8081", "c2")
 	})
 }
 

@@ -10,26 +10,22 @@ import (
 // PluginName is the name of Drawbridge, and of its two drivers, as a managed plugin.
 const PluginName = "drawbridge/drawbridge:latest"
 
-// CreatePlugin makes Drawbridge a managed plugin of the engine, not yet enabled,
-// from the directory that `make plugin` makes too.
+// CreatePlugin makes Drawbridge a managed plugin of the engine, not yet enabled, by what
+// `make plugin` does with the program under test.
 func (e *Engine) CreatePlugin() {
 	e.t.Helper()
 	mod, err := exec.Command("go", "env", "GOMOD").Output()
 	if err != nil {
 		e.t.Fatalf("find the module: %v", err)
 	}
-	top, dir := filepath.Dir(strings.TrimSpace(string(mod))), filepath.Join(e.dir, "plugin")
-	if out, err := exec.Command(filepath.Join(top, "packaging/rootfs"), e.drawbridge(), filepath.Join(dir, "rootfs")).CombinedOutput(); err != nil {
-		e.t.Fatalf("make the plugin's root file system: %v: %s", err, out)
+	// The root file system is made of this machine's programs and libraries, hence
+	// not beside the engine.
+	cmd := exec.Command("make", "-C", filepath.Dir(strings.TrimSpace(string(mod))), "--old-file=build", "plugin",
+		"bin="+filepath.Dir(e.drawbridge()), "dist="+e.dir, "DOCKER="+e.program("docker"))
+	cmd.Env = append(os.Environ(), "DOCKER_HOST=unix://"+e.Outer("/run/docker.sock"), "DOCKER_CONFIG="+e.dir)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		e.t.Fatalf("make plugin: %v: %s", err, out)
 	}
-	config, err := os.ReadFile(filepath.Join(top, "config.json"))
-	if err != nil {
-		e.t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "config.json"), config, 0o600); err != nil {
-		e.t.Fatal(err)
-	}
-	e.Docker("plugin", "create", PluginName, dir)
 	e.plugin = strings.TrimSpace(e.Docker("plugin", "inspect", "-f", "{{.Id}}", PluginName))
 }
 
