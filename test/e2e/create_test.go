@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/drawbridge-net/drawbridge/test/lab"
+	"github.com/drawbridge-net/drawbridge/test/lab/hello"
 )
 
 func TestEngineNetworksTakeTheirConfigurationFromAnother(t *testing.T) {
@@ -82,6 +83,24 @@ func TestEngineNetworksWithoutIPv4(t *testing.T) {
 		s.Run("c1", "--network", "web", "-p", "8080:80")
 		s.Run("c2", "--network", "web")
 		show()
+		s.removeAll()
+		s.Docker("network", "create", "-d", "drawbridge", "--ipv4=false", "--ipv6", "--subnet", "fd00:30:1::/64", "web") // and addresses of Docker's
+		s.Run("c1", "--network", "web", "-p", "8080:80")
+		s.Run("c2", "--network", "web")
+		show()
+		s.removeAll()
+		s.network("web", "--ipv4=false", "--ipv6", "--subnet", "fd00:30:2::/64", "--subnet", "fd00:30:1::/64")
+		s.Run("c1", "--network", "web", "-p", "8080:80", "--ip6", "fd00:30:1::77")
+		s.Run("c2", "--network", "web", "--ip6", "fd00:30:2::77")
+		show()
+		s.goesBy("c2", "", "fd00:30:2::1")
+		s.removeAll()
+		s.network("web", "--internal", "--ipv4=false", "--ipv6", "--subnet", "fd00:30:1::/64")
+		s.Run("c1", "--network", "web", "-p", "8080:80")
+		s.Run("c2", "--network", "web")
+		s.goesBy("c1", "", "")
+		s.MustReach("c1", "tcp", "c2:80", "c2")
+		s.Outside.MustNotReach("tcp", join(s.Host.Addr6.String(), "8080"), hello.Refuse)
 		s.removeAll()
 		const project = `
 services:

@@ -17,19 +17,20 @@ type way struct {
 	attach func(s *site, key, value string) error
 }
 
-// ways lists those that the chosen clients have. Compose knows such options since 2.
+// ways lists those that the chosen clients have. Compose knows such options since 2. The
+// quotes are for lists: the command takes what is behind a comma for another option.
 func (s *site) ways() []way {
 	list := []way{
 		{"docker run", true, func(s *site, key, value string) error {
-			return s.try("run", "-d", "--name", "c1", "--hostname", "c1", "--network", "name=web,driver-opt="+key+"="+value, lab.Image)
+			return s.try("run", "-d", "--name", "c1", "--hostname", "c1", "--network", `name=web,"driver-opt=`+key+"="+value+`"`, lab.Image)
 		}},
 		{"docker create", true, func(s *site, key, value string) error {
-			s.Docker("create", "--name", "c1", "--hostname", "c1", "--network", "name=web,driver-opt="+key+"="+value, lab.Image)
+			s.Docker("create", "--name", "c1", "--hostname", "c1", "--network", `name=web,"driver-opt=`+key+"="+value+`"`, lab.Image)
 			return s.try("start", "c1")
 		}},
 		{"docker network connect", false, func(s *site, key, value string) error {
 			s.Run("c1", "--network", "home")
-			return s.try("network", "connect", "--driver-opt", key+"="+value, "web", "c1")
+			return s.try("network", "connect", "--driver-opt", `"`+key+"="+value+`"`, "web", "c1")
 		}},
 	}
 	if s.newestClients() {
@@ -178,7 +179,12 @@ networks:
 `
 		s.compose(project)
 		s.Serves("c3")
-		for server, number := range map[string]string{"c1": "1", "c3": "3"} {
+		s.Docker("run", "-d", "--name", "c4", "--hostname", "c4", "--network", "none", lab.Image)
+		s.Docker("network", "disconnect", "none", "c4")
+		s.Docker("network", "connect", "--link-local-ip", "169.254.7.4", "--link-local-ip", "fe80::7:4",
+			"--ip", "172.30.1.77", "--ip6", "fd00:30:1::77", "web", "c4")
+		s.has("c4", "eth0", "172.30.1.77/24", "fd00:30:1::77/64")
+		for server, number := range map[string]string{"c1": "1", "c3": "3", "c4": "4"} {
 			s.sees("over 169.254.0.0/16", s.MustReach("c2", "tcp", "169.254.7."+number+":80", server).Client, "169.254.7.2")
 			s.MustReach("c2", "udp", "169.254.7."+number+":80", server)
 			s.MustReach("c2", "tcp", "[fe80::7:"+number+"%eth0]:80", server)
@@ -265,10 +271,14 @@ func TestEngineSysctlsOfAnEndpointHold(t *testing.T) {
 		s.network("web", "--subnet", "172.30.1.0/24")
 		s.Run("c2", "--network", "web")
 		for _, way := range s.ways() {
-			if err := way.attach(s, "com.docker.network.endpoint.sysctls", "net.ipv4.conf.IFNAME.arp_ignore=8"); err != nil {
+			if err := way.attach(s, "com.docker.network.endpoint.sysctls", "net.ipv4.conf.IFNAME.tag=7,net.ipv4.conf.IFNAME.arp_ignore=8"); err != nil {
 				s.t.Fatalf("%s: %v", way.name, err)
 			}
 			s.Serves("c1")
+			device := strings.Fields(s.in("c1", "ip", "-o", "-4", "addr", "show", "to", "172.30.1.0/24"))[1]
+			if got := strings.TrimSpace(s.in("c1", "cat", "/proc/sys/net/ipv4/conf/"+device+"/tag")); got != "7" {
+				s.t.Errorf("%s: the first of two sysctls is %s", way.name, got)
+			}
 			s.MustNotReach("c2", "tcp", s.address("c1", "web")+":80", hello.Drop)
 			s.Docker("rm", "-f", "c1")
 		}

@@ -68,6 +68,20 @@ func TestEngineANetworkMayHaveSeveralSubnets(t *testing.T) {
 	})
 }
 
+// TestEngineFamiliesThatAnEngineDoesNotSwitchByOptionsAreRefused is about engines that
+// know flags only: there the option would be without effect.
+func TestEngineFamiliesThatAnEngineDoesNotSwitchByOptionsAreRefused(t *testing.T) {
+	eachEngine(t, func(s *site) {
+		for option, want := range map[string]string{"enable_ipv6=true": "use --ipv6", "enable_ipv4=false": "--ipv4"} {
+			err := s.try("network", "create", "-d", "drawbridge", "--ipam-driver", "drawbridge", "-o", "com.docker.network."+option, "web")
+			if s.Version() == lab.Newest && err != nil || s.Version() == lab.Oldest && (err == nil || !strings.Contains(err.Error(), want)) {
+				s.t.Errorf("engine %s, %s: %v", s.Version(), option, err)
+			}
+			s.removeAll()
+		}
+	})
+}
+
 // TestEngineFamiliesCanBeOptions gives what are flags as options: so a daemon's
 // --default-network-opt can.
 func TestEngineFamiliesCanBeOptions(t *testing.T) {
@@ -123,27 +137,61 @@ func (s *site) bridge(network string) string {
 }
 
 // TestEngineAnAuxiliaryAddressMayBeTheGateway is about the names under which Docker's
-// bridge driver knows it.
+// bridge driver knows it. A router beside the containers has that address.
 func TestEngineAnAuxiliaryAddressMayBeTheGateway(t *testing.T) {
-	eachEngine(t, func(s *site) {
-		s.network("web", "--ipv6", "--subnet", "172.30.1.0/24", "--subnet", "fd00:30:1::/64",
-			"--aux-address", "DefaultGatewayIPv4=172.30.1.200", "--aux-address", "DefaultGatewayIPv6=fd00:30:1::200")
-		s.Run("c1", "--network", "web")
-		for _, gateway := range []string{"172.30.1.200", "fd00:30:1::200"} {
-			if got := s.routes("c1"); !strings.Contains(got, "default via "+gateway+" ") {
-				s.t.Errorf("c1 should have the gateway %s:\n%s", gateway, got)
+	eachClients(t, func(s *site) {
+		defer s.Neighbour.Serve("tcp", ":8000").Close()
+		show := func() {
+			s.t.Helper()
+			s.goesBy("c1", "172.30.1.200", "fd00:30:1::200")
+			s.Host.MustReach("tcp", s.address("c1", "p_web")+":80", "c1")
+			s.router(s.bridge("p_web"), "172.30.1.200/24", "fd00:30:1::200/64")
+			for _, f := range both {
+				s.sees("by the router", s.MustReach("c1", "tcp", join(f.internet, "8000"), "neighbour").Client, f.address(s, "c1", "p_web"))
 			}
+			s.Host.Run("ip", "link", "del", "router0")
 		}
-		s.Host.MustReach("tcp", s.address("c1", "web")+":80", "c1")
-		// A router beside the containers has that address: here another bridge port.
-		s.Cable("router0", s.Host, s.Neighbour)
-		s.Host.Run("ip", "link", "set", "router0", "master", s.bridge("web"), "up")
-		s.Neighbour.Run("ip", "link", "set", "router0", "up")
-		s.Neighbour.Run("ip", "addr", "add", "172.30.1.200/24", "dev", "router0")
-		s.Neighbour.Serve("tcp", "172.30.1.200:8000")
-		s.MustReach("c1", "tcp", "172.30.1.200:8000", "neighbour")
-		s.Host.Run("ip", "link", "del", "router0")
+		for _, address := range []string{lab.Internet + "/32", lab.Internet6 + "/128"} {
+			s.Neighbour.Run("ip", "addr", "replace", address, "dev", "lo")
+		}
+		for _, ipam := range []string{"drawbridge", "default"} {
+			s.Docker("network", "create", "-d", "drawbridge", "--ipam-driver", ipam, "--ipv6", "--subnet", "172.30.1.0/24", "--subnet", "fd00:30:1::/64",
+				"--aux-address", "DefaultGatewayIPv4=172.30.1.200", "--aux-address", "DefaultGatewayIPv6=fd00:30:1::200", "p_web")
+			s.Run("c1", "--network", "p_web")
+			show()
+			s.removeAll()
+		}
+		const project = `
+services:
+  c1: {image: lab, hostname: c1, container_name: c1, networks: [web]}
+networks:
+  web:
+    driver: drawbridge
+    enable_ipv6: true
+    ipam:
+      driver: drawbridge
+      config:
+        - {subnet: 172.30.1.0/24, aux_addresses: {DefaultGatewayIPv4: 172.30.1.200}}
+        - {subnet: "fd00:30:1::/64", aux_addresses: {DefaultGatewayIPv6: "fd00:30:1::200"}}
+`
+		s.compose(project)
+		s.Serves("c1")
+		show()
+		s.composeDown(project)
 	})
+}
+
+// router makes Neighbour one more machine on a bridge, with these addresses there. It
+// has no other way to containers.
+func (s *site) router(bridge string, addresses ...string) {
+	s.t.Helper()
+	s.Cable("router0", s.Host, s.Neighbour)
+	s.Host.Run("ip", "link", "set", "router0", "master", bridge, "up")
+	s.Neighbour.Set("net/ipv6/conf/router0/accept_dad", "0")
+	s.Neighbour.Run("ip", "link", "set", "router0", "up")
+	for _, address := range addresses {
+		s.Neighbour.Run("ip", "addr", "add", address, "dev", "router0")
+	}
 }
 
 func TestEngineIsolatedNetworksHaveNobodyOnTheBridge(t *testing.T) {

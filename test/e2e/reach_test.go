@@ -186,24 +186,26 @@ func (s *site) ownFor(container, address string) string {
 
 func TestEngineInternalNetworkIsClosedBothWays(t *testing.T) {
 	eachEngine(t, func(s *site) {
-		s.network("db", "--internal", "--subnet", "172.30.3.0/24")
-		s.network("web", "--subnet", "172.30.1.0/24")
+		s.network("db", "--internal", "--ipv6", "--subnet", "172.30.3.0/24", "--subnet", "fd00:30:3::/64")
+		s.dual("web", "172.30.1.0/24", "fd00:30:1::/64")
 		s.Run("i1", "--network", "db", "-p", "8080:80", "--cap-add", "NET_ADMIN")
 		s.Run("i2", "--network", "db")
 		s.Run("c1", "--network", "web", "-p", "9090:80")
-		i1 := s.address("i1", "db")
 		s.MustReach("i2", "tcp", "i1:80", "i1")
-		s.Host.MustReach("tcp", i1+":80", "i1")
-		if out := s.Docker("exec", "i1", "ip", "route"); strings.Contains(out, "default") {
-			t.Errorf("a container of an internal network has a default route: %s", out)
-		}
-		s.Outside.MustNotReach("tcp", "192.0.2.1:8080", hello.Refuse)
-		s.MustNotReach("c1", "tcp", i1+":80", hello.Drop)
+		s.goesBy("i1", "", "")
 		// Even with a route of its own making nothing leaves, nor by a published port.
 		s.Docker("exec", "i1", "ip", "route", "add", "default", "via", "172.30.3.1")
-		s.MustNotReach("i1", "tcp", lab.Internet+":80", hello.Drop)
-		s.MustNotReach("i1", "tcp", "192.0.2.1:9090", hello.Drop)
-		s.MustNotReach("i1", "tcp", s.address("c1", "web")+":80", hello.Drop)
+		s.Docker("exec", "i1", "ip", "-6", "route", "add", "default", "via", "fd00:30:3::1")
+		for _, f := range both {
+			i1 := join(f.address(s, "i1", "db"), "80")
+			s.MustReach("i2", "tcp", i1, "i1")
+			s.Host.MustReach("tcp", i1, "i1")
+			s.Outside.MustNotReach("tcp", join(f.host(s), "8080"), hello.Refuse)
+			s.MustNotReach("c1", "tcp", i1, hello.Drop)
+			s.MustNotReach("i1", "tcp", join(f.internet, "80"), hello.Drop)
+			s.MustNotReach("i1", "tcp", join(f.host(s), "9090"), hello.Drop)
+			s.MustNotReach("i1", "tcp", join(f.address(s, "c1", "web"), "80"), hello.Drop)
+		}
 	})
 }
 
