@@ -75,6 +75,23 @@ func TestEnginePluginHasFewRights(t *testing.T) {
 	})
 }
 
+// TestEnginePluginTellsNeighboursWhoHasAnAddressNow takes a raw socket, as any container
+// may open one. A neighbour that was not told would send to the last one for a while.
+func TestEnginePluginTellsNeighboursWhoHasAnAddressNow(t *testing.T) {
+	eachPlugin(t, nil, asItCame, func(s *site) {
+		s.dual("web", "172.30.1.0/24", "fd00:30:1::/64")
+		s.Run("peer", "--network", "web")
+		for _, mac := range []string{"02:00:5e:00:53:01", "02:00:5e:00:53:02"} {
+			s.Run("c1", "--network", "web", "--ip", "172.30.1.77", "--ip6", "fd00:30:1::77", "--mac-address", mac)
+			for _, address := range []string{"172.30.1.77:80", "[fd00:30:1::77]:80"} {
+				s.MustReach("peer", "tcp", address, "c1")
+				s.Host.MustReach("tcp", address, "c1")
+			}
+			s.Docker("rm", "-f", "c1")
+		}
+	})
+}
+
 func TestEnginePluginComesBackWithItsEngine(t *testing.T) {
 	eachPlugin(t, nil, restartDocker, func(s *site) {
 		s.webAndOther("--restart", "always")
