@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -19,7 +21,10 @@ func TestEngineASenderThatKeepsItsPortReachesTheNextContainer(t *testing.T) {
 			senders[host] = s.Outside.Dial("udp", join(host, "8080"))
 		}
 		var before []string
-		for _, name := range []string{"c1", "c2"} {
+		ends := map[string][]string{
+			"c1": {"rm", "-f", "c1"}, "c2": {"network", "disconnect", "web", "c2"}, "c3": {"stop", "-t", "1", "c3"},
+		}
+		for _, name := range slices.Sorted(maps.Keys(ends)) {
 			s.Run(name, "--network", "web", "-p", "8080:80/udp")
 			for host, sender := range senders {
 				answer, err := sender.Ask(hello.Patience)
@@ -35,11 +40,7 @@ func TestEngineASenderThatKeepsItsPortReachesTheNextContainer(t *testing.T) {
 					s.t.Errorf("the test is in vain: the kernel remembers nothing of %s", address)
 				}
 			}
-			if name == "c1" {
-				s.Docker("rm", "-f", name)
-			} else {
-				s.Docker("network", "disconnect", "web", name)
-			}
+			s.Docker(ends[name]...)
 			before = append(before, own...)
 			for _, address := range before {
 				if left := s.tracked(address); len(left) > 0 {

@@ -123,18 +123,21 @@ networks:
 
 func TestEngineNetworksWithSeveralSubnets(t *testing.T) {
 	eachClients(t, func(s *site) {
-		s.network("web", "--ipv6", "--subnet", "172.30.1.0/24", "--subnet", "172.30.2.0/24",
-			"--subnet", "fd00:30:1::/64", "--subnet", "fd00:30:2::/64")
-		s.Run("c1", "--network", "web", "--ip", "172.30.1.77", "--ip6", "fd00:30:1::77", "-p", "8080:80")
-		s.Run("c2", "--network", "web", "--ip", "172.30.2.77", "--ip6", "fd00:30:2::77", "-p", "8081:80")
-		s.goesBy("c1", "172.30.1.1", "fd00:30:1::1")
-		s.goesBy("c2", "172.30.2.1", "fd00:30:2::1")
-		for name, f := range both {
-			s.sees(name, s.MustReach("c1", "tcp", join(f.address(s, "c2", "web"), "80"), "c2").Client, f.address(s, "c1", "web"))
-			s.MustReach("c2", "udp", join(f.address(s, "c1", "web"), "80"), "c1")
-			s.sees(name, s.Outside.MustReach("tcp", join(f.host(s), "8081"), "c2"), f.outside(s))
-			s.MustReach("c2", "tcp", join(f.internet, "80"), "outside")
+		for _, ipam := range []string{"drawbridge", "default"} {
+			s.Docker("network", "create", "-d", "drawbridge", "--ipam-driver", ipam, "--ipv6", "--subnet", "172.30.1.0/24", "--subnet", "172.30.2.0/24",
+				"--subnet", "fd00:30:1::/64", "--subnet", "fd00:30:2::/64", "web")
+			s.Run("c1", "--network", "web", "--ip", "172.30.1.77", "--ip6", "fd00:30:1::77", "-p", "8080:80")
+			s.Run("c2", "--network", "web", "--ip", "172.30.2.77", "--ip6", "fd00:30:2::77", "-p", "8081:80")
+			s.goesBy("c1", "172.30.1.1", "fd00:30:1::1")
+			s.goesBy("c2", "172.30.2.1", "fd00:30:2::1")
+			for name, f := range both {
+				s.sees(name, s.MustReach("c1", "tcp", join(f.address(s, "c2", "web"), "80"), "c2").Client, f.address(s, "c1", "web"))
+				s.MustReach("c2", "udp", join(f.address(s, "c1", "web"), "80"), "c1")
+				s.sees(name, s.Outside.MustReach("tcp", join(f.host(s), "8081"), "c2"), f.outside(s))
+				s.MustReach("c2", "tcp", join(f.internet, "80"), "outside")
+			}
+			s.serves8080()
+			s.removeAll()
 		}
-		s.serves8080()
 	})
 }

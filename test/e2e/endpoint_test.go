@@ -184,7 +184,12 @@ networks:
 		s.Docker("network", "connect", "--link-local-ip", "169.254.7.4", "--link-local-ip", "fe80::7:4",
 			"--ip", "172.30.1.77", "--ip6", "fd00:30:1::77", "web", "c4")
 		s.has("c4", "eth0", "172.30.1.77/24", "fd00:30:1::77/64")
-		for server, number := range map[string]string{"c1": "1", "c3": "3", "c4": "4"} {
+		servers := map[string]string{"c1": "1", "c3": "3", "c4": "4"}
+		if s.newestClients() {
+			s.Run("c5", "--network", "name=web,link-local-ip=169.254.7.5,link-local-ip=fe80::7:5")
+			servers["c5"] = "5"
+		}
+		for server, number := range servers {
 			s.sees("over 169.254.0.0/16", s.MustReach("c2", "tcp", "169.254.7."+number+":80", server).Client, "169.254.7.2")
 			s.MustReach("c2", "udp", "169.254.7."+number+":80", server)
 			s.MustReach("c2", "tcp", "[fe80::7:"+number+"%eth0]:80", server)
@@ -235,6 +240,9 @@ func TestEngineInterfacesHaveTheNamesAskedFor(t *testing.T) {
 			s.has("c1", name, s.address("c1", "web")+"/24")
 			s.MustReach("c2", "tcp", s.address("c1", "web")+":80", "c1")
 			s.MustReach("c1", "tcp", lab.Internet+":80", "outside")
+			s.Docker("restart", "-t", "1", "c1")
+			s.serveAgain("c1")
+			s.has("c1", name, s.address("c1", "web")+"/24")
 			s.Docker("rm", "-f", "c1")
 		}
 		if !s.newestClients() {
