@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/drawbridge-net/drawbridge/plan"
+	"github.com/drawbridge-net/drawbridge/spec"
 )
 
 // adopts reports whether an object is a network's bridge that was there before us. It
@@ -47,14 +48,36 @@ func (p *pass) adopt(d *device) error {
 			return err
 		}
 	}
-	if !p.mend {
+	if _, known := found[adoptionKey+d.name]; known || !p.mend {
 		return nil
+	}
+	if err := p.pin(d); err != nil {
+		return err
 	}
 	was := d.index
 	if !d.up {
 		was = -was
 	}
 	return p.remember(adoptionKey+d.name, was)
+}
+
+// pin has a bridge without ports keep the MAC that it has, which may be one of chance.
+// Such a one would give way to the first container's, change as containers come and go,
+// and be nothing but zeros in the end. No command shows that it is pinned, and none could
+// take it back.
+func (p *pass) pin(d *device) error {
+	all, err := p.kernel.devices()
+	if err != nil {
+		return err
+	}
+	port := func(o *device) bool { return o.master == d.index }
+	if slices.ContainsFunc(all, port) || strings.Trim(string(d.mac), "\x00") == "" {
+		return nil
+	}
+	if err := p.kernel.setMAC(d, spec.MAC(d.mac)); err != nil {
+		return fmt.Errorf("address: %w", err)
+	}
+	return nil
 }
 
 // is reports whether a bridge is the one that was noted.

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"cmp"
 	"errors"
 	"net"
 	"net/netip"
@@ -35,18 +36,18 @@ func (k *Kernel) createBridge(name string) error {
 }
 
 // createVeth makes a pair whose ends are down, the host's being a port already.
-func (k *Kernel) createVeth(v *plan.Veth, bridge int) error {
-	mac := birthMAC(v.Name)
+func (k *Kernel) createVeth(v *plan.Veth, bridge *device) error {
+	mac, mtu := birthMAC(v.Name), cmp.Or(v.MTU, bridge.mtu)
 	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
 	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("veth"))
 	peer := info.AddRtAttr(nl.IFLA_INFO_DATA, nil).AddRtAttr(nl.VETH_INFO_PEER, nil)
 	nl.NewIfInfomsgChild(peer, unix.AF_UNSPEC)
 	peer.AddRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(v.Peer))
 	peer.AddRtAttr(unix.IFLA_ADDRESS, v.MAC[:])
-	peer.AddRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(v.MTU)))
+	peer.AddRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(mtu)))
 	return k.create(v.Name, nl.NewRtAttr(unix.IFLA_ADDRESS, mac[:]), info,
-		nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(v.MTU))),
-		nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(bridge))))
+		nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(mtu))),
+		nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(bridge.index))))
 }
 
 func (k *Kernel) create(name string, attrs ...nl.NetlinkRequestData) error {

@@ -26,7 +26,7 @@ func (p *pass) veth(o object) error {
 	}
 	v := o.veth
 	for _, look := range []func() error{
-		func() error { return p.mtu(d, v.MTU) },
+		func() error { return p.pairMTU(d, v) },
 		func() error { return p.master(d, v.Bridge) },
 		func() error { return p.settings(v.Name, v.Settings) },
 		func() error { return p.hairpin(d) },
@@ -48,7 +48,16 @@ func (p *pass) createVeth(o object) error {
 	if bridge == nil {
 		return fmt.Errorf("bridge %s: %w", o.veth.Bridge, unix.ENODEV)
 	}
-	return p.kernel.createVeth(o.veth, bridge.index)
+	return p.kernel.createVeth(o.veth, bridge)
+}
+
+// pairMTU leaves what a pair has from its bridge: the container's end, which is the
+// engine's, would not follow.
+func (p *pass) pairMTU(d *device, v *plan.Veth) error {
+	if v.MTU == 0 {
+		return nil
+	}
+	return p.mtu(d, v.MTU)
 }
 
 func (p *pass) master(d *device, name string) error {
@@ -92,7 +101,7 @@ func (p *pass) peer(o object, d *device) error {
 	if err := p.mac(peer, o.veth.MAC); err != nil {
 		return fmt.Errorf("peer %s: %w", o.veth.Peer, err)
 	}
-	if err := p.mtu(peer, o.veth.MTU); err != nil {
+	if err := p.pairMTU(peer, o.veth); err != nil {
 		return fmt.Errorf("peer %s: %w", o.veth.Peer, err)
 	}
 	return nil

@@ -13,6 +13,8 @@ import (
 // defaultMTU is the kernel's for Ethernet (ETH_DATA_LEN in linux/if_ether.h).
 const defaultMTU = 1500
 
+const acceptRA = "accept_ra"
+
 // New plans a whole State.
 func New(state spec.State, host *Host) *Plan {
 	return (&Plan{}).Next(spec.State{}, state, host)
@@ -80,7 +82,7 @@ func newBridge(n *spec.Network, host *Host) *Bridge {
 		return b
 	}
 	b.OwnSettings = []Setting{
-		{6, "accept_ra", 0},
+		{6, acceptRA, 0},
 		{6, "autoconf", 0},
 		// Without a link-local address the host asks for no neighbour on behalf of others,
 		// and detecting duplicates of it takes up to two seconds from the first container on.
@@ -117,6 +119,9 @@ func newZone(n *spec.Network) *Zone {
 
 func newEndpoint(n *spec.Network, e *spec.Endpoint, host *Host) *Endpoint {
 	v := &Veth{Name: VethName(e), Peer: PeerName(e), Bridge: BridgeName(n), MAC: e.MAC, MTU: mtu(n), Joined: e.Sandbox != ""}
+	if n.Bridge != "" {
+		v.MTU = n.MTU // the bridge may be there already, and with another default
+	}
 	if host.IPv6 {
 		// The host's end is a port of a bridge and speaks for nobody.
 		v.Settings = []Setting{{6, "disable_ipv6", 1}}
@@ -220,10 +225,13 @@ func (p *Plan) planForwarding(state spec.State) {
 	p.Guard4 = needs4 && !p.Host.Forwarding4
 	p.Guard6 = needs6 && !p.Host.Forwarding6
 	for _, h := range p.Host.Uplinks {
-		if named[h.Name] {
-			continue // adopted
+		u := p.uplink(h)
+		if u.Adopted = named[h.Name]; u.Adopted {
+			u.Settings = slices.DeleteFunc(u.Settings, func(s Setting) bool { return s.Name != acceptRA })
 		}
-		p.Uplinks = append(p.Uplinks, p.uplink(h))
+		if !u.Adopted || len(u.Settings) > 0 {
+			p.Uplinks = append(p.Uplinks, u)
+		}
 	}
 	if p.Guard6 && !p.Host.ForceForwarding {
 		p.Uplinks = append(p.Uplinks, Uplink{Name: Everywhere, Settings: []Setting{{6, "forwarding", 1}}})
@@ -240,7 +248,7 @@ func (p *Plan) uplink(h HostLink) Uplink {
 	} else if p.Guard6 && h.AcceptRA {
 		// A router ignores advertisements unless told otherwise, and this uplink
 		// would lose its addresses and its default route.
-		u.Settings = append(u.Settings, Setting{6, "accept_ra", 2})
+		u.Settings = append(u.Settings, Setting{6, acceptRA, 2})
 	}
 	return u
 }

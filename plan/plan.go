@@ -86,7 +86,7 @@ type Veth struct {
 	Peer   string   // e.g. dbp9b01c2d3e4f5
 	Bridge string   // e.g. dbr3f2a9c0d11ee
 	MAC    spec.MAC // the peer's
-	MTU    int      // of both ends, in bytes
+	MTU    int      // of both ends, in bytes; 0 for what the bridge has when they are made
 	// Joined says that the engine was told of the peer. If the pair is missing
 	// then, its sandbox is gone, and a new pair would help nobody.
 	Joined   bool
@@ -96,7 +96,9 @@ type Veth struct {
 // Uplink is an interface of the host that is not ours and that containers'
 // packets may leave or enter by.
 type Uplink struct {
-	Name     string // e.g. eth0, or Everywhere
+	Name string // e.g. eth0, or Everywhere
+	// Adopted says that it is a network's bridge as well, whose plan says what it forwards.
+	Adopted  bool
 	Settings []Setting
 }
 

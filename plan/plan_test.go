@@ -62,6 +62,11 @@ func TestPlanIsTheGoldenText(t *testing.T) {
 	span := spec.Port{Proto: spec.TCP, Host: netip.IPv6Unspecified(), HostPort: 9000, ContainerPort: 9000, Count: 10}
 	withFallback := freshHost()
 	withFallback.ForceForwarding = false
+	routedTo := freshHost()
+	routedTo.ForceForwarding = false
+	routedTo.Uplinks = append(routedTo.Uplinks, plan.HostLink{Name: "br-lan", AcceptRA: true})
+	lan := network("1a1", "172.28.0.0/24", "fd00:28::/64")
+	lan.Bridge = "br-lan"
 	forwarding := freshHost()
 	forwarding.Forwarding4, forwarding.Forwarding6 = true, true
 
@@ -79,8 +84,12 @@ func TestPlanIsTheGoldenText(t *testing.T) {
 			host: freshHost(), networks: []*spec.Network{dual},
 			endpoints: map[spec.ID][]*spec.Endpoint{dual.ID: {endpoint("e2", "172.31.0.2/24", "fd00:31::2/64", everywhere, span)}},
 		},
-		"internal-alone-needs-no-forwarding":      {host: freshHost(), networks: []*spec.Network{internal}},
-		"dual-stack-without-force-forwarding":     {host: withFallback, networks: []*spec.Network{dual}},
+		"internal-alone-needs-no-forwarding":  {host: freshHost(), networks: []*spec.Network{internal}},
+		"dual-stack-without-force-forwarding": {host: withFallback, networks: []*spec.Network{dual}},
+		"a-bridge-that-a-router-speaks-to": {
+			host: routedTo, networks: []*spec.Network{lan},
+			endpoints: map[spec.ID][]*spec.Endpoint{lan.ID: {endpoint("e3", "172.28.0.2/24", "fd00:28::2/64")}},
+		},
 		"a-host-that-forwards-already-is-left-so": {host: forwarding, networks: []*spec.Network{dual}},
 	} {
 		t.Run(name, func(t *testing.T) {

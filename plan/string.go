@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/drawbridge-net/drawbridge/spec"
@@ -57,8 +58,12 @@ func (n *Network) print(b *strings.Builder, drops []Chain) {
 
 func (e *Endpoint) print(b *strings.Builder) {
 	v := e.Veth
-	fmt.Fprintf(b, "    link %s type veth peer %s address %s master %s mtu %d joined %t%s\n",
-		v.Name, v.Peer, v.MAC, v.Bridge, v.MTU, v.Joined, settings(v.Settings))
+	mtu := "of the bridge"
+	if v.MTU != 0 {
+		mtu = strconv.Itoa(v.MTU)
+	}
+	fmt.Fprintf(b, "    link %s type veth peer %s address %s master %s mtu %s joined %t%s\n",
+		v.Name, v.Peer, v.MAC, v.Bridge, mtu, v.Joined, settings(v.Settings))
 	for _, p := range e.Ports {
 		fmt.Fprintf(b, "    hold %s\n", p)
 	}

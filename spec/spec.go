@@ -75,7 +75,8 @@ type Network struct {
 	// Trusted are interfaces of the host behind which published ports are also
 	// reached by the container's own address.
 	Trusted []string // e.g. vxlan.1
-	// MTU of bridge and veths in bytes; 0 leaves the kernel's default of 1500.
+	// MTU of bridge and veths in bytes; 0 leaves the kernel's default of 1500, or what an
+	// adopted bridge has.
 	MTU int // e.g. 1420
 	// Masquerade hides the containers' addresses behind the host's: behind Source4
 	// and Source6, or where there is none behind that of the interface they leave by.

@@ -173,7 +173,7 @@ func hostElements(p *plan.Plan) []element {
 		all = append(all, prefixElement(setEngineNets, s))
 	}
 	for _, u := range p.Uplinks {
-		if u.Name == plan.Everywhere {
+		if u.Name == plan.Everywhere || u.Adopted {
 			continue
 		}
 		// Whichever way the plan switched forwarding on, it did so on each of them.
