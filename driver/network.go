@@ -86,6 +86,9 @@ func (s *Server) checkHost(n *spec.Network) error {
 	if _, err := now.State.Network(n.ID); err == nil {
 		return nil // it was checked when it was new
 	}
+	if plan.Generated(n.Bridge) {
+		return fmt.Errorf("bridge %s: %w: Drawbridge gives such names itself; choose another by com.docker.network.bridge.name", n.Bridge, spec.ErrInvalid)
+	}
 	for _, e := range now.Plan.Host.Engines {
 		if e.Name == n.Bridge {
 			return fmt.Errorf("bridge %s: %w: it is an engine's own; choose another by com.docker.network.bridge.name", n.Bridge, spec.ErrInUse)

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"regexp"
 
 	"github.com/drawbridge-net/drawbridge/spec"
 )
@@ -20,6 +21,11 @@ func VethName(e *spec.Endpoint) string { return "dbv" + string(e.Key) }
 
 // PeerName is the name of the other end, until the engine renames it.
 func PeerName(e *spec.Endpoint) string { return "dbp" + string(e.Key) }
+
+var generated = regexp.MustCompile(`^db[rvp][0-9a-f]{12}$`)
+
+// Generated reports whether a name is like those above, and hence no person's to choose.
+func Generated(name string) bool { return generated.MatchString(name) }
 
 // NetworkMark is the alias (ip link set dev IF alias TEXT) by which we know a
 // bridge as ours.
