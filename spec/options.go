@@ -39,16 +39,13 @@ type option[T any] struct {
 	parity
 }
 
-// unshown is why nobody may rely on an option yet.
-const unshown = "no test shows it yet"
-
 // networkOptions are the keys of a network that Docker's bridge driver or
 // Drawbridge knows, as docker network create -o gives them.
 func networkOptions() []option[Network] {
 	return []option[Network]{
 		{
 			"com.docker.network.driver.mtu", parseMTU, func(n *Network, v any) { n.MTU = v.(int) },
-			same("The largest packet in bytes, by default the kernel's 1500.", "TestEngineOptionsOfANetworkHold"),
+			same("The largest packet in bytes, by default the kernel's 1500 or that of an adopted bridge.", "TestEngineOptionsOfANetworkHold"),
 		},
 		{
 			"com.docker.network.container_iface_prefix", parsePrefix, func(n *Network, v any) { n.InterfacePrefix = v.(string) },
@@ -56,7 +53,7 @@ func networkOptions() []option[Network] {
 		},
 		{
 			"com.docker.network.bridge.name", parseBridgeName, func(n *Network, v any) { n.Bridge = v.(string) },
-			no("Which bridge. One that exists is adopted: what it lacks is added, and taken away again at the end.", unshown),
+			same("Which bridge. One that exists is adopted: what it lacks is added, and taken away again at the end.", "TestEngineAnExistingBridgeIsAdoptedAndLeftAsFound"),
 		},
 		{
 			"com.docker.network.bridge.enable_icc", parseBool, func(n *Network, v any) { n.Apart = !v.(bool) },
