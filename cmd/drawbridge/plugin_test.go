@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"testing"
 
@@ -65,6 +66,26 @@ func TestPluginConfigFitsServe(t *testing.T) {
 	}
 	if e := config.Env; len(e) != 1 || e[0].Name != "LOG_LEVEL" || e[0].Value != serve.Flag("log-level").DefValue {
 		t.Errorf("env: %v", e)
+	}
+}
+
+// TestDockerfileBuildsWithTheGoOfTheModule: an older one would refuse to.
+func TestDockerfileBuildsWithTheGoOfTheModule(t *testing.T) {
+	version := func(file, pattern string) string {
+		t.Helper()
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := regexp.MustCompile(pattern).FindSubmatch(text)
+		if found == nil {
+			t.Fatalf("%s: nothing like %s", file, pattern)
+		}
+		return string(found[1])
+	}
+	want := version("../../go.mod", `(?m)^go (\d+\.\d+)`)
+	if got := version("../../Dockerfile", `(?m)^FROM golang:(\d+\.\d+)-`); got != want {
+		t.Errorf("the Dockerfile has Go %s, the module wants %s", got, want)
 	}
 }
 
