@@ -196,6 +196,27 @@ func TestEnginePluginIsKilledAndDisabled(t *testing.T) {
 	})
 }
 
+// TestEnginePluginWithoutWhichItsEngineStarts has a service there first, as after a boot:
+// an engine may not start for want of a plugin, and this one's is only disabled.
+func TestEnginePluginWithoutWhichItsEngineStarts(t *testing.T) {
+	eachPlugin(t, nil, restartDocker, func(s *site) {
+		s.webAndOther()
+		s.StopDocker()
+		s.StartDaemon()
+		s.StartDocker()
+		if got := s.inspect("{{.Enabled}}", s.driver); got != "false" {
+			s.t.Errorf("beside a service the plugin is enabled: %s", got)
+		}
+		s.StopDaemon()
+		s.EnablePlugin()
+		for _, c := range []string{"c1", "c2", "d1"} {
+			s.Docker("start", c)
+		}
+		s.serveAgain("c1", "c2", "d1")
+		s.doesMainJob()
+	})
+}
+
 // TestEnginePluginToleratesNoServiceBesideIt: each would take off the host what it has
 // not planned itself.
 func TestEnginePluginToleratesNoServiceBesideIt(t *testing.T) {
