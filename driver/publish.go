@@ -35,13 +35,18 @@ func (s *Server) publishPorts(ctx context.Context, net, id spec.ID, options spec
 	if n.Internal {
 		// Engines since 29 call even so. As on Docker's own internal networks,
 		// nothing is published.
-		if len(ports.Ports) > 0 || err != nil {
+		if len(ports.Ports) > 0 || err != nil || ports.Refused != nil {
 			s.log.WithFields(logrus.Fields{"network": net, "endpoint": id}).Info("ports are ignored: the network is internal")
 		}
 		return nil
 	}
-	if err != nil {
+	if err = errors.Join(err, ports.Refused); err != nil {
 		return err
+	}
+	for _, p := range ports.Ports {
+		if p.Unserved(ep) {
+			s.log.WithFields(logrus.Fields{"network": net, "endpoint": id}).Infof("port %s is ignored: the container has no address that it could lead to", p)
+		}
 	}
 	change := func(state *spec.State) error { return state.Publish(net, id, ports.Ports, ports.OnlyIPv4) }
 	if !ports.OnlyIPv4 && slices.ContainsFunc(ep.Ports, leadsIPv4) && s.leavesIPv4(n, ep) {

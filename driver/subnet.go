@@ -100,7 +100,7 @@ func (s *subnet) parseAuxiliary(named map[string]any) error {
 		if !s.pool.Prefix.Contains(p.Addr()) {
 			return fmt.Errorf("field %s: %s: %w: it lies outside %s", at, p, spec.ErrInvalid, s.pool.Prefix)
 		}
-		if name == "DefaultGatewayIPv4" || name == "DefaultGatewayIPv6" {
+		if name == auxiliaryGateway(p.Addr()) {
 			s.pool.DefaultGateway = p.Addr()
 		}
 		s.auxiliary = append(s.auxiliary, p.Addr())
@@ -108,10 +108,23 @@ func (s *subnet) parseAuxiliary(named map[string]any) error {
 	return nil
 }
 
+// auxiliaryGateway is the name by which an auxiliary address is the gateway of
+// containers in its family.
+func auxiliaryGateway(addr netip.Addr) string {
+	if addr.Is4() {
+		return "DefaultGatewayIPv4"
+	}
+	return "DefaultGatewayIPv6"
+}
+
 // checkGateway refuses a network that containers could not leave: an engine gives
 // those an interface on docker_gwbridge, and with it everything that was meant to
 // be ours.
 func (s subnet) checkGateway(internal bool) error {
+	if gateway := s.pool.DefaultGateway; internal && gateway.Is4() {
+		return fmt.Errorf("field %s.AuxAddresses[%q]: %s: %w: an internal network has no gateway",
+			s.field, auxiliaryGateway(gateway), gateway, spec.ErrInvalid)
+	}
 	if internal || s.pool.Gateway.IsValid() || s.pool.DefaultGateway.IsValid() {
 		return nil
 	}

@@ -69,7 +69,7 @@ func newBridge(n *spec.Network, host *Host) *Bridge {
 			b.Addresses = append(b.Addresses, netip.PrefixFrom(p.Gateway, p.Prefix.Bits()))
 		}
 	}
-	if !closed(n) {
+	if !closed(n) && n.HasIPv4() {
 		// route_localnet lets answers to 127.0.0.1 come back through the bridge; the
 		// firewall keeps everything else from 127.0.0.0/8.
 		b.Settings = append(b.Settings, Setting{4, "forwarding", 1}, Setting{4, "route_localnet", 1})
@@ -218,7 +218,7 @@ func (p *Plan) planForwarding(state spec.State) {
 	named := map[string]bool{}
 	for _, n := range state.Networks.All() {
 		if !closed(n) {
-			needs4, needs6 = true, needs6 || n.HasIPv6()
+			needs4, needs6 = needs4 || n.HasIPv4(), needs6 || n.HasIPv6()
 		}
 		named[n.Bridge] = true
 	}

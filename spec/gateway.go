@@ -37,7 +37,7 @@ func parseGatewayMode(text string) (any, error) {
 	switch m := GatewayMode(text); m {
 	case "nat":
 		return NAT, nil
-	case NAT, Unprotected, Routed, Isolated:
+	case Unprotected, Routed, Isolated:
 		return m, nil
 	}
 	return nil, errors.New("want nat, nat-unprotected, routed or isolated")

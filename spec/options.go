@@ -118,6 +118,9 @@ func endpointOptions() []option[Endpoint] {
 	}
 }
 
+// defaultPrefix begins the names of interfaces in containers, as in Docker's networks.
+const defaultPrefix = "eth"
+
 // Options is the map of options in a request of an engine.
 type Options map[string]json.RawMessage
 
@@ -126,7 +129,7 @@ type Options map[string]json.RawMessage
 // there it is always on.
 func (o Options) Network(to *Network) (ipv4, ipv6 bool, err error) {
 	ipv4 = true
-	to.Masquerade, to.InterfacePrefix = true, "eth"
+	to.Masquerade, to.InterfacePrefix = true, defaultPrefix
 	err = errors.Join(
 		o.bool(keyEnableIPv4, &ipv4),
 		o.bool(keyEnableIPv6, &ipv6),

@@ -120,9 +120,30 @@ func TestNoPortIsTranslatedOnTheLoopbackOfIPv6(t *testing.T) {
 		`"HostIP":""`:    {Pools: pools, HostBinding: loopback},
 	} {
 		o := spec.Options{"com.docker.network.portmap": json.RawMessage(`[{"Proto":6,"Port":80,"HostPort":8080,` + binding + `}]`)}
-		if m, err := o.PortMap(n); !errors.Is(err, spec.ErrInvalid) || !strings.Contains(err.Error(), loopback.String()) {
-			t.Errorf("%s, binding %s: want an error that names ::1, got %v, %v", binding, n.HostBinding, m.Ports, err)
+		m, err := o.PortMap(n)
+		if err != nil || !errors.Is(m.Refused, spec.ErrInvalid) || !strings.Contains(m.Refused.Error(), loopback.String()) {
+			t.Errorf("%s, binding %s: want a refusal that names ::1, got %v, %v, %v", binding, n.HostBinding, m.Ports, m.Refused, err)
 		}
+	}
+}
+
+func TestWhatIsOpenNeedsNoPortOfTheHost(t *testing.T) {
+	n := &spec.Network{Pools: []spec.Pool{{Prefix: netip.MustParsePrefix("10.1.0.0/24")}, {Prefix: netip.MustParsePrefix("fd00:1::/64")}}, Mode6: spec.Routed}
+	o := spec.Options{"com.docker.network.portmap": json.RawMessage(`[{"Proto":6,"Port":80,"HostPort":0}]`)}
+	m, err := o.PortMap(n)
+	if err != nil || fmt.Sprint(m.Open) != "[[::]:80->80/tcp]" || len(m.Ports) > 0 || !errors.Is(m.Refused, spec.ErrInvalid) {
+		t.Errorf("open %v, ports %v, refused %v, %v", m.Open, m.Ports, m.Refused, err)
+	}
+}
+
+func TestTheGatewayForIPv4NeedsNoAddressOfIPv6(t *testing.T) {
+	o := spec.Options{
+		"com.docker.network.portmap":                      json.RawMessage(`[{"Proto":6,"Port":80,"HostIP":"::1","HostPort":8080},{"Proto":6,"Port":80,"HostPort":8080}]`),
+		"com.docker.network.driver.private.no_proxy_6to4": json.RawMessage("true"),
+	}
+	m, err := o.PortMap(&spec.Network{Pools: []spec.Pool{{Prefix: netip.MustParsePrefix("10.1.0.0/24")}}})
+	if err != nil || m.Refused != nil || fmt.Sprint(m.Ports) != "[*:8080->80/tcp]" {
+		t.Errorf("ports %v, refused %v, %v", m.Ports, m.Refused, err)
 	}
 }
 

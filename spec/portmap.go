@@ -32,6 +32,9 @@ type PortMap struct {
 	Open []Port
 	// OnlyIPv4 says that another endpoint is the container's gateway for IPv6.
 	OnlyIPv4 bool
+	// Refused says why Ports are not all that was asked for: nothing may be published
+	// then, but what is Open needs no port of the host.
+	Refused error
 }
 
 // IPv6 is what of the published ports concerns IPv6.
@@ -55,10 +58,11 @@ func (o Options) PortMap(n *Network) (m PortMap, err error) {
 			return m, fmt.Errorf("publish %s: %w: %w", b, ErrInvalid, err)
 		}
 	}
-	var err4, err6 error
-	m.Ports, err4 = JoinPorts(m.Ports)
-	m.Open, err6 = JoinPorts(m.Open)
-	return m, errors.Join(err4, err6)
+	var overlap error
+	m.Ports, overlap = JoinPorts(m.Ports)
+	m.Refused = errors.Join(m.Refused, overlap)
+	m.Open, err = JoinPorts(m.Open)
+	return m, err
 }
 
 // add enters what one binding asks for: in a family that is routed the container's
@@ -87,8 +91,12 @@ func (m *PortMap) add(b binding, n *Network) error {
 	case !host.IsValid() && len(translated) == 1:
 		host = translated[0]
 	}
+	if m.OnlyIPv4 && host.Is6() {
+		return nil
+	}
 	if err := b.checkTranslation(host); err != nil {
-		return err
+		m.Refused = errors.Join(m.Refused, fmt.Errorf("publish %s: %w: %w", b, ErrInvalid, err))
+		return nil
 	}
 	m.Ports = append(m.Ports, b.on(host, b.HostPort))
 	return nil
@@ -192,8 +200,8 @@ func (b binding) host() (netip.Addr, error) {
 	switch {
 	case err != nil || host.Zone() != "":
 		return netip.Addr{}, fmt.Errorf("host address %.60q: want an IPv4 or IPv6 address without a zone", b.HostIP)
-	case host.IsMulticast():
-		return netip.Addr{}, fmt.Errorf("host address %s: a multicast address has no ports", host)
+	case host.IsMulticast() || isBroadcast(host):
+		return netip.Addr{}, fmt.Errorf("host address %s: a multicast or broadcast address has no ports", host)
 	}
 	return host.Unmap(), nil
 }

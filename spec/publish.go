@@ -147,20 +147,26 @@ func (s *State) leaveIPv6(network ID, ep *Endpoint) error {
 	return nil
 }
 
-// served leaves the family that an endpoint lacks out of ports on every address:
-// nobody would answer there, and another endpoint of the sandbox, of Docker's own
-// network even, may be the gateway that does.
+// served leaves out where nobody would answer, as Docker does: all of the family that
+// an endpoint lacks of ports on every address, and an IPv4 address of the host if it
+// has none. Another endpoint of the sandbox, of Docker's own network even, may be the
+// gateway that answers there.
 func served(ep *Endpoint, ports []Port) []Port {
-	if ep.IPv4.IsValid() == ep.IPv6.IsValid() {
-		return ports
-	}
-	all := slices.Clone(ports)
-	for i, p := range all {
-		if !p.Host.IsValid() {
-			all[i].Host = every(ep.IPv4.IsValid())
+	var all []Port
+	for _, p := range ports {
+		if !p.Host.IsValid() && ep.IPv4.IsValid() != ep.IPv6.IsValid() {
+			p.Host = every(ep.IPv4.IsValid())
+		}
+		if !p.Unserved(ep) {
+			all = append(all, p)
 		}
 	}
 	return all
+}
+
+// Unserved reports whether the endpoint has no address that the port could lead to.
+func (p Port) Unserved(ep *Endpoint) bool {
+	return !ep.IPv4.IsValid() && (p.Host.Is4() || !ep.IPv6.IsValid())
 }
 
 // every is the address that stands for all of one family.

@@ -60,7 +60,8 @@ type Network struct {
 	Key ID // e.g. 3f2a9c0d11ee
 	// Bridge is the name that a person gave the bridge, "" for one made of Key.
 	Bridge string // e.g. br-lan
-	// Internal networks have no gateway: nothing leaves them, nothing enters.
+	// Internal networks are without a way out: no container is told of a gateway, nothing
+	// leaves them, nothing enters.
 	Internal bool
 	// Apart keeps the network's containers from each other.
 	Apart bool
@@ -102,6 +103,9 @@ func (n *Network) Pool(addr netip.Addr) (Pool, bool) {
 	}
 	return Pool{}, false
 }
+
+// HasIPv4 reports whether the network has a subnet of IPv4.
+func (n *Network) HasIPv4() bool { return n.has(netip.IPv4Unspecified()) }
 
 // HasIPv6 reports whether the network has a subnet of IPv6.
 func (n *Network) HasIPv6() bool { return n.has(netip.IPv6Unspecified()) }

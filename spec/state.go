@@ -189,6 +189,9 @@ func (s *State) AddEndpoint(network ID, ep *Endpoint) error {
 		return err
 	}
 	s.put(n, &added)
+	if len(ep.Ports) == 0 && !ep.OnlyIPv4 {
+		return nil // and no endpoint of the same sandbox has to make room
+	}
 	return s.Publish(network, ep.ID, ep.Ports, ep.OnlyIPv4)
 }
 

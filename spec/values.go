@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"strconv"
 	"strings"
 )
@@ -29,15 +30,40 @@ func parseMTU(text string) (any, error) {
 	return v, nil
 }
 
-// parsePrefix leaves room for a number of three digits in an interface name.
-func parsePrefix(text string) (any, error) { return text, checkName(text, 12) }
+// parsePrefix leaves room for a number of three digits in an interface name. Docker's
+// "" is the default.
+func parsePrefix(text string) (any, error) {
+	if text == "" {
+		return defaultPrefix, nil
+	}
+	return text, checkName(text, 12)
+}
 
 // parseBridgeName knows "" as Docker does: a name is made.
 func parseBridgeName(text string) (any, error) {
-	if text == "" {
+	switch {
+	case text == "":
 		return "", nil
+	case reserved.MatchString(text):
+		return nil, errors.New("want a name that is no other interface's or sysctl's: all, default, lo and dbr, dbv, dbp with 12 more characters are")
 	}
-	return parseInterfaceName(text)
+	return text, checkHostLink(text)
+}
+
+// reserved are names that a bridge cannot have without being taken for something
+// else: the kernel's loopback, two directories beside those of interfaces in
+// /proc/sys/net, and what Drawbridge itself calls bridges and veths.
+var reserved = regexp.MustCompile(`^(all|default|lo|db[rvp].{12})$`)
+
+// hostLink leaves out what has a meaning in rules: iptables reads br+ and nft br* as
+// every name that begins so.
+var hostLink = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.@-]{0,14}$`)
+
+func checkHostLink(text string) error {
+	if !hostLink.MatchString(text) {
+		return errors.New("want an interface name of 1 to 15 letters, digits and . _ - @")
+	}
+	return nil
 }
 
 func parseInterfaceName(text string) (any, error) { return text, checkName(text, 15) }
@@ -56,7 +82,7 @@ func checkName(text string, most int) error {
 func parseInterfaces(text string) (any, error) {
 	names := strings.FieldsFunc(text, func(r rune) bool { return r == ':' })
 	for _, name := range names {
-		if err := checkName(name, 15); err != nil {
+		if err := checkHostLink(name); err != nil {
 			return nil, fmt.Errorf("%w, with colons between several", err)
 		}
 	}
@@ -65,7 +91,7 @@ func parseInterfaces(text string) (any, error) {
 
 func parseIPv4(text string) (any, error) {
 	addr, err := netip.ParseAddr(text)
-	if err != nil || !addr.Unmap().Is4() || addr.IsUnspecified() {
+	if err != nil || !addr.Unmap().Is4() || !canSend(addr) {
 		return nil, errors.New("want an IPv4 address of this host, e.g. 192.0.2.7")
 	}
 	return addr.Unmap(), nil
@@ -73,10 +99,16 @@ func parseIPv4(text string) (any, error) {
 
 func parseIPv6(text string) (any, error) {
 	addr, err := netip.ParseAddr(text)
-	if err != nil || addr.Unmap().Is4() || addr.IsUnspecified() || addr.Zone() != "" {
+	if err != nil || addr.Unmap().Is4() || addr.Zone() != "" || !canSend(addr) {
 		return nil, errors.New("want an IPv6 address of this host, e.g. 2001:db8::7")
 	}
 	return addr, nil
+}
+
+// canSend reports whether what others are sent from the address can be answered.
+func canSend(addr netip.Addr) bool {
+	addr = addr.Unmap()
+	return addr.IsGlobalUnicast() || addr.Is4() && addr.IsLinkLocalUnicast()
 }
 
 // parseBinding reads the default address of published ports. In spite of the key's
@@ -85,12 +117,16 @@ func parseIPv6(text string) (any, error) {
 func parseBinding(text string) (any, error) {
 	addr, err := netip.ParseAddr(text)
 	switch {
-	case err != nil || addr.Zone() != "" || addr.IsMulticast():
+	case err != nil || addr.Zone() != "" || addr.IsMulticast() || isBroadcast(addr):
 		return nil, errors.New("want an address of this host, e.g. 192.0.2.7")
 	case addr == netip.IPv4Unspecified():
 		return netip.Addr{}, nil
 	}
 	return addr.Unmap(), nil
+}
+
+func isBroadcast(addr netip.Addr) bool {
+	return addr.Unmap() == netip.AddrFrom4([4]byte{255, 255, 255, 255})
 }
 
 func parseNotDefault(text string) (any, error) {
