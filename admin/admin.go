@@ -7,6 +7,7 @@ package admin
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/drawbridge-net/drawbridge/ipam"
@@ -91,7 +92,23 @@ func endpoints(s spec.State, p *plan.Plan) []Endpoint {
 					}
 				}
 			}
+			row.Ports = append(row.Ports, opened(e)...)
 			all = append(all, row)
+		}
+	}
+	return all
+}
+
+// opened are ports that no port of the host leads to, as Docker shows them: 80/tcp.
+func opened(e *spec.Endpoint) []string {
+	var all []string
+	for _, p := range e.Open {
+		text := fmt.Sprintf("%d/%s", p.ContainerPort, p.Proto)
+		if p.Count > 1 {
+			text = fmt.Sprintf("%d-%d/%s", p.ContainerPort, p.ContainerPort+p.Count-1, p.Proto)
+		}
+		if !slices.Contains(all, text) {
+			all = append(all, text)
 		}
 	}
 	return all

@@ -27,6 +27,7 @@ import (
 // Layer that knows how many planned links somebody has taken away.
 type host struct {
 	missing []plan.Drift
+	fails   error // of Apply
 	removed bool
 }
 
@@ -37,7 +38,7 @@ func (h *host) Look(context.Context) (*plan.Host, error) {
 }
 func (h *host) Exists(string) (bool, error)                             { return true, nil }
 func (h *host) Gateway(string) (netip.Addr, error)                      { return netip.Addr{}, nil }
-func (h *host) Apply(context.Context, *plan.Plan, *plan.Plan) error     { return nil }
+func (h *host) Apply(context.Context, *plan.Plan, *plan.Plan) error     { return h.fails }
 func (h *host) Check(context.Context, *plan.Plan) ([]plan.Drift, error) { return h.missing, nil }
 func (h *host) Remove(context.Context) error                            { h.removed = true; return nil }
 
@@ -131,6 +132,38 @@ func TestOperatorSeesNetworksAndEndpoints(t *testing.T) {
 	must(t, err)
 	if !strings.Contains(text, "dnat tcp 0.0.0.0:8080 to 172.30.0.2:80") {
 		t.Errorf("the plan does not show the published port:\n%s", text)
+	}
+}
+
+func TestOperatorSeesPortsThatNoPortOfTheHostLeadsTo(t *testing.T) {
+	d := start(t)
+	d.publish(t)
+	must(t, d.engine.Do(t.Context(), func(s *spec.State) error {
+		s.Unpublish(networkID, endpointID)
+		return s.Open(networkID, endpointID, []spec.Port{
+			{Proto: spec.TCP, Host: netip.IPv4Unspecified(), HostPort: 80, ContainerPort: 80, Count: 1},
+			{Proto: spec.TCP, Host: netip.IPv6Unspecified(), HostPort: 80, ContainerPort: 80, Count: 1},
+			{Proto: spec.UDP, Host: netip.IPv6Unspecified(), HostPort: 5000, ContainerPort: 5000, Count: 11},
+		})
+	}))
+	endpoints, err := d.client.Endpoints(t.Context())
+	must(t, err)
+	if diff := cmp.Diff([]string{"80/tcp", "5000-5010/udp"}, endpoints[0].Ports); diff != "" {
+		t.Errorf("ports (-want +got):\n%s", diff)
+	}
+}
+
+// TestStatusNamesADifferenceOnce has one that is remembered, too.
+func TestStatusNamesADifferenceOnce(t *testing.T) {
+	gone := plan.Drift{Object: "link dbr3f2a9c0d11ee", Field: "mtu", Want: "1500", Got: "1400"}
+	d := start(t)
+	d.host.fails = errors.Join(&plan.ObjectError{Object: gone.Object, Err: errors.New("busy")}, &plan.ObjectError{Object: "sysctl", Err: errors.New("read-only")})
+	d.publish(t)
+	d.host.missing = []plan.Drift{gone}
+	got, err := d.client.Status(t.Context())
+	must(t, err)
+	if diff := cmp.Diff([]plan.Drift{gone, {Object: "sysctl", Field: "apply", Want: "done", Got: "read-only"}}, got.Drift); diff != "" {
+		t.Errorf("drift (-want +got):\n%s", diff)
 	}
 }
 

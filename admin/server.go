@@ -69,7 +69,7 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	pools := s.Pools.Pools()
 	all := Status{
 		Version: s.Version, Networks: now.State.Networks.Len(), Pools: len(pools), LoosePools: loosePools(pools),
-		Notices: notices(now.Plan, s.Notices), Drift: append(append([]plan.Drift{}, now.Drift...), drift...),
+		Notices: notices(now.Plan, s.Notices), Drift: merged(now.Drift, drift),
 	}
 	for _, n := range now.State.Networks.All() {
 		all.Endpoints += n.Endpoints.Len()
@@ -78,6 +78,17 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	s.answer(w, all)
+}
+
+// merged adds to what is seen now what is remembered and cannot be seen.
+func merged(remembered, seen []plan.Drift) []plan.Drift {
+	all := append([]plan.Drift{}, seen...)
+	for _, d := range remembered {
+		if !slices.ContainsFunc(seen, func(s plan.Drift) bool { return s.Object == d.Object }) {
+			all = append(all, d)
+		}
+	}
+	return all
 }
 
 func (s *Server) removeNetwork(w http.ResponseWriter, r *http.Request) {
