@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -128,7 +129,8 @@ func (e *Engine) startContainerd() {
 	e.accepts("/run/containerd/containerd.sock", e.containerd)
 }
 
-// StartDocker starts the engine and waits until it answers.
+// StartDocker starts the engine and waits until it answers. That takes a quarter of a
+// minute for each network whose driver it does not find.
 func (e *Engine) StartDocker() {
 	e.t.Helper()
 	args := []string{
@@ -142,7 +144,7 @@ func (e *Engine) StartDocker() {
 		args = append(args, "--seccomp-profile=unconfined", "--feature", "containerd-snapshotter=false")
 	}
 	e.dockerd = e.world.service("dockerd", e.Command("dockerd", append(args, e.flags...)...))
-	Until(e.t, "docker answers", func() error {
+	within(e.t, time.Minute, "docker answers", func() error {
 		if err := e.dockerd.alive(); err != nil {
 			return err
 		}

@@ -114,7 +114,12 @@ func (l *Lab) Cable(name string, a, b *Host) {
 // last error if that takes longer than ten seconds.
 func Until(t testing.TB, what string, condition func() error) {
 	t.Helper()
-	deadline := time.NewTimer(10 * time.Second)
+	within(t, 10*time.Second, what, condition)
+}
+
+func within(t testing.TB, limit time.Duration, what string, condition func() error) {
+	t.Helper()
+	deadline := time.NewTimer(limit)
 	defer deadline.Stop()
 	pause := time.NewTicker(20 * time.Millisecond)
 	defer pause.Stop()

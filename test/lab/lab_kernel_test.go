@@ -82,6 +82,22 @@ func TestKernelLabSnapshotIsEqualAfterTrafficAndNamesEachChange(t *testing.T) {
 	}
 }
 
+func TestKernelLabSnapshotKeepsTheOrderOfRulesAndNotThatOfChains(t *testing.T) {
+	h := lab.NewHost(t)
+	picture := func(ruleset string) lab.Snapshot {
+		h.Feed("flush ruleset\n"+ruleset, "nft", "-f", "-")
+		return h.Snapshot()
+	}
+	before := picture("table ip t { chain a { tcp dport vmap { 1 : accept, 2 : drop }; accept; }; chain b { drop; }; }")
+	if diff := before.Diff(picture("table ip t { chain b { drop; }; chain a { tcp dport vmap { 1 : accept, 2 : drop }; accept; }; }")); diff != "" {
+		t.Errorf("the same chains in another order:\n%s", diff)
+	}
+	diff := before.Diff(picture("table ip t { chain a { accept; tcp dport vmap { 1 : accept, 2 : drop }; }; chain b { drop; }; }"))
+	if want := "+ table ip t: chain a: tcp dport"; !strings.Contains(diff, want) {
+		t.Errorf("the same rules in another order: want %q in\n%s", want, diff)
+	}
+}
+
 func TestKernelLabSnapshotSeesSocketsThatHoldAPort(t *testing.T) {
 	h := lab.NewHost(t)
 	before := h.Snapshot()

@@ -62,7 +62,7 @@ func (h *Host) Snapshot() Snapshot {
 			h.objects("neigh", "show", "nud", "permanent"),
 			h.objects("neigh", "show", "proxy"))},
 		{"rules", slices.Concat(h.objects("-4", "rule"), h.objects("-6", "rule"))},
-		{"nft", textLines(h.Run("nft", "--stateless", "list", "ruleset"))},
+		{"nft", ruleset(h.Run("nft", "--stateless", "list", "ruleset"))},
 	}
 	for _, tool := range []string{"iptables", "ip6tables"} {
 		s = append(s, Section{tool, h.iptables(tool + "-nft-save")})
@@ -188,6 +188,32 @@ func (h *Host) iptables(save string) []string {
 		if !strings.HasPrefix(line, "#") {
 			lines = append(lines, counters.ReplaceAllString(line, "$1"))
 		}
+	}
+	return lines
+}
+
+// ruleset has each line of nft behind the table and the chain, set or map that it stands
+// in, and these in order of their names: nft shows them in the order in which they were
+// made, which decides nothing, and is another one after an engine's restart.
+func ruleset(text string) []string {
+	var path []string
+	blocks := map[string][]string{}
+	for _, line := range textLines(text) {
+		switch line = strings.TrimSpace(line); {
+		case line == "":
+		case line == "}":
+			path = path[:len(path)-1]
+		case strings.HasSuffix(line, " {"):
+			path = append(path, strings.TrimSuffix(line, " {"))
+			blocks[strings.Join(path, ": ")] = nil
+		default:
+			name := strings.Join(path, ": ")
+			blocks[name] = append(blocks[name], name+": "+line)
+		}
+	}
+	var lines []string
+	for _, name := range slices.Sorted(maps.Keys(blocks)) {
+		lines = append(append(lines, name), blocks[name]...)
 	}
 	return lines
 }
