@@ -38,6 +38,7 @@ func (h *host) Look(context.Context) (*plan.Host, error) {
 }
 func (h *host) Exists(string) (bool, error)                             { return true, nil }
 func (h *host) Gateway(string) (netip.Addr, error)                      { return netip.Addr{}, nil }
+func (h *host) Bound(string) bool                                       { return false }
 func (h *host) Apply(context.Context, *plan.Plan, *plan.Plan) error     { return h.fails }
 func (h *host) Check(context.Context, *plan.Plan) ([]plan.Drift, error) { return h.missing, nil }
 func (h *host) Remove(context.Context) error                            { h.removed = true; return nil }

@@ -130,6 +130,7 @@ func (s *Server) join(ctx context.Context, req *joinRequest) (*joinResponse, err
 	if err != nil {
 		return nil, fmt.Errorf("join endpoint %s: %w", id.Short(), err)
 	}
+	s.engine.Joined(req.SandboxKey)
 	return newJoinResponse(n, ep), nil
 }
 

@@ -35,10 +35,10 @@ func (e *Engine) Evict(ctx context.Context, network, id spec.ID) (bool, error) {
 
 // EvictUnheard is Evict for what an endpoint has and somebody else would like to have,
 // which proves nothing: it may merely not be in use yet. It goes if it was there before
-// we were and nothing has been said of it since, as after a container's end that we
-// were not told of.
+// we were, or before an engine was that came after us, and nothing has been said of it
+// since, as after a container's end that we were not told of.
 func (e *Engine) EvictUnheard(ctx context.Context, network, id spec.ID) (bool, error) {
-	_, found, err := e.found.Endpoint(network, id)
+	_, found, err := e.found.Load().Endpoint(network, id)
 	if err != nil {
 		return false, nil
 	}
@@ -50,8 +50,11 @@ func (e *Engine) EvictUnheard(ctx context.Context, network, id spec.ID) (bool, e
 }
 
 // inUse reports whether a container has one end of an endpoint's veth pair. It has
-// not if it never joined, if the pair went with the container's namespace, or if the
-// engine has brought that end back and we were not there to be told more.
+// not if it never joined, if the pair went with the container's namespace, if the engine
+// has brought that end back and we were not there to be told more, or if the engine has
+// given the sandbox up. The last leaves a pair where an engine from 28 on was killed
+// before a container's first instruction: the process that should have become it is
+// never ended, and has the pair.
 func (e *Engine) inUse(ep *spec.Endpoint) (bool, error) {
 	if ep.Sandbox == "" {
 		return false, nil
@@ -59,8 +62,18 @@ func (e *Engine) inUse(ep *spec.Endpoint) (bool, error) {
 	if pair, err := e.observer.Exists(plan.VethName(ep)); err != nil || !pair {
 		return false, err
 	}
-	back, err := e.observer.Exists(plan.PeerName(ep))
-	return !back, err
+	if back, err := e.observer.Exists(plan.PeerName(ep)); err != nil || back {
+		return false, err
+	}
+	return !e.sees.Load() || e.observer.Bound(ep.Sandbox), nil
+}
+
+// Joined says that an engine has a sandbox. One that has it mounted by then, where we
+// see it, unmounts it when it gives it up.
+func (e *Engine) Joined(sandbox string) {
+	if e.observer.Bound(sandbox) {
+		e.sees.Store(true)
+	}
 }
 
 // Gateway is the IPv4 gateway of the container that an endpoint is in, whosever network
@@ -75,7 +88,9 @@ func (e *Engine) Gateway(ep *spec.Endpoint) (netip.Addr, error) {
 // Restarted says that the engine which asks from now on is another one than before. An
 // endpoint that nobody is in was for a container whose start or end died with it.
 func (e *Engine) Restarted(ctx context.Context) {
-	for network, n := range e.Now().State.Networks.All() {
+	state := e.Now().State
+	e.found.Store(&state)
+	for network, n := range state.Networks.All() {
 		for id, ep := range n.Endpoints.All() {
 			if inUse, err := e.inUse(ep); err == nil && !inUse {
 				e.bury(ctx, network, id, "that an engine left behind when it died")

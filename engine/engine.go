@@ -48,6 +48,8 @@ type Observer interface {
 	// Gateway is the default gateway of IPv4 in a sandbox; the zero Addr for none, and
 	// where that cannot be seen.
 	Gateway(sandbox string) (netip.Addr, error)
+	// Bound reports whether a sandbox is seen to be there.
+	Bound(sandbox string) bool
 }
 
 // applyTimeout bounds the work on the kernel for one request. An engine waits
@@ -72,12 +74,13 @@ type Engine struct {
 	mu    sync.Mutex // one change at a time
 	have  *plan.Plan // what the host was made to match; nil after a failure
 	saved spec.State // what the store holds; not the present State after a failure
-	found spec.State // what was there at the start; not changed afterwards
 	// removed is set when everything was taken off the host: nothing comes back.
 	removed bool
 
-	now  atomic.Pointer[Snapshot]
-	wake chan struct{}
+	now   atomic.Pointer[Snapshot]
+	found atomic.Pointer[spec.State] // what was there when we started, or an engine did after us
+	sees  atomic.Bool                // a sandbox was seen to be there, so one that is not has gone
+	wake  chan struct{}
 }
 
 // New makes an Engine of its parts.
@@ -98,7 +101,8 @@ func (e *Engine) Start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("look at the host: %w", err)
 	}
-	e.saved, e.found = state, state
+	e.saved = state
+	e.found.Store(&state)
 	want := plan.New(state, host)
 	err = e.apply(ctx, want)
 	e.publish(state, want, drifts(err))

@@ -207,6 +207,37 @@ func TestAnotherDockerHasNoUseForEndpointsThatNobodyIsIn(t *testing.T) {
 	}
 }
 
+// TestNobodyIsInASandboxThatDockerGaveUp although its pair is there: a process that
+// should have become a container was left behind. Where sandboxes cannot be seen, that
+// one is not tells nothing.
+func TestNobodyIsInASandboxThatDockerGaveUp(t *testing.T) {
+	r := newRig(t)
+	r.must(addNetwork(1))
+	for ep, sandbox := range map[int]string{2: "/ns2", 3: "/ns3"} {
+		r.must(addEndpoint(1, ep), func(s *spec.State) error { return s.Join(id("a", 1), id("e", 1000+ep), sandbox) })
+	}
+	r.must(publish(80))
+	evict := func(want bool) {
+		t.Helper()
+		if gone, err := r.engine.EvictUnheard(t.Context(), id("a", 1), id("e", 1002)); gone != want || err != nil {
+			t.Fatalf("gone %t, %v; want %t", gone, err, want)
+		}
+	}
+	r.engine.Joined("/ns2")
+	r.engine.Restarted(t.Context())
+	evict(false)
+	for _, sandbox := range []string{"/ns2", "/ns3"} {
+		r.layers[0].Bind(sandbox, true)
+		r.engine.Joined(sandbox)
+	}
+	evict(false)
+	r.layers[0].Bind("/ns2", false)
+	evict(true)
+	if _, _, err := at(r.engine).Endpoint(id("a", 1), id("e", 1003)); err != nil {
+		t.Errorf("the living went along: %v", err)
+	}
+}
+
 // TestOnlyTheUnheardMakeWay is about endpoints that nobody is in: one was left over
 // from before the start, the containers of the others are about to start.
 func TestOnlyTheUnheardMakeWay(t *testing.T) {

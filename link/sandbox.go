@@ -15,6 +15,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Bound reports whether a network namespace is mounted where a sandbox has its path. It
+// is not either if the mount cannot be seen from here.
+func Bound(sandbox string) bool {
+	var kind unix.Statfs_t
+	return unix.Statfs(sandbox, &kind) == nil && kind.Type == unix.NSFS_MAGIC
+}
+
 // Gateway is the default gateway of IPv4 in a network namespace; the zero Addr for none.
 // The kernel tells the routes of another namespace to nobody but those within, and of
 // their processes to all who see them. Where none is seen, as in a managed plugin, which

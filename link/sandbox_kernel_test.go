@@ -24,6 +24,9 @@ func TestKernelTheGatewayOfASandboxIsThatOfItsProcesses(t *testing.T) {
 		must(t, process.Start())
 		t.Cleanup(func() { _ = process.Process.Kill(); _ = process.Wait() })
 	})
+	if !link.Bound(sandbox) {
+		t.Error("the sandbox is not bound")
+	}
 	has := func(want string) {
 		t.Helper()
 		got, err := link.Gateway(sandbox)
@@ -46,4 +49,9 @@ func TestKernelTheGatewayOfASandboxIsThatOfItsProcesses(t *testing.T) {
 	has("")
 	must(t, os.WriteFile(sandbox, nil, 0o600))
 	has("")
+	for _, path := range []string{sandbox, filepath.Join(t.TempDir(), "gone")} {
+		if link.Bound(path) {
+			t.Errorf("%s is bound", path)
+		}
+	}
 }

@@ -126,6 +126,9 @@ func (d *daemon) Exists(name string) (bool, error) { return d.links.Exists(name)
 // Gateway is the IPv4 gateway of whoever is in a sandbox.
 func (d *daemon) Gateway(sandbox string) (netip.Addr, error) { return link.Gateway(sandbox) }
 
+// Bound reports whether a sandbox is seen to be there.
+func (d *daemon) Bound(sandbox string) bool { return link.Bound(sandbox) }
+
 // obstacles are what a chosen pool must keep away from. A network of ours may have
 // its addresses from another IPAM and none of them on the host.
 func (d *daemon) obstacles() ([]ipam.Obstacle, error) {

@@ -33,6 +33,7 @@ type Host struct {
 	broken  map[string]error  // by name
 	err     error
 	routes  map[string]netip.Addr // gateways by sandbox
+	bound   map[string]bool       // sandboxes
 	writes  int
 	looks   int
 }
@@ -46,7 +47,7 @@ type object struct {
 
 // NewHost makes an empty host with IPv6.
 func NewHost() *Host {
-	return &Host{facts: plan.Host{IPv6: true}, objects: map[string]object{}, broken: map[string]error{}, routes: map[string]netip.Addr{}}
+	return &Host{facts: plan.Host{IPv6: true}, objects: map[string]object{}, broken: map[string]error{}, routes: map[string]netip.Addr{}, bound: map[string]bool{}}
 }
 
 // Fail makes every later call fail without naming an object; nil mends it.
@@ -99,6 +100,20 @@ func (h *Host) Gateway(sandbox string) (netip.Addr, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.routes[sandbox], h.err
+}
+
+// Bind makes a sandbox be there, or no longer.
+func (h *Host) Bind(sandbox string, bound bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.bound[sandbox] = bound
+}
+
+// Bound is what Bind said, false if it said nothing.
+func (h *Host) Bound(sandbox string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.bound[sandbox]
 }
 
 // Writes is how many objects were written or removed so far.
