@@ -46,23 +46,50 @@ func TestEngineNetworksAndContainersComeBackAfterABoot(t *testing.T) {
 	}
 	eachEngineAfter(t, boot, func(s *site) {
 		s.webAndOther("--restart", "always")
+		s.ipam = "default"
+		s.network("plain", "--subnet", "172.30.3.0/24")
+		s.Run("e1", "--network", "plain", "-p", "8082:80", "--restart", "always")
 		s.Run("once", "--network", "web", "-p", "8081:80")
 		s.Reboot()
 		s.StartDaemon()
-		for _, address := range []string{"172.30.1.1", "fd00:30:1::1", "172.30.2.1", "fd00:30:2::1"} {
+		for _, address := range []string{"172.30.1.1", "fd00:30:1::1", "172.30.2.1", "fd00:30:2::1", "172.30.3.1"} {
 			if out := s.Host.Run("ip", "-brief", "addr"); !strings.Contains(out, " "+address+"/") {
 				s.t.Errorf("ahead of the engine the host has no address %s:\n%s", address, out)
 			}
 		}
 		s.knowsEndpoints(0)
 		s.StartDocker()
-		s.serveAgain("c1", "c2", "d1")
+		s.serveAgain("c1", "c2", "d1", "e1")
 		s.doesMainJob()
-		s.knowsEndpoints(3)
+		s.Outside.MustReach("tcp", "192.0.2.1:8082", "e1")
+		s.knowsEndpoints(4)
 		s.Outside.MustNotReach("tcp", "192.0.2.1:8081", hello.Refuse)
 		s.Docker("start", "once")
 		s.serveAgain("once")
 		s.Outside.MustReach("tcp", "192.0.2.1:8081", "once")
+	})
+}
+
+// TestEngineThatBootsBeforeUsIsServedLater is about a host where the order of services is
+// wrong: the engine gives up on containers whose driver it does not find.
+func TestEngineThatBootsBeforeUsIsServedLater(t *testing.T) {
+	boot := func(s *site) {
+		s.Reboot()
+		s.StartDocker()
+	}
+	eachEngineAfter(t, boot, func(s *site) {
+		s.network("web", "--subnet", "172.30.1.0/24")
+		s.Run("c1", "--network", "web", "-p", "8080:80", "--restart", "always")
+		s.Reboot()
+		s.StartDocker()
+		s.StartDaemon()
+		s.Outside.MustNotReach("tcp", "192.0.2.1:8080", hello.Refuse)
+		s.Docker("start", "c1")
+		s.serveAgain("c1")
+		s.Outside.MustReach("tcp", "192.0.2.1:8080", "c1")
+		s.Run("c2", "--network", "web")
+		s.MustReach("c2", "tcp", "c1:80", "c1")
+		s.knowsEndpoints(2)
 	})
 }
 

@@ -24,8 +24,8 @@ var (
 	// has (daemon/libnetwork/drivers/remote in github.com/moby/moby), so after a
 	// live-restore it cannot take the gateway from one. It does not ask the driver.
 	lostGateway = fault{lab.Newest, "remote network driver: endpoint … not found"}
-	// diesOfRevoke: 29.0.0 to 29.0.2 die of the first RevokeExternalConnectivity, since
-	// they unlock what they did not lock, as soon as they have the driver's answer.
+	// diesOfRevoke: 29.0.0 to 29.0.2 unlock what they did not lock when they are about to
+	// ask a driver to unpublish ports, which it is not asked any more.
 	diesOfRevoke = fault{"", "fatal error: sync: unlock of unlocked mutex"}
 )
 

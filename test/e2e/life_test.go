@@ -194,27 +194,28 @@ func TestEngineDaemonKilledAmidRequests(t *testing.T) {
 }
 
 func TestEngineRestartsAndFindsItsContainersAgain(t *testing.T) {
-	// A restart puts an engine's own chains into another order.
-	restart := func(s *site) {
-		s.StopDocker()
-		s.StartDocker()
-	}
-	eachEngineAfter(t, restart, func(s *site) {
-		s.network("web", "--subnet", "172.30.1.0/24")
-		s.Run("c1", "--network", "web", "-p", "8080:80", "--restart", "always")
-		s.Run("c2", "--network", "web")
-		s.StopDocker()
-		s.Outside.MustNotReach("tcp", "192.0.2.1:8080", hello.Refuse)
-		s.StartDocker()
-		s.comesBack("c1 after the engine's restart")
-		s.Docker("start", "c2")
-		s.MustReach("c2", "tcp", "c1:80", "c1")
-		s.Docker("restart", "-t", "1", "c1")
-		s.comesBack("c1 after its own restart")
+	eachEngine(t, func(s *site) {
+		for _, s.ipam = range ipams {
+			s.network("web", "--subnet", "172.30.1.0/24")
+			s.Run("c1", "--network", "web", "-p", "8080:80", "--restart", "always")
+			s.Run("c2", "--network", "web")
+			s.StopDocker()
+			s.Outside.MustNotReach("tcp", "192.0.2.1:8080", hello.Refuse)
+			s.StartDocker()
+			s.comesBack("c1 after the engine's restart")
+			s.Docker("start", "c2")
+			s.MustReach("c2", "tcp", "c1:80", "c1")
+			s.Docker("restart", "-t", "1", "c1")
+			s.comesBack("c1 after its own restart")
 
-		s.KillDocker()
-		s.StartDocker()
-		s.comesBack("c1 after the engine was killed")
+			s.KillDocker()
+			s.StartDocker()
+			s.comesBack("c1 after the engine was killed")
+			s.knowsEndpoints(1)
+			s.Docker("start", "c2")
+			s.MustReach("c2", "tcp", "c1:80", "c1")
+			s.removeAll()
+		}
 	})
 }
 
@@ -230,11 +231,7 @@ func (s *site) comesBack(what string) {
 // TestEngineKilledLeavesNoPortTaken is about a network whose addresses are Docker's:
 // an engine that was killed then never says which endpoints died with it.
 func TestEngineKilledLeavesNoPortTaken(t *testing.T) {
-	restart := func(s *site) {
-		s.StopDocker()
-		s.StartDocker()
-	}
-	eachEngineAfter(t, restart, func(s *site) {
+	eachEngine(t, func(s *site) {
 		s.Docker("network", "create", "-d", "drawbridge", "web")
 		s.Run("c1", "--network", "web", "-p", "8080:80")
 		s.KillDocker()

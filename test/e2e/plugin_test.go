@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -93,7 +94,7 @@ func TestEnginePluginTellsNeighboursWhoHasAnAddressNow(t *testing.T) {
 }
 
 func TestEnginePluginComesBackWithItsEngine(t *testing.T) {
-	eachPlugin(t, nil, restartDocker, func(s *site) {
+	eachPlugin(t, nil, asItCame, func(s *site) {
 		s.webAndOther("--restart", "always")
 		restartDocker(s)
 		s.serveAgain("c1", "c2", "d1")
@@ -108,8 +109,39 @@ func TestEnginePluginComesBackWithItsEngine(t *testing.T) {
 	})
 }
 
+// TestEnginePluginAndAnEngineKilledAmidRequests: nobody tells a plugin that its engine is
+// another one than before, and what the one before was given must be free all the same.
+func TestEnginePluginAndAnEngineKilledAmidRequests(t *testing.T) {
+	eachPlugin(t, nil, asItCame, func(s *site) {
+		s.network("web", "--subnet", "172.30.1.0/24")
+		for _, method := range []string{"RequestAddress", "CreateEndpoint", "Join", "ProgramExternalConnectivity"} {
+			args := []string{"--network", "web", "-p", "8080:80", "--ip", "172.30.1.10"}
+			before := strings.Count(s.DaemonLog(), method)
+			ended := make(chan struct{})
+			go func() {
+				defer close(ended)
+				_, _ = s.TryDocker(append(append([]string{"run", "-d", "--name", "c1"}, args...), lab.Image)...)
+			}()
+			lab.Until(s.t, "the request of "+method, func() error {
+				if strings.Count(s.DaemonLog(), method) == before {
+					return errors.New("it has not come")
+				}
+				return nil
+			})
+			s.KillDocker()
+			<-ended
+			s.StartDocker()
+			s.Docker("rm", "-f", "c1")
+			s.Run("c1", args...)
+			s.Outside.MustReach("tcp", "192.0.2.1:8080", "c1")
+			s.Docker("rm", "-f", "c1")
+			s.knowsEndpoints(0)
+		}
+	})
+}
+
 func TestEnginePluginGoesOnWithoutItsEngine(t *testing.T) {
-	eachPlugin(t, []string{"--live-restore"}, restartDocker, func(s *site) {
+	eachPlugin(t, []string{"--live-restore"}, asItCame, func(s *site) {
 		s.webAndOther()
 		flow := s.Outside.Dial("tcp", "192.0.2.1:8080")
 		pid := s.PluginPid()
@@ -131,7 +163,7 @@ func TestEnginePluginGoesOnWithoutItsEngine(t *testing.T) {
 			s.t.Errorf("a connection broke: %v", err)
 		}
 		s.removeAll()
-		restartDocker(s) // which finds no container, and orders its chains as before
+		restartDocker(s) // which finds no container, and orders its rules as before
 	})
 }
 
