@@ -9,6 +9,7 @@ import (
 	"github.com/drawbridge-net/drawbridge/spec"
 	"github.com/drawbridge-net/drawbridge/test/lab"
 	"github.com/drawbridge-net/drawbridge/test/lab/hello"
+	"github.com/drawbridge-net/drawbridge/test/scene"
 )
 
 // hamlet is a town whose network a keeps its containers apart. Something that is no
@@ -22,24 +23,24 @@ type hamlet struct {
 func newHamlet(t *testing.T, a spec.Network) *hamlet {
 	t.Helper()
 	a.Apart, a.Masquerade = true, true
-	w := newWorld(t).
-		network("a", a, "172.30.0.0/24", "fd00:30::/64").
-		network("b", spec.Network{Masquerade: true}, "172.30.1.0/24", "fd00:31::/64").
-		endpoint("a", "f", "172.30.0.3/24", "fd00:30::3/64")
+	w := scene.NewWorld(t).
+		Network("a", a, "172.30.0.0/24", "fd00:30::/64").
+		Network("b", spec.Network{Masquerade: true}, "172.30.1.0/24", "fd00:31::/64").
+		Endpoint("a", "f", "172.30.0.3/24", "fd00:30::3/64")
 	if a.Mode4 == spec.Routed {
-		w.open("a", "e", "172.30.0.2/24", "fd00:30::2/64", tcp("", 0, 80, 1))
+		w.Open("a", "e", "172.30.0.2/24", "fd00:30::2/64", scene.TCP("", 0, 80, 1))
 	} else {
-		w.endpoint("a", "e", "172.30.0.2/24", "fd00:30::2/64", tcp("", 8080, 80, 1), udp("", 8080, 80, 1))
+		w.Endpoint("a", "e", "172.30.0.2/24", "fd00:30::2/64", scene.TCP("", 8080, 80, 1), scene.UDP("", 8080, 80, 1))
 	}
 	c := settle(t, w)
-	bridgeA, bridgeB := "dbr"+strings.Repeat("a", 12), "dbr"+strings.Repeat("b", 12)
+	bridgeA, bridgeB := scene.Bridge("a"), scene.Bridge("b")
 	return &hamlet{
 		town: c,
-		a1:   c.behind("dbv"+strings.Repeat("e", 12), "a1", bridgeA, "172.30.0.2/24", "fd00:30::2/64"),
-		a2:   c.behind("dbv"+strings.Repeat("f", 12), "a2", bridgeA, "172.30.0.3/24", "fd00:30::3/64"),
-		lan:  c.container("lan", bridgeA, "172.30.0.9/24", "fd00:30::9/64"),
-		b1:   c.container("b1", bridgeB, "172.30.1.2/24", "fd00:31::2/64"),
-		b2:   c.container("b2", bridgeB, "172.30.1.3/24", "fd00:31::3/64"),
+		a1:   c.Behind(scene.Veth("e"), "a1", bridgeA, "172.30.0.2/24", "fd00:30::2/64"),
+		a2:   c.Behind(scene.Veth("f"), "a2", bridgeA, "172.30.0.3/24", "fd00:30::3/64"),
+		lan:  c.Container("lan", bridgeA, "172.30.0.9/24", "fd00:30::9/64"),
+		b1:   c.Container("b1", bridgeB, "172.30.1.2/24", "fd00:31::2/64"),
+		b2:   c.Container("b2", bridgeB, "172.30.1.3/24", "fd00:31::3/64"),
 	}
 }
 
@@ -54,24 +55,24 @@ var (
 
 // loses asserts that a question is dropped, and where.
 func (c *hamlet) loses(from *lab.Host, network, address string, at place) {
-	c.t.Helper()
+	c.T.Helper()
 	c.drops(at, func() { from.MustNotReach(network, address, hello.Drop) })
 }
 
 // drops asserts where it is dropped what somebody asks.
 func (c *hamlet) drops(at place, ask func()) {
-	c.t.Helper()
-	before := dropped(c.t, c.Host, at.chain, at.rule)
+	c.T.Helper()
+	before := dropped(c.T, c.Host, at.chain, at.rule)
 	ask()
-	if dropped(c.t, c.Host, at.chain, at.rule) == before {
-		c.t.Errorf("it was not dropped by %q of %s", at.rule, at.chain)
+	if dropped(c.T, c.Host, at.chain, at.rule) == before {
+		c.T.Errorf("it was not dropped by %q of %s", at.rule, at.chain)
 	}
 }
 
 func TestKernelContainersAreKeptApart(t *testing.T) {
-	bridgedOrNot(t, func(t *testing.T, value string) {
+	scene.BridgedOrNot(t, func(t *testing.T, value string) {
 		c := newHamlet(t, spec.Network{})
-		c.bridged(value)
+		c.Bridged(value)
 		for _, to := range []struct{ network, address string }{
 			{"tcp", "172.30.0.2:80"}, {"udp", "172.30.0.2:80"}, {"tcp", "[fd00:30::2]:80"}, {"udp", "[fd00:30::2]:80"},
 		} {
@@ -85,10 +86,10 @@ func TestKernelContainersAreKeptApart(t *testing.T) {
 }
 
 func TestKernelNoWayLeadsAroundThroughTheGateway(t *testing.T) {
-	bridgedOrNot(t, func(t *testing.T, value string) {
+	scene.BridgedOrNot(t, func(t *testing.T, value string) {
 		for _, mode := range []spec.GatewayMode{spec.NAT, spec.Unprotected, spec.Routed} {
 			c := newHamlet(t, spec.Network{Mode4: mode, Mode6: mode})
-			c.bridged(value)
+			c.Bridged(value)
 			c.a2.Run("ip", "route", "add", "172.30.0.2/32", "via", "172.30.0.1")
 			c.a2.Run("ip", "route", "add", "fd00:30::2/128", "via", "fd00:30::1")
 			for _, address := range []string{"172.30.0.2:80", "[fd00:30::2]:80"} {
@@ -99,10 +100,10 @@ func TestKernelNoWayLeadsAroundThroughTheGateway(t *testing.T) {
 }
 
 func TestKernelContainersKeptApartReachAllElse(t *testing.T) {
-	bridgedOrNot(t, func(t *testing.T, value string) {
+	scene.BridgedOrNot(t, func(t *testing.T, value string) {
 		c := newHamlet(t, spec.Network{})
-		c.bridged(value)
-		serve(t, c.Outside, "outside", "tcp [::]:80")
+		c.Bridged(value)
+		scene.Serve(t, c.Outside, "outside", "tcp [::]:80")
 		for name, row := range map[string]struct {
 			from                           *lab.Host
 			network, address, server, sees string
@@ -124,8 +125,8 @@ func TestKernelContainersKeptApartReachAllElse(t *testing.T) {
 			"a published port, from a machine on the same bridge": {c.lan, "tcp", "192.0.2.1:8080", "a1", "172.30.0.1"},
 		} {
 			t.Run(name, func(t *testing.T) {
-				c.t = t
-				c.reach(row.from, row.network, row.address, row.server, row.sees)
+				c.T = t
+				c.Reach(row.from, row.network, row.address, row.server, row.sees)
 			})
 		}
 	})
@@ -134,13 +135,13 @@ func TestKernelContainersKeptApartReachAllElse(t *testing.T) {
 // TestKernelContainersKeptApartAreOpenToOthers has each mode open them to all but each
 // other, to whom not even ping gets through.
 func TestKernelContainersKeptApartAreOpenToOthers(t *testing.T) {
-	bridgedOrNot(t, func(t *testing.T, value string) {
+	scene.BridgedOrNot(t, func(t *testing.T, value string) {
 		for _, mode := range []spec.GatewayMode{spec.Unprotected, spec.Routed} {
 			c := newHamlet(t, spec.Network{Mode4: mode, Mode6: mode})
-			c.bridged(value)
+			c.Bridged(value)
 			for own, client := range map[string]string{"172.30.0.2": "172.30.1.2", "fd00:30::2": "fd00:31::2"} {
 				at := netip.AddrPortFrom(netip.MustParseAddr(own), 80).String()
-				c.reach(c.b1, "tcp", at, "a1", client)
+				c.Reach(c.b1, "tcp", at, "a1", client)
 				c.b1.MustPing(own)
 				c.loses(c.a2, "tcp", at, betweenPorts)
 				c.drops(betweenPorts, func() { c.a2.MustNotPing(own) })
@@ -150,15 +151,15 @@ func TestKernelContainersKeptApartAreOpenToOthers(t *testing.T) {
 }
 
 func TestKernelAnInternalNetworkMayKeepContainersApart(t *testing.T) {
-	bridgedOrNot(t, func(t *testing.T, value string) {
+	scene.BridgedOrNot(t, func(t *testing.T, value string) {
 		c := newHamlet(t, spec.Network{Internal: true})
-		c.bridged(value)
+		c.Bridged(value)
 		// As on a host whose ip_forward is 1.
 		c.Host.Set("net/ipv4/conf/dbr"+strings.Repeat("a", 12)+"/forwarding", "1")
 		c.loses(c.a2, "tcp", "172.30.0.2:80", betweenPorts)
 		c.loses(c.a2, "tcp", "[fd00:30::2]:80", betweenPorts)
 		c.loses(c.a2, "tcp", "172.30.1.2:80", fromInternal)
-		c.reach(c.Host, "tcp", "172.30.0.2:80", "a1", "172.30.0.1")
+		c.Reach(c.Host, "tcp", "172.30.0.2:80", "a1", "172.30.0.1")
 		c.a2.Run("ip", "route", "add", "172.30.0.2/32", "via", "172.30.0.1")
 		c.loses(c.a2, "tcp", "172.30.0.2:80", fromInternal)
 	})
@@ -168,18 +169,18 @@ func TestKernelAnInternalNetworkMayKeepContainersApart(t *testing.T) {
 // transaction for both tables.
 func TestKernelAContainerThatComesIsKeptApartAtOnce(t *testing.T) {
 	m := newMachine(t, lab.NewHost(t))
-	w := newWorld(t).network("a", spec.Network{Apart: true}, "172.30.0.0/24").endpoint("a", "e", "172.30.0.2/24", "")
-	have, old := w.plan(), w.state
+	w := scene.NewWorld(t).Network("a", spec.Network{Apart: true}, "172.30.0.0/24").Endpoint("a", "e", "172.30.0.2/24", "")
+	have, old := w.Plan(), w.State
 	m.apply(nil, have)
 	before := m.generation()
-	want := have.Next(old, w.endpoint("a", "f", "172.30.0.3/24", "", tcp("", 1, 1, 1)).state, have.Host)
+	want := have.Next(old, w.Endpoint("a", "f", "172.30.0.3/24", "", scene.TCP("", 1, 1, 1)).State, have.Host)
 	m.apply(have, want)
 	if after := m.generation(); after != before+1 {
 		t.Errorf("%d transactions, want one", after-before)
 	}
 	got := difference(have, want).add
 	for _, e := range []element{
-		{set: setApart, key: rawName("dbv" + strings.Repeat("f", 12))},
+		{set: setApart, key: rawName(scene.Veth("f"))},
 		mappingElement(plan.Mapping{Proto: spec.TCP, Host: netip.IPv4Unspecified(), First: 1, Last: 1, To: netip.MustParseAddr("172.30.0.3"), ToPort: 1}),
 	} {
 		if _, added := got[e]; !added {

@@ -9,6 +9,7 @@ import (
 	"github.com/drawbridge-net/drawbridge/plan"
 	"github.com/drawbridge-net/drawbridge/spec"
 	"github.com/drawbridge-net/drawbridge/test/lab"
+	"github.com/drawbridge-net/drawbridge/test/scene"
 )
 
 // BenchmarkKernelOneEndpoint adds and removes an endpoint with one port on a host
@@ -19,9 +20,9 @@ func BenchmarkKernelOneEndpoint(b *testing.B) {
 			w, without := crowd(b, endpoints)
 			m := newMachine(b, lab.NewHost(b))
 			m.apply(nil, without)
-			before := w.state
-			w.endpoint("a", "f", "172.30.255.2/16", "", tcp("", 1, 80, 1))
-			with := without.Next(before, w.state, without.Host)
+			before := w.State
+			w.Endpoint("a", "f", "172.30.255.2/16", "", scene.TCP("", 1, 80, 1))
+			with := without.Next(before, w.State, without.Host)
 			for b.Loop() {
 				m.apply(without, with)
 				m.apply(with, without)
@@ -42,12 +43,12 @@ func BenchmarkKernelLook(b *testing.B) {
 	}
 }
 
-func crowd(b *testing.B, endpoints int) (*world, *plan.Plan) {
+func crowd(b *testing.B, endpoints int) (*scene.World, *plan.Plan) {
 	b.Helper()
-	w := newWorld(b).network("a", spec.Network{Masquerade: true}, "172.30.0.0/16")
+	w := scene.NewWorld(b).Network("a", spec.Network{Masquerade: true}, "172.30.0.0/16")
 	for i := range endpoints {
 		addr := netip.AddrFrom4([4]byte{172, 30, byte(i / 200), byte(i%200 + 2)})
-		w.endpoint("a", fmt.Sprintf("%06d", i), addr.String()+"/16", "", tcp("", uint16(10_000+i), 80, 1))
+		w.Endpoint("a", fmt.Sprintf("%06d", i), addr.String()+"/16", "", scene.TCP("", uint16(10_000+i), 80, 1))
 	}
-	return w, w.plan()
+	return w, w.Plan()
 }

@@ -11,11 +11,12 @@ import (
 
 	"github.com/drawbridge-net/drawbridge/plan"
 	"github.com/drawbridge-net/drawbridge/spec"
+	"github.com/drawbridge-net/drawbridge/test/scene"
 )
 
 func TestWhatTheKernelKeepsIsReadBackTheSame(t *testing.T) {
 	rules := newRuleset()
-	all := elements(everything(t).plan())
+	all := elements(scene.Everything(t).Plan())
 	for _, subnet := range []string{"10.0.0.0/24", "10.0.1.0/24", "255.255.255.0/24", "0.0.0.0/8"} {
 		all[prefixElement(setMasquerade, netip.MustParsePrefix(subnet))] = plan.Owner{}
 	}
@@ -62,12 +63,12 @@ func TestSubnetsThatOverlapAreLeftOut(t *testing.T) {
 }
 
 func TestARequestPaysOnlyForItsOwnElements(t *testing.T) {
-	w := everything(t)
-	have, before := w.plan(), w.state
-	w.endpoint("b", "9", "172.30.1.9/24", "", tcp("", 99, 99, 1))
-	got := difference(have, have.Next(before, w.state, have.Host))
+	w := scene.Everything(t)
+	have, before := w.Plan(), w.State
+	w.Endpoint("b", "9", "172.30.1.9/24", "", scene.TCP("", 99, 99, 1))
+	got := difference(have, have.Next(before, w.State, have.Host))
 	want := map[element]plan.Owner{
-		{set: "ports_any4", key: rawProto(spec.TCP) + rawPort(99), value: rawAddr(netip.MustParseAddr("172.30.1.9")) + rawPort(99)}: {Network: id24("b"), Endpoint: id24("9")},
+		{set: "ports_any4", key: rawProto(spec.TCP) + rawPort(99), value: rawAddr(netip.MustParseAddr("172.30.1.9")) + rawPort(99)}: {Network: scene.ID("b"), Endpoint: scene.ID("9")},
 	}
 	if diff := cmp.Diff(want, got.add, cmp.AllowUnexported(element{})); diff != "" || len(got.remove) > 0 {
 		t.Errorf("(-want +got)\n%s, removed %v", diff, got.remove)

@@ -9,31 +9,32 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/drawbridge-net/drawbridge/spec"
+	"github.com/drawbridge-net/drawbridge/test/scene"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
 // TestBothTables compares what would be fed to nft; a test in the kernel shows
 // that it is what we write.
-func TestBothTables(t *testing.T) { golden(t, "tables.nft", script(everything(t).plan())) }
+func TestBothTables(t *testing.T) { golden(t, "tables.nft", script(scene.Everything(t).Plan())) }
 
 // TestTheElementsForAPlan compares all that varies.
 func TestTheElementsForAPlan(t *testing.T) {
-	forwards := newWorld(t).network("a", spec.Network{Masquerade: true}, "172.30.0.0/24")
-	forwards.host.Forwarding4, forwards.host.Forwarding6 = true, true
-	olderKernel := newWorld(t).network("a", spec.Network{}, "fd00:30::/64")
-	olderKernel.host.ForceForwarding = false
-	for name, w := range map[string]*world{
-		"nothing is planned":                 newWorld(t),
+	forwards := scene.NewWorld(t).Network("a", spec.Network{Masquerade: true}, "172.30.0.0/24")
+	forwards.Host.Forwarding4, forwards.Host.Forwarding6 = true, true
+	olderKernel := scene.NewWorld(t).Network("a", spec.Network{}, "fd00:30::/64")
+	olderKernel.Host.ForceForwarding = false
+	for name, w := range map[string]*scene.World{
+		"nothing is planned":                 scene.NewWorld(t),
 		"a network on a host that forwards":  forwards,
-		"a network on a host that does not":  newWorld(t).network("a", spec.Network{Masquerade: true}, "172.30.0.0/24", "fd00:30::/64"),
+		"a network on a host that does not":  scene.NewWorld(t).Network("a", spec.Network{Masquerade: true}, "172.30.0.0/24", "fd00:30::/64"),
 		"IPv6 is forwarded host-wide or not": olderKernel,
-		"an internal network":                newWorld(t).network("a", spec.Network{Internal: true, Masquerade: true}, "172.30.0.0/24"),
-		"a network without masquerade":       newWorld(t).network("a", spec.Network{}, "172.30.0.0/24"),
-		"networks with ports and an engine":  everything(t),
+		"an internal network":                scene.NewWorld(t).Network("a", spec.Network{Internal: true, Masquerade: true}, "172.30.0.0/24"),
+		"a network without masquerade":       scene.NewWorld(t).Network("a", spec.Network{}, "172.30.0.0/24"),
+		"networks with ports and an engine":  scene.Everything(t),
 	} {
 		t.Run(name, func(t *testing.T) {
-			golden(t, filepath.Base(t.Name())+".txt", elementLines(w.plan()))
+			golden(t, filepath.Base(t.Name())+".txt", elementLines(w.Plan()))
 		})
 	}
 }

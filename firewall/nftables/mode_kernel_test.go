@@ -10,6 +10,7 @@ import (
 	"github.com/drawbridge-net/drawbridge/spec"
 	"github.com/drawbridge-net/drawbridge/test/lab"
 	"github.com/drawbridge-net/drawbridge/test/lab/hello"
+	"github.com/drawbridge-net/drawbridge/test/scene"
 )
 
 // resort is a town whose networks are open in different ways. Each has one container,
@@ -22,9 +23,9 @@ type resort struct {
 
 func newResort(t *testing.T) *resort {
 	t.Helper()
-	w := newWorld(t)
-	w.host.Engines = []plan.HostLink{{Name: "docker0", Subnets: []netip.Prefix{netip.MustParsePrefix("172.17.0.0/16"), netip.MustParsePrefix("fd17::/64")}}}
-	nat := tcp("", 0, 80, 1)
+	w := scene.NewWorld(t)
+	w.Host.Engines = []plan.HostLink{{Name: "docker0", Subnets: []netip.Prefix{netip.MustParsePrefix("172.17.0.0/16"), netip.MustParsePrefix("fd17::/64")}}}
+	nat := scene.TCP("", 0, 80, 1)
 	for i, n := range []spec.Network{
 		{Masquerade: true, Trusted: []string{"trusted0"}},
 		{Masquerade: true, Mode4: spec.Unprotected, Mode6: spec.Unprotected},
@@ -33,34 +34,34 @@ func newResort(t *testing.T) *resort {
 		{Masquerade: true, Internal: true, Mode4: spec.Routed, Mode6: spec.Unprotected},
 	} {
 		number := fmt.Sprint(i + 1)
-		w.network(number, n, "172.30."+number+".0/24", "fd00:30:"+number+"::/64")
+		w.Network(number, n, "172.30."+number+".0/24", "fd00:30:"+number+"::/64")
 		published, open := []spec.Port{nat}, []spec.Port(nil)
 		published[0].HostPort = uint16(8080 + i + 1)
 		switch {
 		case n.Mode4 == spec.Routed:
-			published, open = nil, []spec.Port{tcp("0.0.0.0", 80, 80, 1), tcp("::", 80, 80, 1)}
+			published, open = nil, []spec.Port{scene.TCP("0.0.0.0", 80, 80, 1), scene.TCP("::", 80, 80, 1)}
 		case n.Mode6 == spec.Routed:
-			published[0].Host, open = netip.IPv4Unspecified(), []spec.Port{tcp("::", 80, 80, 1)}
+			published[0].Host, open = netip.IPv4Unspecified(), []spec.Port{scene.TCP("::", 80, 80, 1)}
 		}
 		ep := spec.Endpoint{
-			ID: id24(fmt.Sprintf("%c", 'a'+i)), Ports: published, Open: open,
+			ID: scene.ID(fmt.Sprintf("%c", 'a'+i)), Ports: published, Open: open,
 			IPv4: netip.MustParsePrefix("172.30." + number + ".2/24"), IPv6: netip.MustParsePrefix("fd00:30:" + number + "::2/64"),
 		}
-		if err := w.state.AddEndpoint(id24(number), &ep); err != nil {
+		if err := w.State.AddEndpoint(scene.ID(number), &ep); err != nil {
 			t.Fatal(err)
 		}
 	}
 	c := &resort{town: settle(t, w)}
-	c.bridge("docker0", netip.MustParsePrefix("172.17.0.1/16"), netip.MustParsePrefix("fd17::1/64"))
-	for _, link := range []string{"docker0", "dbr" + strings.Repeat("5", 12)} {
+	c.Bridge("docker0", netip.MustParsePrefix("172.17.0.1/16"), netip.MustParsePrefix("fd17::1/64"))
+	for _, link := range []string{"docker0", scene.Bridge("5")} {
 		c.Host.Set("net/ipv4/conf/"+link+"/forwarding", "1")
 		c.Host.Set("net/ipv6/conf/"+link+"/force_forwarding", "1")
 	}
 	for i, h := range []**lab.Host{&c.nat, &c.unprotected, &c.routed, &c.mixed, &c.internal} {
 		n := fmt.Sprint(i + 1)
-		*h = c.container("c"+n, "dbr"+strings.Repeat(n, 12), "172.30."+n+".2/24", "fd00:30:"+n+"::2/64")
+		*h = c.Container("c"+n, scene.Bridge(n), "172.30."+n+".2/24", "fd00:30:"+n+"::2/64")
 	}
-	c.docker = c.container("docker", "docker0", "172.17.0.2/16", "fd17::2/64")
+	c.docker = c.Container("docker", "docker0", "172.17.0.2/16", "fd17::2/64")
 	c.Neighbour.Route(netip.MustParsePrefix("172.30.0.0/16"), c.Host)
 	c.Neighbour.Route(netip.MustParsePrefix("fd00:30::/32"), c.Host)
 	return c
@@ -123,10 +124,10 @@ func TestKernelGatewayModesOpenContainersOwnAddresses(t *testing.T) {
 	c.internal.Run("ip", "route", "replace", "default", "via", "172.30.5.1")
 	c.internal.MustNotReach("tcp", "172.30.2.2:80", hello.Drop)
 	// What is open to all keeps its published port.
-	c.t = t
-	c.reach(c.Neighbour, "tcp", "192.0.2.1:8082", "c2", "192.0.2.3")
-	c.reach(c.Neighbour, "tcp", "172.30.3.2:80", "c3", "192.0.2.3")
-	c.reach(c.docker, "tcp", "172.30.3.2:80", "c3", "172.17.0.2")
+	c.T = t
+	c.Reach(c.Neighbour, "tcp", "192.0.2.1:8082", "c2", "192.0.2.3")
+	c.Reach(c.Neighbour, "tcp", "172.30.3.2:80", "c3", "192.0.2.3")
+	c.Reach(c.docker, "tcp", "172.30.3.2:80", "c3", "172.17.0.2")
 }
 
 // TestKernelTrustedInterfacesReachWhatIsPublished has two more machines, each on an
@@ -135,7 +136,7 @@ func TestKernelTrustedInterfacesReachWhatIsPublished(t *testing.T) {
 	c := newResort(t)
 	for i, name := range []string{"trusted0", "other0"} {
 		from := lab.NewHost(t)
-		c.Host.Run("ip", "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", namespace(t, from))
+		c.Host.Run("ip", "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", scene.Namespace(t, from))
 		c.Host.Set("net/ipv4/conf/"+name+"/forwarding", "1")
 		c.Host.Set("net/ipv6/conf/"+name+"/force_forwarding", "1")
 		subnet, subnet6 := fmt.Sprintf("10.9.%d.", i), fmt.Sprintf("fd09:%d::", i)
@@ -164,24 +165,24 @@ func TestKernelTrustedInterfacesReachWhatIsPublished(t *testing.T) {
 
 func TestKernelContainersGoOutByTheAddressOfChoice(t *testing.T) {
 	chosen4, chosen6 := netip.MustParseAddr("192.0.2.77"), netip.MustParseAddr("2001:db8:1::77")
-	w := newWorld(t).
-		network("a", spec.Network{Masquerade: true, Source4: chosen4, Source6: chosen6}, "172.30.0.0/24", "fd00:30::/64").
-		network("b", spec.Network{Masquerade: true, Source6: chosen6}, "172.30.1.0/24", "fd00:31::/64").
-		endpoint("a", "e", "172.30.0.2/24", "fd00:30::2/64", tcp("", 8080, 80, 1))
+	w := scene.NewWorld(t).
+		Network("a", spec.Network{Masquerade: true, Source4: chosen4, Source6: chosen6}, "172.30.0.0/24", "fd00:30::/64").
+		Network("b", spec.Network{Masquerade: true, Source6: chosen6}, "172.30.1.0/24", "fd00:31::/64").
+		Endpoint("a", "e", "172.30.0.2/24", "fd00:30::2/64", scene.TCP("", 8080, 80, 1))
 	c := settle(t, w)
 	c.Host.Run("ip", "addr", "add", chosen4.String()+"/24", "dev", "eth0")
 	c.Host.Run("ip", "addr", "add", chosen6.String()+"/64", "dev", "eth0", "nodad")
-	a1 := c.container("a1", "dbr"+strings.Repeat("a", 12), "172.30.0.2/24", "fd00:30::2/64")
-	a2 := c.container("a2", "dbr"+strings.Repeat("a", 12), "172.30.0.3/24", "fd00:30::3/64")
-	b1 := c.container("b1", "dbr"+strings.Repeat("b", 12), "172.30.1.2/24", "fd00:31::2/64")
-	serve(t, c.Outside, "outside", "tcp [::]:80")
-	c.reach(a1, "tcp", lab.Internet+":80", "outside", "192.0.2.77")
-	c.reach(a1, "tcp", "["+lab.Internet6+"]:80", "outside", "2001:db8:1::77")
-	c.reach(b1, "tcp", lab.Internet+":80", "outside", "192.0.2.1")
-	c.reach(b1, "tcp", "["+lab.Internet6+"]:80", "outside", "2001:db8:1::77")
+	a1 := c.Container("a1", scene.Bridge("a"), "172.30.0.2/24", "fd00:30::2/64")
+	a2 := c.Container("a2", scene.Bridge("a"), "172.30.0.3/24", "fd00:30::3/64")
+	b1 := c.Container("b1", scene.Bridge("b"), "172.30.1.2/24", "fd00:31::2/64")
+	scene.Serve(t, c.Outside, "outside", "tcp [::]:80")
+	c.Reach(a1, "tcp", lab.Internet+":80", "outside", "192.0.2.77")
+	c.Reach(a1, "tcp", "["+lab.Internet6+"]:80", "outside", "2001:db8:1::77")
+	c.Reach(b1, "tcp", lab.Internet+":80", "outside", "192.0.2.1")
+	c.Reach(b1, "tcp", "["+lab.Internet6+"]:80", "outside", "2001:db8:1::77")
 	// Only on the way out.
-	c.reach(a2, "tcp", "192.0.2.1:8080", "a1", "172.30.0.1")
-	c.reach(b1, "tcp", "192.0.2.1:8080", "a1", "172.30.1.2")
-	c.reach(c.Host, "tcp", "127.0.0.1:8080", "a1", "172.30.0.1")
-	c.reach(c.Outside, "tcp", "192.0.2.77:8080", "a1", "192.0.2.2")
+	c.Reach(a2, "tcp", "192.0.2.1:8080", "a1", "172.30.0.1")
+	c.Reach(b1, "tcp", "192.0.2.1:8080", "a1", "172.30.1.2")
+	c.Reach(c.Host, "tcp", "127.0.0.1:8080", "a1", "172.30.0.1")
+	c.Reach(c.Outside, "tcp", "192.0.2.77:8080", "a1", "192.0.2.2")
 }

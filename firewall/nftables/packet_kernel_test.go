@@ -4,10 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -19,15 +16,14 @@ import (
 	"github.com/drawbridge-net/drawbridge/spec"
 	"github.com/drawbridge-net/drawbridge/test/lab"
 	"github.com/drawbridge-net/drawbridge/test/lab/hello"
+	"github.com/drawbridge-net/drawbridge/test/scene"
 )
 
 // town is a lab whose host has networks a and b, an internal network i and an
 // engine's bridge docker0, with containers on each, and the table for them.
 type town struct {
-	*lab.Lab
-	t       testing.TB
+	*scene.Town
 	machine *machine
-	links   int
 	a1, a2  *lab.Host // on network a, 172.30.0.2 and .3, IPv6 too; a1 publishes
 	b1      *lab.Host // on network b, 172.30.1.2
 	i1, i2  *lab.Host // on the internal network, 172.30.2.2 and .3
@@ -36,153 +32,53 @@ type town struct {
 
 func newTown(t testing.TB) *town {
 	t.Helper()
-	w := newWorld(t)
-	w.host.Engines = []plan.HostLink{{Name: "docker0", Subnets: []netip.Prefix{netip.MustParsePrefix("172.17.0.0/16")}}}
-	w.network("a", spec.Network{Masquerade: true}, "172.30.0.0/24", "fd00:30::/64").
-		network("b", spec.Network{Masquerade: true}, "172.30.1.0/24").
-		network("1", spec.Network{Internal: true}, "172.30.2.0/24").
-		endpoint("a", "e", "172.30.0.2/24", "fd00:30::2/64",
-			tcp("", 8080, 80, 1), udp("", 8080, 80, 1), tcp("", 9000, 9000, 3), tcp("127.0.0.1", 7000, 80, 1), tcp("192.0.2.1", 7001, 80, 1), tcp("192.0.2.1", 9100, 9100, 3)).
-		endpoint("1", "d", "172.30.2.2/24", "", tcp("", 7100, 80, 1))
+	w := scene.NewWorld(t)
+	w.Host.Engines = []plan.HostLink{{Name: "docker0", Subnets: []netip.Prefix{netip.MustParsePrefix("172.17.0.0/16")}}}
+	w.Network("a", spec.Network{Masquerade: true}, "172.30.0.0/24", "fd00:30::/64").
+		Network("b", spec.Network{Masquerade: true}, "172.30.1.0/24").
+		Network("1", spec.Network{Internal: true}, "172.30.2.0/24").
+		Endpoint("a", "e", "172.30.0.2/24", "fd00:30::2/64",
+			scene.TCP("", 8080, 80, 1), scene.UDP("", 8080, 80, 1), scene.TCP("", 9000, 9000, 3), scene.TCP("127.0.0.1", 7000, 80, 1), scene.TCP("192.0.2.1", 7001, 80, 1), scene.TCP("192.0.2.1", 9100, 9100, 3)).
+		Endpoint("1", "d", "172.30.2.2/24", "", scene.TCP("", 7100, 80, 1))
 	c := settle(t, w)
-	c.bridge("docker0", netip.MustParsePrefix("172.17.0.1/16"))
-	a, b, internal := "dbr"+strings.Repeat("a", 12), "dbr"+strings.Repeat("b", 12), "dbr"+strings.Repeat("1", 12)
+	c.Bridge("docker0", netip.MustParsePrefix("172.17.0.1/16"))
+	a, b, internal := scene.Bridge("a"), scene.Bridge("b"), scene.Bridge("1")
 	// As on a host whose ip_forward is 1, where no sysctl keeps a network internal.
 	for _, link := range []string{"docker0", internal} {
 		c.Host.Set("net/ipv4/conf/"+link+"/forwarding", "1")
 	}
-	c.a1 = c.container("a1", a, "172.30.0.2/24", "fd00:30::2/64")
-	c.a2 = c.container("a2", a, "172.30.0.3/24", "fd00:30::3/64")
-	c.b1 = c.container("b1", b, "172.30.1.2/24")
-	c.i1 = c.container("i1", internal, "172.30.2.2/24")
-	c.i2 = c.container("i2", internal, "172.30.2.3/24")
-	c.docker = c.container("docker", "docker0", "172.17.0.2/16")
+	c.a1 = c.Container("a1", a, "172.30.0.2/24", "fd00:30::2/64")
+	c.a2 = c.Container("a2", a, "172.30.0.3/24", "fd00:30::3/64")
+	c.b1 = c.Container("b1", b, "172.30.1.2/24")
+	c.i1 = c.Container("i1", internal, "172.30.2.2/24")
+	c.i2 = c.Container("i2", internal, "172.30.2.3/24")
+	c.docker = c.Container("docker", "docker0", "172.17.0.2/16")
 	return c
 }
 
 // settle makes a lab whose host has the bridges of a world, and the tables for it.
-func settle(t testing.TB, w *world) *town {
+func settle(t testing.TB, w *scene.World) *town {
 	t.Helper()
-	return settlePlan(t, w.plan())
+	return settlePlan(t, w.Plan())
 }
 
 // settlePlan is settle for a plan made elsewhere.
 func settlePlan(t testing.TB, p *plan.Plan) *town {
 	t.Helper()
-	c := &town{Lab: lab.New(t), t: t}
-	c.machine = newMachine(t, c.Host)
-	c.machine.apply(nil, p)
-	for _, u := range p.Uplinks {
-		c.settings(u.Name, u.Settings)
-	}
-	for _, n := range p.Networks.All() {
-		c.bridge(n.Bridge.Name, n.Bridge.Addresses...)
-		c.settings(n.Bridge.Name, n.Bridge.Settings)
-	}
+	c := &town{}
+	c.Town = scene.Settle(t, p, func(h *lab.Host) {
+		c.machine = newMachine(t, h)
+		c.machine.apply(nil, p)
+	})
 	return c
-}
-
-// bridged sets whether frames between containers are shown to the firewall.
-func (c *town) bridged(value string) {
-	if _, err := c.Host.Try("test", "-e", "/proc/sys/net/bridge"); err == nil {
-		c.Host.Set("net/bridge/bridge-nf-call-iptables", value)
-		c.Host.Set("net/bridge/bridge-nf-call-ip6tables", value)
-	}
-}
-
-// bridgedOrNot runs a test both ways.
-func bridgedOrNot(t *testing.T, test func(t *testing.T, value string)) {
-	t.Helper()
-	for name, value := range map[string]string{"bridged frames are filtered": "1", "bridged frames are not filtered": "0"} {
-		t.Run(name, func(t *testing.T) { test(t, value) })
-	}
-}
-
-func (c *town) settings(link string, settings []plan.Setting) {
-	for _, s := range settings {
-		c.Host.Set(fmt.Sprintf("net/ipv%d/conf/%s/%s", s.Family, link, s.Name), fmt.Sprint(s.Value))
-	}
-}
-
-func (c *town) bridge(name string, addresses ...netip.Prefix) {
-	c.Host.Run("ip", "link", "add", name, "type", "bridge", "stp_state", "0", "forward_delay", "0")
-	for _, a := range addresses {
-		args := []string{"addr", "add", a.String(), "dev", name}
-		if a.Addr().Is6() {
-			args = append(args, "nodad")
-		}
-		c.Host.Run("ip", args...)
-	}
-	c.Host.Run("ip", "link", "set", name, "up")
-}
-
-// container is a machine on a bridge of the host, with default routes through it
-// and servers on ports 80, 81, 9001 and 9101.
-func (c *town) container(name, bridge string, addresses ...string) *lab.Host {
-	c.links++
-	return c.behind(fmt.Sprintf("veth%d", c.links), name, bridge, addresses...)
-}
-
-// behind is container at a certain port of the bridge.
-func (c *town) behind(port, name, bridge string, addresses ...string) *lab.Host {
-	h := lab.NewHost(c.t)
-	c.Host.Run("ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", namespace(c.t, h))
-	c.Host.Run("ip", "link", "set", port, "master", bridge, "up")
-	c.Host.Run("bridge", "link", "set", "dev", port, "hairpin", "on")
-	h.Set("net/ipv6/conf/eth0/accept_dad", "0")
-	for _, a := range addresses {
-		h.Run("ip", "addr", "add", a, "dev", "eth0")
-	}
-	h.Run("ip", "link", "set", "eth0", "up")
-	for _, a := range addresses {
-		gateway := netip.MustParsePrefix(a).Masked().Addr().Next()
-		h.Run("ip", "route", "add", "default", "via", gateway.String())
-	}
-	for _, at := range []string{"tcp [::]:80", "udp [::]:80", "tcp [::]:81", "tcp [::]:9001", "tcp [::]:9101"} {
-		serve(c.t, h, name, at)
-	}
-	return h
-}
-
-func serve(t testing.TB, h *lab.Host, name, at string) {
-	t.Helper()
-	network, address, _ := strings.Cut(at, " ")
-	var server *hello.Server
-	var err error
-	h.Do(func() { server, err = hello.Serve(network, address, name) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(server.Close)
-}
-
-// namespace is a path of a machine's network namespace for other processes.
-func namespace(t testing.TB, h *lab.Host) string {
-	t.Helper()
-	var f *os.File
-	var err error
-	h.Do(func() { f, err = os.Open(fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid())) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Close() })
-	return filepath.Join("/proc", fmt.Sprint(os.Getpid()), "fd", fmt.Sprint(f.Fd()))
-}
-
-// reach asserts that the server answers, and what client it sees.
-func (c *town) reach(from *lab.Host, network, address, server, client string) {
-	c.t.Helper()
-	if got := from.MustReach(network, address, server).Addr().Unmap(); got != netip.MustParseAddr(client) {
-		c.t.Errorf("%s -> %s/%s: the server sees %s, want %s", client, address, network, got, client)
-	}
 }
 
 // TestKernelPublishedPorts runs with frames between containers shown to the
 // firewall and, as on most hosts, not.
 func TestKernelPublishedPorts(t *testing.T) {
-	bridgedOrNot(t, func(t *testing.T, value string) {
+	scene.BridgedOrNot(t, func(t *testing.T, value string) {
 		c := newTown(t)
-		c.bridged(value)
+		c.Bridged(value)
 		testPublishedPorts(t, c)
 	})
 }
@@ -214,8 +110,8 @@ func testPublishedPorts(t *testing.T, c *town) {
 		"from a peer to the container's own address":   {c.a2, "tcp", "172.30.0.2:81", "a1", "172.30.0.3"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c.t = t
-			c.reach(row.from, row.network, row.address, row.server, row.sees)
+			c.T = t
+			c.Reach(row.from, row.network, row.address, row.server, row.sees)
 		})
 	}
 }
@@ -230,23 +126,23 @@ func TestKernelAnEnginesMasqueradeComesTooLate(t *testing.T) {
 			ip saddr 172.17.0.0/16 oifname != "docker0" masquerade
 		}
 	}`, "nft", "-f", "-")
-	c.reach(c.docker, "tcp", "192.0.2.1:8080", "a1", "172.17.0.2")
+	c.Reach(c.docker, "tcp", "192.0.2.1:8080", "a1", "172.17.0.2")
 }
 
 func TestKernelContainersReachOutsideBehindTheHost(t *testing.T) {
 	c := newTown(t)
 	for _, at := range []string{"tcp [::]:80", "tcp [::]:8080"} {
-		serve(t, c.Outside, "outside", at)
+		scene.Serve(t, c.Outside, "outside", at)
 	}
-	c.reach(c.a2, "tcp", lab.Internet+":80", "outside", "192.0.2.1")
-	c.reach(c.a2, "tcp", "["+lab.Internet6+"]:80", "outside", "2001:db8:1::1")
+	c.Reach(c.a2, "tcp", lab.Internet+":80", "outside", "192.0.2.1")
+	c.Reach(c.a2, "tcp", "["+lab.Internet6+"]:80", "outside", "2001:db8:1::1")
 	// Published here, and yet the other machine's port.
-	c.reach(c.a2, "tcp", lab.Internet+":8080", "outside", "192.0.2.1")
-	c.reach(c.b1, "tcp", "192.0.2.2:8080", "outside", "192.0.2.1")
-	serve(t, c.Host, "host", "tcp [::]:22")
-	c.reach(c.a2, "tcp", "172.30.0.1:22", "host", "172.30.0.3")
-	c.reach(c.a2, "tcp", "192.0.2.1:22", "host", "172.30.0.3")
-	c.reach(c.Host, "tcp", "172.30.0.1:22", "host", "172.30.0.1")
+	c.Reach(c.a2, "tcp", lab.Internet+":8080", "outside", "192.0.2.1")
+	c.Reach(c.b1, "tcp", "192.0.2.2:8080", "outside", "192.0.2.1")
+	scene.Serve(t, c.Host, "host", "tcp [::]:22")
+	c.Reach(c.a2, "tcp", "172.30.0.1:22", "host", "172.30.0.3")
+	c.Reach(c.a2, "tcp", "192.0.2.1:22", "host", "172.30.0.3")
+	c.Reach(c.Host, "tcp", "172.30.0.1:22", "host", "172.30.0.1")
 }
 
 // TestKernelWhatAnEnginePublishesIsOpenToOurs stands in for an engine's DNAT.
@@ -267,7 +163,7 @@ func TestKernelClosed(t *testing.T) {
 	for _, to := range []string{"172.30.0.0/24", "172.30.1.0/24", "172.30.2.0/24", "fd00:30::/64"} {
 		c.Neighbour.Route(netip.MustParsePrefix(to), c.Host)
 	}
-	serve(t, c.Outside, "outside", "tcp [::]:80")
+	scene.Serve(t, c.Outside, "outside", "tcp [::]:80")
 	c.i1.Run("ip", "route", "replace", "default", "via", "172.30.2.1")
 	for name, row := range map[string]struct {
 		from             *lab.Host
@@ -306,12 +202,12 @@ func TestKernelClosed(t *testing.T) {
 // container could send.
 func TestKernelLinkLocalAddressesAreNotPublished(t *testing.T) {
 	c := newTown(t)
-	serve(t, c.Host, "host", "tcp [::]:8080")
+	scene.Serve(t, c.Host, "host", "tcp [::]:8080")
 	index, _, _ := strings.Cut(c.a2.Run("ip", "-o", "link", "show", "dev", "eth0"), ":")
 	var bridge []struct {
 		AddrInfo []struct{ Local string } `json:"addr_info"`
 	}
-	out := c.Host.Run("ip", "-j", "-6", "addr", "show", "dev", "dbr"+strings.Repeat("a", 12), "scope", "link")
+	out := c.Host.Run("ip", "-j", "-6", "addr", "show", "dev", scene.Bridge("a"), "scope", "link")
 	if err := json.Unmarshal([]byte(out), &bridge); err != nil {
 		t.Fatal(err)
 	}
@@ -328,7 +224,7 @@ func TestKernelLinkLocalAddressesAreNotPublished(t *testing.T) {
 // a host whose bridges have route_localnet.
 func TestKernelLoopbackIsTheHostsOwn(t *testing.T) {
 	c := newTown(t)
-	serve(t, c.Host, "host", "tcp 127.0.0.1:22")
+	scene.Serve(t, c.Host, "host", "tcp 127.0.0.1:22")
 	c.Host.MustReach("tcp", "127.0.0.1:22", "host")
 	for _, from := range []struct {
 		host *lab.Host
@@ -341,26 +237,9 @@ func TestKernelLoopbackIsTheHostsOwn(t *testing.T) {
 		from.host.MustNotReach("tcp", "127.0.0.1:7000", hello.Drop)
 	}
 	c.a2.Run("ip", "addr", "add", "127.0.0.9/32", "dev", "eth0")
-	say(t, c.a2, "127.0.0.9", "172.30.0.1:53")
+	scene.Say(t, c.a2, "127.0.0.9", "172.30.0.1:53")
 	counted(t, c.Host, "raw", `iifname != "lo" ip daddr 127.0.0.0/8`)
 	counted(t, c.Host, "raw", `iifname != "lo" ip saddr 127.0.0.0/8`)
-}
-
-// say sends a datagram from an address of the machine.
-func say(t testing.TB, h *lab.Host, from, to string) {
-	t.Helper()
-	dialer := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(from), 0))}
-	var err error
-	h.Do(func() {
-		var conn net.Conn
-		if conn, err = dialer.Dial("udp", to); err == nil {
-			_, err = conn.Write([]byte("I am local"))
-			err = errors.Join(err, conn.Close())
-		}
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 // TestKernelTheGuardKeepsTheHostFromBeingARouter sends from one uplink to another
@@ -369,13 +248,13 @@ func TestKernelTheGuardKeepsTheHostFromBeingARouter(t *testing.T) {
 	for name, forwarding := range map[string]bool{"guarded where the host did not forward": false, "let alone where it did": true} {
 		t.Run(name, func(t *testing.T) {
 			l := lab.New(t)
-			w := newWorld(t).network("a", spec.Network{Masquerade: true}, "172.30.0.0/24", "fd00:30::/64")
-			w.host.Forwarding4, w.host.Forwarding6 = forwarding, forwarding
-			p := w.plan()
+			w := scene.NewWorld(t).Network("a", spec.Network{Masquerade: true}, "172.30.0.0/24", "fd00:30::/64")
+			w.Host.Forwarding4, w.Host.Forwarding6 = forwarding, forwarding
+			p := w.Plan()
 			newMachine(t, l.Host).apply(nil, p)
 			l.Host.Set("net/ipv4/conf/eth0/forwarding", "1")
 			l.Host.Set("net/ipv6/conf/all/forwarding", "1")
-			serve(t, l.Outside, "outside", "tcp [::]:80")
+			scene.Serve(t, l.Outside, "outside", "tcp [::]:80")
 			l.Neighbour.Run("ip", "route", "add", lab.Internet+"/32", "via", l.Host.Addr.String())
 			l.Neighbour.Run("ip", "route", "add", lab.Internet6+"/128", "via", l.Host.Addr6.String())
 			for _, address := range []string{lab.Internet + ":80", "[" + lab.Internet6 + "]:80"} {
@@ -444,7 +323,7 @@ func TestKernelAnEstablishedFlowSurvivesEverythingWeDo(t *testing.T) {
 		}
 	}
 	ask("at first")
-	p := everything(t).plan()
+	p := scene.Everything(t).Plan()
 	c.machine.Run("nft", "delete", "table", "inet", tableName)
 	c.machine.apply(nil, p)
 	ask("rebuilt for another plan, in which a is still a network")

@@ -3,15 +3,12 @@ package nftables
 import (
 	"fmt"
 	"maps"
-	"net/netip"
 	"slices"
 	"strings"
-	"testing"
 
 	"github.com/google/nftables"
 
 	"github.com/drawbridge-net/drawbridge/plan"
-	"github.com/drawbridge-net/drawbridge/spec"
 )
 
 // script are the tables for a plan in the language of nft: what a person would feed
@@ -82,104 +79,4 @@ func (r *ruleset) texts(s *set, all []element) []string {
 
 func hookName(h nftables.ChainHook) string {
 	return []string{"prerouting", "input", "forward", "output", "postrouting"}[h]
-}
-
-// world is a State that can be built in one expression.
-type world struct {
-	t     testing.TB
-	state spec.State
-	host  plan.Host
-}
-
-func newWorld(t testing.TB) *world {
-	t.Helper()
-	return &world{t: t, host: plan.Host{IPv6: true, ForceForwarding: true, Uplinks: []plan.HostLink{{Name: "eth0"}}}}
-}
-
-func (w *world) network(id string, n spec.Network, prefixes ...string) *world {
-	w.t.Helper()
-	n.ID = id24(id)
-	for _, p := range prefixes {
-		prefix := netip.MustParsePrefix(p)
-		n.Pools = append(n.Pools, spec.Pool{Prefix: prefix, Gateway: prefix.Addr().Next()})
-	}
-	if err := w.state.AddNetwork(&n); err != nil {
-		w.t.Fatal(err)
-	}
-	return w
-}
-
-func (w *world) endpoint(network, id string, addr4, addr6 string, ports ...spec.Port) *world {
-	w.t.Helper()
-	ep := spec.Endpoint{ID: id24(id), Ports: ports}
-	if addr4 != "" {
-		ep.IPv4 = netip.MustParsePrefix(addr4)
-	}
-	if addr6 != "" {
-		ep.IPv6 = netip.MustParsePrefix(addr6)
-	}
-	if err := w.state.AddEndpoint(id24(network), &ep); err != nil {
-		w.t.Fatal(err)
-	}
-	return w
-}
-
-// open is endpoint, with ports that the network's mode does not translate.
-func (w *world) open(network, id string, addr4, addr6 string, ports ...spec.Port) *world {
-	w.t.Helper()
-	ep := spec.Endpoint{ID: id24(id), IPv4: netip.MustParsePrefix(addr4), IPv6: netip.MustParsePrefix(addr6), Open: ports}
-	if err := w.state.AddEndpoint(id24(network), &ep); err != nil {
-		w.t.Fatal(err)
-	}
-	return w
-}
-
-func (w *world) plan() *plan.Plan {
-	host := w.host
-	return plan.New(w.state, &host)
-}
-
-// id24 makes an ID of a short name.
-func id24(name string) spec.ID { return spec.ID(strings.Repeat(name, 24)[:24]) }
-
-func tcp(host string, hostPort, containerPort, count uint16) spec.Port {
-	return port(spec.TCP, host, hostPort, containerPort, count)
-}
-
-func udp(host string, hostPort, containerPort, count uint16) spec.Port {
-	return port(spec.UDP, host, hostPort, containerPort, count)
-}
-
-func port(proto spec.Proto, host string, hostPort, containerPort, count uint16) spec.Port {
-	p := spec.Port{Proto: proto, HostPort: hostPort, ContainerPort: containerPort, Count: count}
-	if host != "" {
-		p.Host = netip.MustParseAddr(host)
-	}
-	return p
-}
-
-// everything is a world in which no set is empty.
-func everything(t testing.TB) *world {
-	t.Helper()
-	w := newWorld(t)
-	w.host.Engines = []plan.HostLink{{Name: "docker0", Subnets: []netip.Prefix{
-		netip.MustParsePrefix("172.17.0.0/16"), netip.MustParsePrefix("fd17::/64"),
-	}}}
-	w.host.Uplinks = append(w.host.Uplinks, plan.HostLink{Name: "wg0"})
-	return w.
-		network("a", spec.Network{Masquerade: true}, "172.30.0.0/24", "fd00:30::/64").
-		network("b", spec.Network{Masquerade: true}, "172.30.1.0/24").
-		network("c", spec.Network{Internal: true}, "172.30.2.0/24").
-		network("d", spec.Network{Mode4: spec.Unprotected, Mode6: spec.Unprotected}, "172.30.3.0/24", "fd00:33::/64").
-		network("7", spec.Network{
-			Masquerade: true, Apart: true, Trusted: []string{"wg0"},
-			Source4: netip.MustParseAddr("192.0.2.7"), Source6: netip.MustParseAddr("2001:db8:1::7"),
-		}, "172.30.4.0/24", "fd00:34::/64").
-		network("8", spec.Network{Masquerade: true, Mode4: spec.Routed, Mode6: spec.Routed}, "172.30.5.0/24", "fd00:35::/64").
-		endpoint("a", "e", "172.30.0.2/24", "fd00:30::2/64",
-			tcp("", 8080, 80, 1), udp("", 5000, 5000, 11), tcp("192.0.2.1", 443, 443, 1), tcp("2001:db8:1::1", 443, 8443, 1),
-			udp("192.0.2.1", 6000, 6000, 2), tcp("2001:db8:1::1", 6000, 6000, 2)).
-		endpoint("b", "f", "172.30.1.2/24", "", tcp("127.0.0.1", 9000, 90, 1)).
-		endpoint("7", "6", "172.30.4.2/24", "fd00:34::2/64", tcp("", 8081, 80, 1)).
-		open("8", "5", "172.30.5.2/24", "fd00:35::2/64", tcp("", 0, 80, 1), udp("", 0, 5000, 11))
 }

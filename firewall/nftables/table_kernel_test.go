@@ -16,6 +16,7 @@ import (
 	"github.com/drawbridge-net/drawbridge/plan"
 	"github.com/drawbridge-net/drawbridge/spec"
 	"github.com/drawbridge-net/drawbridge/test/lab"
+	"github.com/drawbridge-net/drawbridge/test/scene"
 )
 
 // machine is a namespace with the layer in it.
@@ -86,7 +87,7 @@ func (m *machine) generation() uint32 {
 }
 
 func TestKernelGoWritesWhatNftReads(t *testing.T) {
-	p := everything(t).plan()
+	p := scene.Everything(t).Plan()
 	byGo, byNft := newMachine(t, lab.NewHost(t)), newMachine(t, lab.NewHost(t))
 	byGo.apply(nil, p)
 	byNft.Feed(script(p), "nft", "-f", "-")
@@ -100,12 +101,12 @@ func TestKernelGoWritesWhatNftReads(t *testing.T) {
 
 func TestKernelApplyingTwiceWritesNothing(t *testing.T) {
 	m := newMachine(t, lab.NewHost(t))
-	p := everything(t).plan()
+	p := scene.Everything(t).Plan()
 	m.apply(nil, p)
 	before := m.generation()
 	m.apply(nil, p)
 	m.apply(p, p)
-	m.apply(p, everything(t).plan())
+	m.apply(p, scene.Everything(t).Plan())
 	if drift := m.drift(p); len(drift) > 0 {
 		t.Errorf("drift %q", drift)
 	}
@@ -116,12 +117,12 @@ func TestKernelApplyingTwiceWritesNothing(t *testing.T) {
 
 func TestKernelOneChangeIsOneTransaction(t *testing.T) {
 	m := newMachine(t, lab.NewHost(t))
-	w := everything(t)
-	have, old := w.plan(), w.state
+	w := scene.Everything(t)
+	have, old := w.Plan(), w.State
 	m.apply(nil, have)
 	before := m.generation()
-	w.endpoint("a", "9", "172.30.0.9/24", "fd00:30::9/64", tcp("", 9, 9, 1))
-	want := have.Next(old, w.state, have.Host)
+	w.Endpoint("a", "9", "172.30.0.9/24", "fd00:30::9/64", scene.TCP("", 9, 9, 1))
+	want := have.Next(old, w.State, have.Host)
 	m.apply(have, want)
 	if after := m.generation(); after != before+1 {
 		t.Errorf("%d transactions, want one", after-before)
@@ -129,7 +130,7 @@ func TestKernelOneChangeIsOneTransaction(t *testing.T) {
 }
 
 func TestKernelDamageIsNamedAndHealed(t *testing.T) {
-	p := everything(t).plan()
+	p := scene.Everything(t).Plan()
 	for name, c := range map[string]struct{ damage, want string }{
 		"the ruleset was flushed":              {"flush ruleset", "table inet drawbridge present: want yes, got no"},
 		"the table was deleted":                {"delete table inet drawbridge", "table inet drawbridge present: want yes, got no"},
@@ -184,11 +185,11 @@ func contains(lines []string, want string) bool {
 
 func TestKernelATableThatVanishedBetweenRequestsIsRebuilt(t *testing.T) {
 	m := newMachine(t, lab.NewHost(t))
-	w := everything(t)
-	have := w.plan()
+	w := scene.Everything(t)
+	have := w.Plan()
 	m.apply(nil, have)
 	m.Run("nft", "flush", "ruleset")
-	want := w.endpoint("b", "9", "172.30.1.9/24", "", tcp("", 9, 9, 1)).plan()
+	want := w.Endpoint("b", "9", "172.30.1.9/24", "", scene.TCP("", 9, 9, 1)).Plan()
 	m.apply(have, want)
 	if drift := m.drift(want); len(drift) > 0 {
 		t.Errorf("drift %q", drift)
@@ -199,7 +200,7 @@ func TestKernelRemoveLeavesTheHostAsItWas(t *testing.T) {
 	m := newMachine(t, lab.NewHost(t))
 	m.Feed("table ip theirs { chain c { accept; }; }", "nft", "-f", "-")
 	before := m.Snapshot()
-	m.apply(nil, everything(t).plan())
+	m.apply(nil, scene.Everything(t).Plan())
 	for range 2 {
 		if err := m.f.Remove(context.Background()); err != nil {
 			t.Fatal(err)
@@ -211,14 +212,14 @@ func TestKernelRemoveLeavesTheHostAsItWas(t *testing.T) {
 }
 
 func TestKernelTenThousandPortsAreOneTransaction(t *testing.T) {
-	w := newWorld(t).network("a", spec.Network{Masquerade: true}, "172.30.0.0/16")
+	w := scene.NewWorld(t).Network("a", spec.Network{Masquerade: true}, "172.30.0.0/16")
 	var ports []spec.Port
 	for i := range 10_000 {
-		ports = append(ports, tcp("", uint16(2*i+1024), 80, 1))
+		ports = append(ports, scene.TCP("", uint16(2*i+1024), 80, 1))
 	}
-	w.endpoint("a", "e", "172.30.0.2/16", "", ports...)
+	w.Endpoint("a", "e", "172.30.0.2/16", "", ports...)
 	m := newMachine(t, lab.NewHost(t))
-	before, p := m.generation(), w.plan()
+	before, p := m.generation(), w.Plan()
 	m.apply(nil, p)
 	if after := m.generation(); after != before+1 {
 		t.Errorf("%d transactions, want one", after-before)
@@ -226,8 +227,8 @@ func TestKernelTenThousandPortsAreOneTransaction(t *testing.T) {
 	if drift := m.drift(p); len(drift) > 0 {
 		t.Errorf("%d differences, the first is %s", len(drift), drift[0])
 	}
-	m.apply(p, newWorld(t).plan())
-	if drift := m.drift(newWorld(t).plan()); len(drift) > 0 {
+	m.apply(p, scene.NewWorld(t).Plan())
+	if drift := m.drift(scene.NewWorld(t).Plan()); len(drift) > 0 {
 		t.Errorf("after all went: %d differences, the first is %s", len(drift), drift[0])
 	}
 }
@@ -257,24 +258,24 @@ func TestKernelWithoutTablesOfBridgesOnlyApartNetworksFail(t *testing.T) {
 	m := newMachine(t, lab.NewHost(t))
 	const unknown = nftables.TableFamily(12) // once DECnet's
 	m.f.rules.bridge.kernel.Family = unknown
-	w := newWorld(t).network("a", spec.Network{Masquerade: true}, "172.30.0.0/24")
-	p := w.plan()
+	w := scene.NewWorld(t).Network("a", spec.Network{Masquerade: true}, "172.30.0.0/24")
+	p := w.Plan()
 	m.apply(nil, p)
 	if drift := m.drift(p); len(drift) > 0 {
 		t.Errorf("drift %q, want none as nothing is kept apart", drift)
 	}
-	old := w.state
-	with := p.Next(old, w.network("b", spec.Network{Apart: true}, "172.30.1.0/24").state, p.Host)
+	old := w.State
+	with := p.Next(old, w.Network("b", spec.Network{Apart: true}, "172.30.1.0/24").State, p.Host)
 	for range 2 {
 		err := m.try(p, with)
 		var object *plan.ObjectError
-		if !errors.As(err, &object) || object.Owner != (plan.Owner{Network: id24("b")}) || !errors.Is(err, unix.EOPNOTSUPP) {
+		if !errors.As(err, &object) || object.Owner != (plan.Owner{Network: scene.ID("b")}) || !errors.Is(err, unix.EOPNOTSUPP) {
 			t.Fatalf("want an error of network b, got %v", err)
 		}
 	}
 	m.apply(with, p)
-	old = w.state
-	next := w.endpoint("a", "e", "172.30.0.2/24", "", tcp("", 1, 1, 1)).state
+	old = w.State
+	next := w.Endpoint("a", "e", "172.30.0.2/24", "", scene.TCP("", 1, 1, 1)).State
 	if err := m.try(with, with.Next(old, next, p.Host)); err != nil {
 		t.Errorf("a port of another network: %v", err)
 	}
@@ -305,9 +306,9 @@ func TestKernelWatchTellsOfOthersChangesOnly(t *testing.T) {
 		return nil
 	})
 	drain(woken)
-	p := everything(t).plan()
+	p := scene.Everything(t).Plan()
 	m.apply(nil, p)
-	m.apply(p, newWorld(t).plan())
+	m.apply(p, scene.NewWorld(t).Plan())
 	if err := m.f.Remove(context.Background()); err != nil {
 		t.Fatal(err)
 	}
@@ -336,7 +337,7 @@ func TestKernelHowAPlanWasReachedDoesNotMatter(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		var have *plan.Plan
 		for range rapid.IntRange(1, 4).Draw(rt, "steps") {
-			want := randomPlan(rt)
+			want := scene.RandomPlan(rt)
 			if have != nil && !rapid.Bool().Draw(rt, "remembers") {
 				have = nil
 			}
@@ -351,72 +352,4 @@ func TestKernelHowAPlanWasReachedDoesNotMatter(t *testing.T) {
 			rt.Fatalf("looking alone: drift %q", drift)
 		}
 	})
-}
-
-// drawModes draws whatever settings of a network the firewall knows.
-func drawModes(rt *rapid.T, n *spec.Network) {
-	modes := rapid.SampledFrom([]spec.GatewayMode{spec.NAT, spec.Unprotected, spec.Routed})
-	n.Mode4, n.Mode6, n.Apart = modes.Draw(rt, "mode4"), modes.Draw(rt, "mode6"), rapid.Bool().Draw(rt, "apart")
-	if rapid.Bool().Draw(rt, "source") {
-		n.Source4, n.Source6 = netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("2001:db8:1::7")
-	}
-	n.Trusted = []string{"eth1", "wg0"}[:rapid.IntRange(0, 2).Draw(rt, "trusted")]
-}
-
-// randomPlan plans networks 0 to 3 of adjacent subnets with endpoints 0 to 2, whose
-// ports are few enough to move from one to another.
-func randomPlan(rt *rapid.T) *plan.Plan {
-	var state spec.State
-	for i := range 4 {
-		if !rapid.Bool().Draw(rt, "network") {
-			continue
-		}
-		n := &spec.Network{
-			ID: id24(fmt.Sprint(i)), Internal: rapid.Bool().Draw(rt, "internal"), Masquerade: rapid.Bool().Draw(rt, "masquerade"),
-			Pools: []spec.Pool{
-				{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{172, 30, byte(i), 0}), 24)},
-				{Prefix: netip.MustParsePrefix(fmt.Sprintf("fd00:30:0:%d::/64", i))},
-			},
-		}
-		drawModes(rt, n)
-		if err := state.AddNetwork(n); err != nil {
-			rt.Fatal(err)
-		}
-		for j := range 3 {
-			addr := netip.PrefixFrom(netip.AddrFrom4([4]byte{172, 30, byte(i), byte(j + 2)}), 24)
-			addr6 := netip.MustParsePrefix(fmt.Sprintf("fd00:30:0:%d::%d/64", i, j+2))
-			_ = state.AddEndpoint(n.ID, &spec.Endpoint{ID: id24(fmt.Sprintf("%c%d", 'a'+i, j)), IPv4: addr, IPv6: addr6, Open: drawOpen(rt)})
-			for range rapid.IntRange(0, 3).Draw(rt, "ports") {
-				// A port that is taken is refused, which is as good.
-				_ = state.Publish(n.ID, id24(fmt.Sprintf("%c%d", 'a'+i, j)), []spec.Port{randomPort(rt)}, false)
-			}
-		}
-	}
-	host := &plan.Host{Forwarding4: rapid.Bool().Draw(rt, "forwarding")}
-	for i := range rapid.IntRange(0, 2).Draw(rt, "engines") {
-		bits := rapid.IntRange(15, 17).Draw(rt, "bits")
-		host.Engines = append(host.Engines, plan.HostLink{
-			Name:    fmt.Sprintf("docker%d", i),
-			Subnets: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{172, byte(17 + i), 0, 1}), bits)},
-		})
-	}
-	host.Uplinks = []plan.HostLink{{Name: "eth0"}, {Name: "eth1"}}[:rapid.IntRange(0, 2).Draw(rt, "uplinks")]
-	return plan.New(state, host)
-}
-
-// drawOpen draws ports of a container's own, which may meet and overlap.
-func drawOpen(rt *rapid.T) []spec.Port {
-	var open []spec.Port
-	for range rapid.IntRange(0, 2).Draw(rt, "open") {
-		first := uint16(rapid.IntRange(80, 83).Draw(rt, "port"))
-		open = append(open, tcp("0.0.0.0", first, first, uint16(rapid.IntRange(1, 3).Draw(rt, "count"))))
-	}
-	return open
-}
-
-func randomPort(rt *rapid.T) spec.Port {
-	first := uint16(rapid.IntRange(1000, 1010).Draw(rt, "port"))
-	host := rapid.SampledFrom([]string{"", "192.0.2.1", "127.0.0.1", "::", "2001:db8:1::1"}).Draw(rt, "host")
-	count := uint16(rapid.IntRange(1, 4).Draw(rt, "count"))
-	return tcp(host, first, first, count)
 }
