@@ -77,8 +77,9 @@ func (t *Table) Notices() []string {
 // to leave is a change of the endpoint, and a change that failed on it would be undone.
 //
 // The first call cannot know what left while no daemon ran, or when the last one was
-// killed amid a request. It deletes what only an endpoint of ours that is not there
-// can have left behind. This reads every entry, so it is not done for later looks.
+// killed amid a request. It deletes what translates to addresses that no endpoint of
+// ours has; a container may have others besides, which nothing is translated to. This
+// reads every entry, so it is not done for later looks.
 func (t *Table) Apply(_ context.Context, _, want *plan.Plan) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -124,7 +125,9 @@ const many = 8
 // pay deletes the entries of all that left. What cannot be deleted stays owed.
 func (t *Table) pay() error {
 	if len(t.owed) > many {
-		err := t.purge(unix.AF_UNSPEC, nil, func(a netip.Addr) bool { return t.owed[a] })
+		err := t.purge(unix.AF_UNSPEC, nil, func(e entry) bool {
+			return e.hasSource(func(a netip.Addr) bool { return t.owed[a] })
+		})
 		if err != nil {
 			return failure(fmt.Sprintf("conntrack entries of %d addresses", len(t.owed)), err)
 		}
@@ -206,10 +209,19 @@ func newTerritory(p *plan.Plan, joined func(*plan.Endpoint) bool) territory {
 	return all
 }
 
-// dead reports whether the address is ours and nobody's.
-func (t territory) dead(addr netip.Addr) bool {
-	if alive, planned := t.planned[addr]; planned {
-		return !alive
+// dead reports whether the entry can be of no endpoint that is there.
+func (t territory) dead(e entry) bool { return e.hasSource(t.left) || e.leads(t.vacant) }
+
+// left reports whether the address is that of an endpoint that has not joined.
+func (t territory) left(addr netip.Addr) bool {
+	alive, planned := t.planned[addr]
+	return planned && !alive
+}
+
+// vacant reports whether the address is in a subnet of ours and no endpoint's.
+func (t territory) vacant(addr netip.Addr) bool {
+	if _, planned := t.planned[addr]; planned {
+		return false
 	}
 	return slices.ContainsFunc(t.lengths, func(bits int) bool {
 		prefix, err := addr.Prefix(bits)

@@ -9,7 +9,9 @@ import (
 	"github.com/drawbridge-net/drawbridge/tree"
 )
 
-func TestOnlyAnAddressOfOursThatNobodyHasIsDead(t *testing.T) {
+// TestOnlyWhatLeadsWhereNobodyIsIsDead is about entries of which one source is the
+// address: as a client, asked by it, and behind a published port.
+func TestOnlyWhatLeadsWhereNobodyIsIsDead(t *testing.T) {
 	endpoint := func(joined bool, addresses ...string) *plan.Endpoint {
 		e := &plan.Endpoint{Veth: &plan.Veth{Joined: joined}}
 		for _, a := range addresses {
@@ -32,18 +34,26 @@ func TestOnlyAnAddressOfOursThatNobodyHasIsDead(t *testing.T) {
 	adopted.Endpoints = adopted.Endpoints.With("left too", endpoint(false, "172.30.3.3"))
 	p := &plan.Plan{Networks: tree.Map[spec.ID, *plan.Network]{}.With("ours", ours).With("adopted", adopted)}
 	all := newTerritory(p, func(e *plan.Endpoint) bool { return e.Veth.Joined })
-	for addr, want := range map[string]bool{
-		"172.30.1.1": false, // the bridge
-		"172.30.1.2": false, "fd00:30:1::2": false,
-		"172.30.1.3": true, "fd00:30:1::3": true,
-		"172.30.1.9": true, "fd00:30:1::9": true, "10.255.0.1": true,
-		"172.30.2.9": false, "fd00:30:2::9": false, "192.0.2.2": false,
-		"fe80::3": true, "172.30.3.3": true,
-		"fe80::9":    false, // may be of any link
-		"172.30.3.9": false, // may be a machine that stands at the adopted bridge
+	const live, translated, each = "", "translated", "each"
+	other, host := netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("192.0.2.1")
+	for text, want := range map[string]string{
+		"172.30.1.1": live, // the bridge
+		"172.30.1.2": live, "fd00:30:1::2": live,
+		"172.30.1.3": each, "fd00:30:1::3": each, "fe80::3": each, "172.30.3.3": each,
+		// Nobody of ours, and yet perhaps one more address that a container gave itself.
+		"172.30.1.9": translated, "fd00:30:1::9": translated, "10.255.0.1": translated,
+		"172.30.2.9": live, "fd00:30:2::9": live, "192.0.2.2": live,
+		"fe80::9":    live, // may be of any link
+		"172.30.3.9": live, // may be a machine that stands at the adopted bridge
 	} {
-		if got := all.dead(netip.MustParseAddr(addr)); got != want {
-			t.Errorf("%s is dead: %t, want %t", addr, got, want)
+		addr := netip.MustParseAddr(text)
+		for _, c := range []struct {
+			from, target, server netip.Addr
+			dead                 bool
+		}{{addr, other, other, want == each}, {other, addr, addr, want == each}, {other, host, addr, want != live}} {
+			if got := all.dead(entry{sources: [2]netip.Addr{c.from, c.server}, target: c.target}); got != c.dead {
+				t.Errorf("from %s, asked for %s, answered by %s: dead is %t, want %t", c.from, c.target, c.server, got, c.dead)
+			}
 		}
 	}
 }

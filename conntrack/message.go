@@ -34,6 +34,7 @@ const (
 type entry struct {
 	family  uint8
 	sources [2]netip.Addr // of the original direction and of the reply
+	target  netip.Addr    // of the original direction
 	tuple   []byte        // the original direction as the kernel wrote it
 	id      []byte        // tells it from a later entry of the same tuple
 	zoned   bool          // it is not in the default zone
@@ -88,12 +89,23 @@ func (t *Table) erase(family uint8, attrs []nl.NetlinkRequestData) error {
 	return err
 }
 
-// purge reads what a filter lets through and deletes one by one those entries of the
-// default zone that have a chosen source.
-func (t *Table) purge(family uint8, filter []nl.NetlinkRequestData, chosen func(netip.Addr) bool) error {
+// hasSource reports whether one of the entry's sources is one of those.
+func (e entry) hasSource(those func(netip.Addr) bool) bool {
+	return slices.ContainsFunc(e.sources[:], those)
+}
+
+// leads reports whether the entry translates its target to one of those.
+func (e entry) leads(those func(netip.Addr) bool) bool {
+	server := e.sources[reply-original]
+	return e.target != server && those(server)
+}
+
+// purge reads what a filter lets through and deletes one by one the chosen entries of
+// the default zone.
+func (t *Table) purge(family uint8, filter []nl.NetlinkRequestData, chosen func(entry) bool) error {
 	var found []entry
 	err := t.dump(family, filter, func(e entry) {
-		if !e.zoned && slices.ContainsFunc(e.sources[:], chosen) {
+		if !e.zoned && chosen(e) {
 			e.tuple, e.id = bytes.Clone(e.tuple), bytes.Clone(e.id)
 			found = append(found, e)
 		}
@@ -173,8 +185,11 @@ func (e *entry) parseTuple(s side, tuple []byte) {
 		switch kind {
 		case nl.CTA_TUPLE_IP:
 			for kind, addr := range attributes(value) {
-				if kind == nl.CTA_IP_V4_SRC || kind == nl.CTA_IP_V6_SRC {
+				switch {
+				case kind == nl.CTA_IP_V4_SRC || kind == nl.CTA_IP_V6_SRC:
 					e.sources[s-original], _ = netip.AddrFromSlice(addr)
+				case s == original:
+					e.target, _ = netip.AddrFromSlice(addr)
 				}
 			}
 		case tupleZone:

@@ -24,7 +24,7 @@ const (
 
 // forget deletes every entry whose original or reply source is the address.
 func (t *Table) forget(addr netip.Addr) error {
-	isIt := func(a netip.Addr) bool { return a == addr }
+	isIt := func(e entry) bool { return e.sources[0] == addr || e.sources[1] == addr }
 	w := t.wayOf(family(addr))
 	if w == walk {
 		return t.purge(family(addr), nil, isIt)
