@@ -100,7 +100,7 @@ func (s *Server) requestAddress(ctx context.Context, req *wire.RequestAddressReq
 }
 
 // reclaim takes back an address that was asked for by name from an endpoint of whose
-// end we were not told, and reports whether it did.
+// end we were not told, or from one that never came to be, and reports whether it did.
 func (s *Server) reclaim(ctx context.Context, r ipam.AddressRequest) bool {
 	for net, n := range s.engine.Now().State.Networks.All() {
 		id, held := n.Holder(r.Addr)
@@ -116,7 +116,11 @@ func (s *Server) reclaim(ctx context.Context, r ipam.AddressRequest) bool {
 		}
 		return gone && err == nil
 	}
-	return false
+	back, err := s.ipam.Reclaim(r.Pool, r.Addr)
+	if err != nil {
+		s.log.WithError(err).Warn("reclaim an address")
+	}
+	return back
 }
 
 func parseAddressRequest(req *wire.RequestAddressRequest) (ipam.AddressRequest, error) {

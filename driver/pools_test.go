@@ -217,3 +217,28 @@ func TestTheSixtyFifthTryIsRefusedOverTheWire(t *testing.T) {
 		t.Errorf("the next creation: %v", err)
 	}
 }
+
+// TestAnAddressOfWhatNeverCameToBeIsGivenAgain is about a managed plugin and its engine,
+// which died on the way from the address to the endpoint and ask anew.
+func TestAnAddressOfWhatNeverCameToBeIsGivenAgain(t *testing.T) {
+	r := newRig(t)
+	store := &ipamtest.Memory{}
+	begin := func() {
+		t.Helper()
+		var err error
+		r.ipam, err = ipam.New(ipam.Config{Store: store, Host: func() ([]ipam.Obstacle, error) { return nil, nil }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.handler = driver.New(r.engine, r.ipam, r.onLink, r.logger).Handler()
+	}
+	begin()
+	r.must(requestPool, `{"AddressSpace":"drawbridge-local","Pool":"10.101.0.0/24","SubPool":"","Options":{},"V6":false}`)
+	r.must(createNetwork, networkBody(net1, "", `{"AddressSpace":"drawbridge-local","Pool":"10.101.0.0/24","Gateway":"10.101.0.1/24"}`, ""))
+	ask := fmt.Sprintf(`{"PoolID":%q,"Address":"10.101.0.9","Options":null}`, r.ipam.Pools()[0].ID)
+	r.must(requestAddress, ask)
+	r.refused(requestAddress, ask, "10.101.0.9", "leased")
+	begin()
+	r.must(requestAddress, ask)
+	r.refused(requestAddress, ask, "10.101.0.9", "leased")
+}

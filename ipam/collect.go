@@ -77,6 +77,25 @@ func (a *Allocator) Restarted(live Live) ([]Lease, error) {
 	return all, errors.Join(errs...)
 }
 
+// Reclaim takes back an address in a pool of our networks that was given away before this
+// Allocator began, and reports whether it did. The caller knows that no endpoint has it:
+// it was for a container whose start ended with its engine. A managed plugin ends with
+// its engine too, and is not told that it is asked by another.
+func (a *Allocator) Reclaim(pool string, addr netip.Addr) (bool, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	p := a.pools[pool]
+	if p == nil || p.Network == "" || p.leases[addr] == nil || !p.leases[addr].restored {
+		return false, nil
+	}
+	var c Changes
+	p.release(&c, addr)
+	if err := a.save(c); err != nil {
+		return false, fmt.Errorf("reclaim address %s: pool %s: %w", addr, p.Prefix, err)
+	}
+	return true, nil
+}
+
 // collectLeases takes back the addresses of a pool that are missed.
 func (a *Allocator) collectLeases(p *pool, live Live, missed func(l *held, present bool) bool) ([]Lease, error) {
 	var gone []Lease

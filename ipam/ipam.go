@@ -119,6 +119,11 @@ func (a *Allocator) restore(snap Snapshot) error {
 	})
 	slices.SortFunc(snap.Rests, func(a, b Rest) int { return cmp.Compare(a.Turn, b.Turn) })
 	a.apply(Changes{PutReservations: snap.Reservations, PutLeases: leases, PutRests: snap.Rests, ULA: snap.ULA})
+	for _, p := range a.pools {
+		for _, l := range p.leases {
+			l.restored = true
+		}
+	}
 	if untold.DeletePools == nil && untold.DeleteLeases == nil {
 		return nil
 	}

@@ -30,8 +30,9 @@ type pool struct {
 
 // held is a lease in memory.
 type held struct {
-	owner   string
-	missing time.Time // since when its endpoint is missed; zero: it is not
+	owner    string
+	restored bool      // given away by an Allocator before this one
+	missing  time.Time // since when its endpoint is missed; zero: it is not
 }
 
 func newPool(p Pool, now time.Time) *pool {

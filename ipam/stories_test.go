@@ -420,6 +420,29 @@ func lifeStories() []story {
 			address web 10.0.0.3 by app = 10.0.0.3/29
 			pool again 10.2.0.0/29 = 10.2.0.0/29
 			list = 10.0.0.0/29 of 3f2a 10.0.0.1 gateway, 10.0.0.2 leased db, 10.0.0.3 leased app; 10.1.0.0/29 10.1.0.1 gateway, 10.1.0.2 leased db; 10.2.0.0/29`},
+		{"only what was given away before a restart is reclaimed, and of our networks only", `
+			pool web 10.0.0.0/29
+			use web 3f2a
+			address web by db = 10.0.0.1/29
+			address web 10.0.0.3 = 10.0.0.3/29
+			address web gateway = 10.0.0.2/29
+			reclaim web 10.0.0.1 = false
+			pool other 10.1.0.0/29
+			address other by db = 10.1.0.1/29
+			restart
+			address web by app = 10.0.0.4/29
+			reclaim web 10.0.0.2 = false
+			reclaim web 10.0.0.4 = false
+			reclaim web 10.0.0.5 = false
+			reclaim other 10.1.0.1 = false
+			reclaim none 10.1.0.1 = false
+			fail
+			reclaim web 10.0.0.1 ! reclaim address 10.0.0.1: pool 10.0.0.0/29: save: disk on fire
+			mend
+			reclaim web 10.0.0.1 = true
+			reclaim web 10.0.0.3 = true
+			reclaim web 10.0.0.3 = false
+			list = 10.0.0.0/29 of 3f2a 10.0.0.2 gateway, 10.0.0.4 leased app; 10.1.0.0/29 10.1.0.1 leased db`},
 		{"the pool of a network that is gone is collected, another driver's is not", `
 			pool web 10.0.0.0/29
 			use web 3f2a

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +21,7 @@ import (
 //	address NAME [ADDR] [gateway] [by OWNER]
 //	release NAME [ADDR]                 an address, or the pool
 //	use NAME NETWORK [AUX...]
+//	reclaim NAME ADDR                   whether it was taken back
 //	collect NETWORK [ADDR...]           only these still live
 //	list                                what Pools returns
 //	obstacle [weak] PREFIX WHAT...      from now on on the host
@@ -136,6 +138,9 @@ func (w *world) do(t *testing.T, f []string) (string, error) {
 		return "", w.alloc.ReleaseAddress(w.id(args[0]), netip.MustParseAddr(args[1]))
 	case "use":
 		return "", w.alloc.Use(args[1], w.pools[args[0]].Prefix, addrs(args[2:]))
+	case "reclaim":
+		back, err := w.alloc.Reclaim(w.id(args[0]), netip.MustParseAddr(args[1]))
+		return strconv.FormatBool(back), err
 	case "collect":
 		return w.collect(args)
 	case "list":

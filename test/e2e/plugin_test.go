@@ -96,16 +96,19 @@ func TestEnginePluginTellsNeighboursWhoHasAnAddressNow(t *testing.T) {
 func TestEnginePluginComesBackWithItsEngine(t *testing.T) {
 	eachPlugin(t, nil, asItCame, func(s *site) {
 		s.webAndOther("--restart", "always")
+		s.Run("named", "--network", "web", "--ip", "172.30.1.77", "--restart", "always")
+		show := func() {
+			s.t.Helper()
+			s.serveAgain("c1", "c2", "d1", "named")
+			s.MustReach("c2", "tcp", "172.30.1.77:80", "named")
+			s.doesMainJob()
+			s.knowsEndpoints(4)
+		}
 		restartDocker(s)
-		s.serveAgain("c1", "c2", "d1")
-		s.doesMainJob()
-		s.knowsEndpoints(3)
-
+		show()
 		s.KillDocker()
 		s.StartDocker()
-		s.serveAgain("c1", "c2", "d1")
-		s.doesMainJob()
-		s.knowsEndpoints(3)
+		show()
 	})
 }
 
