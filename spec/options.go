@@ -53,7 +53,7 @@ func networkOptions() []option[Network] {
 		},
 		{
 			"com.docker.network.bridge.name", parseBridgeName, func(n *Network, v any) { n.Bridge = v.(string) },
-			same("Which bridge. One that exists is adopted: what it lacks is added, and taken away again at the end.", "TestEngineAnExistingBridgeIsAdoptedAndLeftAsFound"),
+			same("Which bridge. One that exists is adopted: what it lacks is added, and taken away again at the end.", "TestEngineAnExistingBridgeIsAdoptedAndLeftAsFound. Docker removes addresses from one that exists, and leaves what it added. As there, whatever else is on it is closed to what other links route to it"),
 		},
 		{
 			"com.docker.network.bridge.enable_icc", parseBool, func(n *Network, v any) { n.Apart = !v.(bool) },
