@@ -13,6 +13,7 @@ import (
 // It is up, has a MAC and an MTU, addresses of its own, and the IPv4 gateway of a
 // network that is to come.
 func office(s *site) {
+	_, _ = s.Neighbour.Try("ip", "link", "del", "lan0") // its other end may still go with the host of before a boot
 	s.Cable("lan0", s.Host, s.Neighbour)
 	s.Host.Run("sh", "-ec", `
 		ip link add br-lan address 02:00:5e:00:53:10 mtu 1450 type bridge forward_delay 400
