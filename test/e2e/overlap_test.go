@@ -135,3 +135,30 @@ func (s *site) status() string {
 	}
 	return out
 }
+
+// TestEngineASubnetMayBeThatOfTheBridgeItAdopts is about a bridge that was there before,
+// with the gateway's address.
+func TestEngineASubnetMayBeThatOfTheBridgeItAdopts(t *testing.T) {
+	eachEngineAfter(t, warmUpIPv6, func(s *site) {
+		s.Host.Run("ip", "link", "add", "br-lan", "type", "bridge")
+		s.Host.Run("ip", "addr", "add", "172.30.1.1/24", "dev", "br-lan")
+		s.Host.Run("ip", "addr", "add", "fd00:30:1::1/64", "dev", "br-lan", "nodad")
+		s.Host.Run("ip", "link", "set", "br-lan", "up")
+		for _, subnet := range []string{"172.30.0.0/16", "fd00:30::/32"} {
+			if err := s.named(subnet, ""); err == nil || !strings.Contains(err.Error(), " of br-lan") {
+				s.t.Errorf("subnet %s on another bridge: want an error that names br-lan, got %v", subnet, err)
+			}
+		}
+		s.network("web", "--ipv6", "--subnet", "172.30.1.0/24", "--subnet", "fd00:30:1::/64", "-o", bridgeKey+"name=br-lan")
+		s.Run("c1", "--network", "web", "-p", "8080:80")
+		s.serves8080()
+		if status := s.status(); strings.Contains(status, "overlaps") {
+			s.t.Errorf("status warns of the network's own bridge:\n%s", status)
+		}
+		s.removeAll()
+		if out := s.Host.Run("ip", "-o", "addr", "show", "dev", "br-lan"); !strings.Contains(out, "172.30.1.1/24") || !strings.Contains(out, "fd00:30:1::1/64") {
+			s.t.Errorf("the bridge has lost an address: %s", out)
+		}
+		s.Host.Run("ip", "link", "del", "br-lan")
+	})
+}
