@@ -61,7 +61,7 @@ func networkOptions() []option[Network] {
 		},
 		{
 			"com.docker.network.bridge.enable_ip_masquerade", parseBool, func(n *Network, v any) { n.Masquerade = v.(bool) },
-			same("Whether containers hide behind the host's address, by default true.", "TestEngineContainersMayShowTheirOwnAddresses"),
+			same("Whether containers hide behind the host's address, by default true.", "TestEngineContainersMayShowTheirOwnAddresses. Docker from 28.2 on drops the answers that then come to its own networks"),
 		},
 		{
 			"com.docker.network.host_ipv4", parseIPv4, func(n *Network, v any) { n.Source4 = v.(netip.Addr) },

@@ -212,20 +212,25 @@ func TestEngineOneFamilyMayBeIsolated(t *testing.T) {
 	})
 }
 
-// TestEngineTrustedInterfacesReachWhatIsPublished has the neighbour on a wire of its
-// own, while the machine outside comes by the uplink.
+// wire0 puts the neighbour on a wire of its own, by which it sends what is for these
+// subnets to the host, while the machine outside comes by the uplink.
+func (s *site) wire0(subnets4, subnets6 string) {
+	s.t.Helper()
+	s.Outside.Route(netip.MustParsePrefix(subnets4), s.Host)
+	s.Outside.Route(netip.MustParsePrefix(subnets6), s.Host)
+	s.Cable("wire0", s.Host, s.Neighbour)
+	for number, h := range map[string]*lab.Host{"1": s.Host, "2": s.Neighbour} {
+		h.Run("ip", "link", "set", "wire0", "up")
+		h.Run("ip", "addr", "add", "10.9.0."+number+"/24", "dev", "wire0")
+		h.Run("ip", "addr", "add", "fd09::"+number+"/64", "dev", "wire0", "nodad")
+	}
+	s.Neighbour.Run("ip", "route", "add", subnets4, "via", "10.9.0.1")
+	s.Neighbour.Run("ip", "route", "add", subnets6, "via", "fd09::1")
+}
+
 func TestEngineTrustedInterfacesReachWhatIsPublished(t *testing.T) {
 	eachEngine(t, func(s *site) {
-		s.Outside.Route(netip.MustParsePrefix("172.30.0.0/16"), s.Host)
-		s.Outside.Route(netip.MustParsePrefix("fd00:30::/32"), s.Host)
-		s.Cable("wire0", s.Host, s.Neighbour)
-		for number, h := range map[string]*lab.Host{"1": s.Host, "2": s.Neighbour} {
-			h.Run("ip", "link", "set", "wire0", "up")
-			h.Run("ip", "addr", "add", "10.9.0."+number+"/24", "dev", "wire0")
-			h.Run("ip", "addr", "add", "fd09::"+number+"/64", "dev", "wire0", "nodad")
-		}
-		s.Neighbour.Run("ip", "route", "add", "172.30.0.0/16", "via", "10.9.0.1")
-		s.Neighbour.Run("ip", "route", "add", "fd00:30::/32", "via", "fd09::1")
+		s.wire0("172.30.0.0/16", "fd00:30::/32")
 		s.twoOn(bridgeKey + "trusted_host_interfaces=none0:wire0")
 		s.Run("c3", "--network", "web", "-p", "127.0.0.1:8083:80") // on whichever address
 		s.serves81("c1")

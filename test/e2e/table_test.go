@@ -30,6 +30,7 @@ var (
 	endpointSysctls = feature{"sysctls of an endpoint", 46}
 	gatewayPriority = feature{"gw-priority", 48}
 	withoutIPv4     = feature{"networks without IPv4", 48}
+	directAccess    = feature{"gateway modes and trusted interfaces of Docker's own", 50}
 	announcements   = feature{"announcements of addresses", 48}
 	laterFlags      = feature{"--firewall-backend", 52}
 	interfaceName   = feature{"exact names of interfaces", 56}
@@ -41,18 +42,19 @@ var apis = map[string]int{lab.Oldest: 41, lab.Newest: 56}
 // needs are the scenarios that not every engine can show, with what it takes. All
 // others are shown on every engine, and nothing is skipped for another reason.
 var needs = map[string]feature{
-	"TestEngineAnnouncesAddressesAsOftenAsTold":        announcements,
-	"TestEngineExamplesOfTheDocsWork":                  interfaceName,
-	"TestEngineFlagsOfLaterEnginesHold":                laterFlags,
-	"TestEngineEachNetworkHasTheMACAskedFor":           perNetworkMAC,
-	"TestEngineGatewayPriorityDecides":                 gatewayPriority,
-	"TestEngineEachFamilyHasItsOwnGateway":             gatewayPriority,
-	"TestEngineNetworksWithoutIPv4":                    withoutIPv4,
-	"TestEngineInterfacesHaveTheNamesAskedFor":         interfaceName,
-	"TestEngineSysctlsOfAnEndpointHold":                endpointSysctls,
-	"TestEngineFamiliesCanBeOptions":                   withoutIPv4,
-	"TestEngineNetworksOfNeitherFamilyCarryFrames":     withoutIPv4,
-	"TestEngineTwoGatewaysOfOneContainerShareItsPorts": gatewayPriority,
+	"TestEngineAnnouncesAddressesAsOftenAsTold":            announcements,
+	"TestEngineExamplesOfTheDocsWork":                      interfaceName,
+	"TestEngineFlagsOfLaterEnginesHold":                    laterFlags,
+	"TestEngineOptionsTogetherDoWhatTheyDoOnDockersBridge": directAccess,
+	"TestEngineEachNetworkHasTheMACAskedFor":               perNetworkMAC,
+	"TestEngineGatewayPriorityDecides":                     gatewayPriority,
+	"TestEngineEachFamilyHasItsOwnGateway":                 gatewayPriority,
+	"TestEngineNetworksWithoutIPv4":                        withoutIPv4,
+	"TestEngineInterfacesHaveTheNamesAskedFor":             interfaceName,
+	"TestEngineSysctlsOfAnEndpointHold":                    endpointSysctls,
+	"TestEngineFamiliesCanBeOptions":                       withoutIPv4,
+	"TestEngineNetworksOfNeitherFamilyCarryFrames":         withoutIPv4,
+	"TestEngineTwoGatewaysOfOneContainerShareItsPorts":     gatewayPriority,
 }
 
 // shownOn lists the engines that can show a scenario.
