@@ -3,6 +3,7 @@ package driver
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/docker/go-plugins-helpers/network"
 
@@ -89,10 +90,9 @@ func (s *Server) checkHost(n *spec.Network) error {
 	if plan.Generated(n.Bridge) {
 		return fmt.Errorf("bridge %s: %w: Drawbridge gives such names itself; choose another by com.docker.network.bridge.name", n.Bridge, spec.ErrInvalid)
 	}
-	for _, e := range now.Plan.Host.Engines {
-		if e.Name == n.Bridge {
-			return fmt.Errorf("bridge %s: %w: it is an engine's own; choose another by com.docker.network.bridge.name", n.Bridge, spec.ErrInUse)
-		}
+	named := func(e plan.HostLink) bool { return e.Name == n.Bridge }
+	if plan.EngineBridge(n.Bridge) || slices.ContainsFunc(now.Plan.Host.Engines, named) {
+		return fmt.Errorf("bridge %s: %w: it is an engine's own; choose another by com.docker.network.bridge.name", n.Bridge, spec.ErrInUse)
 	}
 	obstacles, err := s.obstacles()
 	if err != nil {

@@ -7,15 +7,10 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
-	"regexp"
 	"slices"
 
 	"github.com/drawbridge-net/drawbridge/plan"
 )
-
-// engineBridge matches the names that Docker gives its own bridges. An engine that
-// was told to leave iptables alone names them in no rule.
-var engineBridge = regexp.MustCompile(`^(docker0|docker_gwbridge|br-[0-9a-f]{12})$`)
 
 // Look finds the host's facts, all but Drops. Engines are the bridges that an
 // engine's own rules name. What we ourselves have set is reported as it was found,
@@ -42,7 +37,7 @@ func (k *Kernel) Look(_ context.Context, engines []plan.HostLink) (*plan.Host, e
 		leaveOut(d, addrs, found)
 		i := slices.IndexFunc(engines, func(e plan.HostLink) bool { return e.Name == d.name })
 		named := i >= 0
-		bridges[d.index] = named || d.kind == "bridge" && engineBridge.MatchString(d.name)
+		bridges[d.index] = named || d.kind == "bridge" && plan.EngineBridge(d.name)
 		if named && !d.ours() {
 			host.Engines = append(host.Engines, plan.HostLink{Name: d.name, Shielded: engines[i].Shielded, Subnets: subnets(addrs[d.index])})
 		}

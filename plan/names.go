@@ -22,10 +22,17 @@ func VethName(e *spec.Endpoint) string { return "dbv" + string(e.Key) }
 // PeerName is the name of the other end, until the engine renames it.
 func PeerName(e *spec.Endpoint) string { return "dbp" + string(e.Key) }
 
-var generated = regexp.MustCompile(`^db[rvp][0-9a-f]{12}$`)
+var (
+	generated    = regexp.MustCompile(`^db[rvp].{12}$`)
+	engineBridge = regexp.MustCompile(`^(docker0|docker_gwbridge|br-[0-9a-f]{12})$`)
+)
 
 // Generated reports whether a name is like those above, and hence no person's to choose.
 func Generated(name string) bool { return generated.MatchString(name) }
+
+// EngineBridge reports whether a name is one that Docker gives its own bridges. An engine
+// that writes no rules names them nowhere else.
+func EngineBridge(name string) bool { return engineBridge.MatchString(name) }
 
 // NetworkMark is the alias (ip link set dev IF alias TEXT) by which we know a
 // bridge as ours.

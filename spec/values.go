@@ -45,15 +45,14 @@ func parseBridgeName(text string) (any, error) {
 	case text == "":
 		return "", nil
 	case reserved.MatchString(text):
-		return nil, errors.New("want a name that is no other interface's or sysctl's: all, default, lo and dbr, dbv, dbp with 12 more characters are")
+		return nil, errors.New("want another name than all, default and lo, which mean something else to the kernel")
 	}
 	return text, checkHostLink(text)
 }
 
 // reserved are names that a bridge cannot have without being taken for something
-// else: the kernel's loopback, two directories beside those of interfaces in
-// /proc/sys/net, and what Drawbridge itself calls bridges and veths.
-var reserved = regexp.MustCompile(`^(all|default|lo|db[rvp].{12})$`)
+// else: the loopback, and two directories beside those of interfaces in /proc/sys/net.
+var reserved = regexp.MustCompile(`^(all|default|lo)$`)
 
 // hostLink leaves out what has a meaning in rules: iptables reads br+ and nft br* as
 // every name that begins so.
