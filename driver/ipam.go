@@ -54,6 +54,9 @@ func (s *Server) requestPool(_ context.Context, req *wire.RequestPoolRequest) (*
 		return nil, fmt.Errorf("request pool: %w", err)
 	}
 	p, err := s.ipam.RequestPool(r)
+	if errors.Is(err, ipam.ErrOverlap) {
+		err = perhapsForgotten(err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package driver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -77,7 +78,16 @@ func (s *Server) addNetwork(ctx context.Context, id spec.ID, req *createNetworkR
 			return fmt.Errorf("%s: %w", sub.field, err)
 		}
 	}
-	return s.engine.Do(ctx, func(state *spec.State) error { return state.AddNetwork(n) })
+	err = s.engine.Do(ctx, func(state *spec.State) error { return state.AddNetwork(n) })
+	if errors.Is(err, spec.ErrInUse) {
+		err = perhapsForgotten(err)
+	}
+	return err
+}
+
+// perhapsForgotten is for people who meet a network that Docker does not show them.
+func perhapsForgotten(err error) error {
+	return fmt.Errorf("%w (if Docker does not show that one, drawbridge status tells how to remove it)", err)
 }
 
 // checkHost refuses a new network that would take something from the host: the way to

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/drawbridge-net/drawbridge/test/lab/hello"
@@ -69,6 +70,9 @@ func TestEngineRemovesNetworksWhileNobodyListens(t *testing.T) {
 			s.Docker("rm", "-f", "c1")
 			s.Docker("network", "rm", "web")
 			s.StartDaemon()
+			if _, err := s.TryDocker("network", "create", "-d", "drawbridge", "--ipam-driver", s.ipam, "--subnet", "172.30.1.0/24", "again"); err == nil || !strings.Contains(err.Error(), "drawbridge status") {
+				s.t.Errorf("a subnet of a network that Docker has forgotten: want an error that names drawbridge status, got %v", err)
+			}
 			s.removeForgotten(1)
 			s.knowsEndpoints(1)
 			s.Outside.MustNotReach("tcp", "192.0.2.1:8080", hello.Refuse)
