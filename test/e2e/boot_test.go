@@ -22,6 +22,8 @@ func TestEngineThatLeavesTheHostAloneIsEnough(t *testing.T) {
 			s.t.Fatalf("the engine has set ip_forward to %s", got)
 		}
 		s.mainJob()
+		s.removeAll()
+		s.composeServicesFindEachOther()
 	})
 }
 

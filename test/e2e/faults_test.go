@@ -18,14 +18,18 @@ type fault struct {
 
 var (
 	// countDrifts: an engine under load loses count of the endpoints of a network, and
-	// counts them anew when it starts. It refuses before it asks the driver anything.
+	// counts them anew when it starts. It refuses before it asks the driver anything, and
+	// does so with its own bridge driver as well: thirty containers, ten at a time, removed
+	// at once, on a busy machine.
 	countDrifts = fault{lab.Oldest, "error while removing network: network … id … has active endpoints"}
 	// lostGateway: the engine keeps in its memory alone which endpoints a remote driver
 	// has (daemon/libnetwork/drivers/remote in github.com/moby/moby), so after a
 	// live-restore it cannot take the gateway from one. It does not ask the driver.
 	lostGateway = fault{lab.Newest, "remote network driver: endpoint … not found"}
 	// diesOfRevoke: 29.0.0 to 29.0.2 unlock what they did not lock when they are about to
-	// ask a driver to unpublish ports, which it is not asked any more.
+	// ask a driver to unpublish ports, which it is not asked any more. Seen with
+	// v2.0.0-beta.1 of github.com/moby/moby/v2, which has these lines too: started again,
+	// the engine has the container's name, address and ports free.
 	diesOfRevoke = fault{"", "fatal error: sync: unlock of unlocked mutex"}
 )
 
