@@ -167,11 +167,11 @@ func TestEngineNamesThatAreNoBridgeOrAnothersAreRefused(t *testing.T) {
 		before := s.Host.Snapshot()
 		for name, reason := range map[string]string{
 			"eth0":                 "it is a veth link and no bridge; choose another name by com.docker.network.bridge.name",
-			"lo":                   "and no bridge; choose another name",
+			"lo":                   "want another name than all, default and lo",
 			"docker0":              "it is an engine's own",
 			"br-web":               "it is network " + s.inspect("{{.Id}}", "web")[:12],
-			s.bridge("own"):        "Drawbridge gives such names itself; choose another by com.docker.network.bridge.name",
-			"a-name-of-17-chars":   "want an interface name of 1 to 15 characters",
+			s.bridge("own"):        "Drawbridge gives such names itself",
+			"a-name-of-17-chars":   "want an interface name of 1 to 15 letters",
 			"br/web":               "want an interface name",
 			"../../../etc/passwd1": "want an interface name",
 		} {
