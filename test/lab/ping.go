@@ -53,13 +53,22 @@ func ping(to netip.Addr, wait time.Duration) error {
 		return fmt.Errorf("socket for ping: %w", err)
 	}
 	defer unix.Close(fd)
-	timeout := unix.NsecToTimeval(wait.Nanoseconds())
-	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
-		return err
-	}
 	if err := unix.Sendto(fd, []byte{kind, 0, 0, 0, 0, 0, 0, 1}, 0, sockaddr); err != nil {
 		return err
 	}
-	_, _, err = unix.Recvfrom(fd, make([]byte, 64), 0)
-	return err
+	return await(fd, time.Now().Add(wait))
+}
+
+// await waits for an answer, and goes on where a signal of Go's own ended the wait: with
+// a timeout set the kernel does not (signal(7)).
+func await(fd int, deadline time.Time) error {
+	for {
+		left := unix.NsecToTimeval(max(time.Until(deadline), time.Millisecond).Nanoseconds())
+		if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &left); err != nil {
+			return err
+		}
+		if _, _, err := unix.Recvfrom(fd, make([]byte, 64), 0); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
 }
