@@ -53,10 +53,16 @@ func ping(to netip.Addr, wait time.Duration) error {
 		return fmt.Errorf("socket for ping: %w", err)
 	}
 	defer unix.Close(fd)
-	if err := unix.Sendto(fd, []byte{kind, 0, 0, 0, 0, 0, 0, 1}, 0, sockaddr); err != nil {
-		return err
+	// Once a second, as ping does: a busy machine may lose one.
+	for deadline := time.Now().Add(wait); ; {
+		if err := unix.Sendto(fd, []byte{kind, 0, 0, 0, 0, 0, 0, 1}, 0, sockaddr); err != nil {
+			return err
+		}
+		left := time.Until(deadline)
+		if err := await(fd, time.Now().Add(min(left, time.Second))); left <= time.Second || !errors.Is(err, unix.EAGAIN) {
+			return err
+		}
 	}
-	return await(fd, time.Now().Add(wait))
 }
 
 // await waits for an answer, and goes on where a signal of Go's own ended the wait: with
