@@ -1,0 +1,128 @@
+// Package iptables is the firewall on iptables, of either kind, for hosts that have
+// no nf_tables: the same promises as firewall/nftables, kept by rules in chains of its
+// own, which are all named DRAWBRIDGE-.
+//
+// It sets no policy, flushes nothing and accepts nothing: its drops stand in the raw
+// and mangle tables, which judge before the filter table and where no accept of
+// others undoes them. In chains of others it has one jump each. The number of its
+// rules grows with networks, published and open ports; a contiguous range is one rule.
+//
+// It sees what passes from port to port of one bridge only where
+// net.bridge.bridge-nf-call-iptables is 1. Where it is not, it does not keep the
+// containers of one network apart: that is left to the bridge's ports (package link).
+package iptables
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/coreos/go-iptables/iptables"
+
+	"github.com/drawbridge-net/drawbridge/plan"
+)
+
+// The two kinds of iptables that a kernel can have at once: rules in tables of
+// nftables, and those of the older x_tables.
+const (
+	NFT    = "nft"
+	Legacy = "legacy"
+)
+
+// lockWait is for how many seconds a command waits for the lock that all commands
+// of legacy iptables share.
+const lockWait = 10
+
+// Firewall is the layer. Create it with New.
+type Firewall struct {
+	kind  string
+	tools map[int]*iptables.IPTables // by family, 4 or 6
+}
+
+// New finds the commands of a kind, NFT or Legacy. It changes nothing.
+func New(kind string) (*Firewall, error) {
+	f := &Firewall{kind: kind, tools: map[int]*iptables.IPTables{}}
+	for family, proto := range map[int]iptables.Protocol{4: iptables.ProtocolIPv4, 6: iptables.ProtocolIPv6} {
+		t, err := iptables.New(iptables.IPFamily(proto), iptables.Path(f.command(family)), iptables.Timeout(lockWait))
+		if err != nil {
+			return nil, fmt.Errorf("%s does not run: install iptables 1.8 or newer: %w", f.command(family), err)
+		}
+		f.tools[family] = t
+	}
+	return f, nil
+}
+
+// command is e.g. ip6tables-nft: never the bare name, which is either of the two.
+func (f *Firewall) command(family int) string {
+	if family == 6 {
+		return "ip6tables-" + f.kind
+	}
+	return "iptables-" + f.kind
+}
+
+// Apply makes the rules match want, in one transaction for each family and table. If
+// have is nil, or what was built on it fails, it looks first.
+func (f *Firewall) Apply(ctx context.Context, have, want *plan.Plan) error {
+	wanted, refused := render(want)
+	if have != nil {
+		had, _ := render(have)
+		if f.write(ctx, difference(had, wanted)) == nil {
+			return refused
+		}
+		// An error does not mean that nothing happened.
+	}
+	return errors.Join(refused, f.mend(ctx, wanted, families(want.Host)))
+}
+
+// mend looks at the rules and changes what differs. What fails all at once is done
+// step by step, so that one bad rule harms nobody but its owner.
+func (f *Firewall) mend(ctx context.Context, want ruleset, families []int) error {
+	var failed []error
+	for _, family := range families {
+		steps, err := f.missing(ctx, want, family)
+		if err == nil && f.write(ctx, steps) != nil {
+			if steps, err = f.missing(ctx, want, family); err == nil {
+				err = f.piecemeal(ctx, steps)
+			}
+		}
+		failed = append(failed, err)
+	}
+	return errors.Join(failed...)
+}
+
+// missing is what has to be done in one family.
+func (f *Firewall) missing(ctx context.Context, want ruleset, family int) ([]step, error) {
+	seen, err := f.look(ctx, family)
+	if err != nil {
+		return nil, err
+	}
+	return seen.steps(want, family), nil
+}
+
+// Check reports where the rules differ from want.
+func (f *Firewall) Check(ctx context.Context, want *plan.Plan) ([]plan.Drift, error) {
+	wanted, _ := render(want)
+	var all []plan.Drift
+	for _, family := range families(want.Host) {
+		steps, err := f.missing(ctx, wanted, family)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, f.drift(steps)...)
+	}
+	return all, nil
+}
+
+// Remove takes away our chains and whatever leads to them. The tables stay, and with
+// iptables-nft the empty chains that come with them: others may have begun to use them.
+func (f *Firewall) Remove(ctx context.Context) error {
+	return f.mend(ctx, ruleset{}, []int{4, 6})
+}
+
+// families are those that the host has.
+func families(h *plan.Host) []int {
+	if h == nil || h.IPv6 {
+		return []int{4, 6}
+	}
+	return []int{4}
+}

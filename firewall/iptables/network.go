@@ -1,0 +1,133 @@
+package iptables
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/drawbridge-net/drawbridge/plan"
+	"github.com/drawbridge-net/drawbridge/spec"
+)
+
+// maxName is how long an interface's name may be (IFNAMSIZ in linux/if.h, less the
+// final NUL).
+const maxName = 15
+
+// network are a network's rules, without its endpoints'.
+func (r renderer) network(n *plan.Network) {
+	z := n.Zone
+	r.same(n)
+	if z.Internal {
+		r.say(rankLeave, mangle(chainForward), fmt.Sprintf("-i %s -j DROP", z.Bridge), "nothing leaves an internal network")
+		r.say(rankEnter, mangle(chainForward), fmt.Sprintf("-o %s -j DROP", z.Bridge), "nothing enters an internal network")
+	} else {
+		r.say(rankOut, mangle(chainForward), fmt.Sprintf("-i %s -j %s", z.Bridge, chainOut), "from containers")
+		r.say(rankIn, mangle(chainForward), fmt.Sprintf("-o %s -g %s", z.Bridge, chainIn), "to containers")
+	}
+	r.mode(z)
+	for _, s := range z.Subnets {
+		if r.has(s.Prefix.Addr()) {
+			r.say(rankBridge, nat(chainPost), fmt.Sprintf("-o %s -g %s", z.Bridge, chainEnter), "to containers")
+			r.subnet(z, s)
+		}
+	}
+}
+
+// same judges what goes back into the bridge that it came from, be it bridged or, by
+// way of the gateway, routed.
+func (r renderer) same(n *plan.Network) {
+	z := n.Zone
+	same := fmt.Sprintf("-i %s -o %s", z.Bridge, z.Bridge)
+	bridged := same + " -m physdev --physdev-is-bridged"
+	switch {
+	case !z.Apart:
+		r.say(rankSame, mangle(chainForward), same+" -j RETURN", "within one network")
+	case z.Internal && named(n):
+		r.say(rankSame, mangle(chainForward), bridged+" -g "+chainApart, "from port to port")
+	case z.Internal:
+		r.say(rankSame, mangle(chainForward), bridged+" -j DROP", whyApart)
+	case named(n):
+		r.say(rankApart, mangle(chainIn), bridged+" -g "+chainApart, "from port to port")
+		r.say(rankBack, mangle(chainIn), same+" -j DROP", whyApart)
+	default:
+		r.say(rankBack, mangle(chainIn), same+" -j DROP", whyApart)
+	}
+}
+
+// named reports whether a person chose the bridge's name. It may have been there
+// before, then, with more on it than containers of ours.
+func named(n *plan.Network) bool { return n.Bridge != nil && n.Bridge.Named }
+
+// mode opens containers' own addresses, whoever asks.
+func (r renderer) mode(z *plan.Zone) {
+	mode, icmp := z.Mode4, "icmp"
+	if r.family == 6 {
+		mode, icmp = z.Mode6, "ipv6-icmp"
+	}
+	switch mode {
+	case spec.Unprotected:
+		r.say(rankOpen, mangle(chainIn), fmt.Sprintf("-o %s -j RETURN", z.Bridge), "gateway mode nat-unprotected")
+	case spec.Routed:
+		r.say(rankOpen, mangle(chainIn), fmt.Sprintf("-o %s -p %s -j RETURN", z.Bridge, icmp), "gateway mode routed: ping, and what routers report")
+		r.say(rankGate, mangle(chainIn), fmt.Sprintf("-o %s -g %s", z.Bridge, chainOpen), "gateway mode routed")
+	}
+	for _, link := range z.Trusted {
+		if len(link) <= maxName { // else there is no such interface
+			r.say(rankGate, mangle(chainIn), fmt.Sprintf("-i %s -o %s -g %s", link, z.Bridge, chainOpen), "interfaces that are trusted")
+		}
+	}
+}
+
+// subnet hides one behind the host on the way out, and behind its own gateway if
+// client and server are both in it.
+func (r renderer) subnet(z *plan.Zone, s plan.Subnet) {
+	r.say(rankSource, nat(chainEnter), fmt.Sprintf("-s %s -o %s -j MASQUERADE", s.Prefix, z.Bridge), "client and server on one network")
+	switch {
+	case s.Masquerade && s.Source.IsValid():
+		r.say(rankSource, nat(chainPost), fmt.Sprintf("-s %s -j SNAT --to-source %s", s.Prefix, s.Source), "containers to the outside, by an address of choice")
+	case s.Masquerade:
+		r.say(rankSource, nat(chainPost), fmt.Sprintf("-s %s -j MASQUERADE", s.Prefix), "containers to the outside")
+	}
+}
+
+// endpoint are an endpoint's published and open ports and, if it is to be kept apart
+// from others but not from all that is on its bridge, its port of the bridge.
+func (r renderer) endpoint(n *plan.Network, e *plan.Endpoint) {
+	for _, m := range e.Mappings {
+		if r.has(m.To) {
+			r.mapping(m)
+		}
+	}
+	for _, o := range e.Open {
+		if r.has(o.Addr) {
+			r.say(rankOpen, mangle(chainOpen), "-d "+single(o.Addr)+" "+ports(o.Proto, o.First, o.Last)+" -j RETURN", "ports that are open")
+		}
+	}
+	if n.Zone.Apart && named(n) {
+		r.say(0, mangle(chainApart), "-m physdev --physdev-in "+e.Veth.Name+" -g "+chainApartTo, "from a container that is kept apart")
+		r.say(0, mangle(chainApartTo), "-m physdev --physdev-is-bridged --physdev-out "+e.Veth.Name+" -j DROP", whyApart)
+	}
+}
+
+// mapping leads a port of the host to a container, or a range to the same ports.
+func (r renderer) mapping(m plan.Mapping) {
+	rank, text := rankAny, ports(m.Proto, m.First, m.Last)
+	if !m.Host.IsUnspecified() {
+		rank, text = rankAddr, "-d "+single(m.Host)+" "+text
+	}
+	to := netip.AddrPortFrom(m.To, m.ToPort).String()
+	if m.First != m.Last {
+		to = m.To.String()
+	}
+	r.say(rank, nat(chainPublish), text+" -j DNAT --to-destination "+to, "published ports")
+}
+
+func single(a netip.Addr) string { return netip.PrefixFrom(a, a.BitLen()).String() }
+
+// ports is e.g. -p tcp -m tcp --dport 80:89.
+func ports(proto spec.Proto, first, last uint16) string {
+	text := fmt.Sprintf("-p %s -m %s --dport %d", proto, proto, first)
+	if last != first {
+		text += fmt.Sprintf(":%d", last)
+	}
+	return text
+}

@@ -1,0 +1,233 @@
+package iptables
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/drawbridge-net/drawbridge/plan"
+	"github.com/drawbridge-net/drawbridge/spec"
+)
+
+// Our chains.
+const (
+	chainRaw     = "DRAWBRIDGE-RAW"         // raw: what claims to be of the loopback
+	chainForward = "DRAWBRIDGE-FORWARD"     // mangle: what passes from interface to interface
+	chainGuard   = "DRAWBRIDGE-GUARD"       // mangle: what came by an uplink that forwards only for us
+	chainOut     = "DRAWBRIDGE-OUT"         // mangle: what comes from a bridge of ours
+	chainIn      = "DRAWBRIDGE-IN"          // mangle: what goes to one
+	chainOpen    = "DRAWBRIDGE-OPEN"        // mangle: what may go to open ports, and to no others
+	chainApart   = "DRAWBRIDGE-APART"       // mangle: what passes from port to port of a bridge with more on it
+	chainApartTo = "DRAWBRIDGE-APART-TO"    // mangle: what of that comes from a container
+	chainPublish = "DRAWBRIDGE-PUBLISH"     // nat: what is meant for this host
+	chainPost    = "DRAWBRIDGE-POSTROUTING" // nat: what leaves
+	chainEnter   = "DRAWBRIDGE-ENTER"       // nat: what leaves by a bridge of ours
+)
+
+// renderer writes the rules of one family.
+type renderer struct {
+	ruleset
+	family int
+	// owner is for whom rules are added.
+	owner plan.Owner
+}
+
+// render is all that a plan wants. An error names a network of which iptables cannot
+// speak; it has no rules.
+func render(p *plan.Plan) (ruleset, error) {
+	s := ruleset{}
+	refused := unspeakable(p)
+	for _, family := range families(p.Host) {
+		r := renderer{ruleset: s, family: family}
+		r.jumps()
+		r.fixed()
+		r.host(p)
+		for id, n := range p.Networks.All() {
+			if refused[id] != nil {
+				continue
+			}
+			r.owner = plan.Owner{Network: id}
+			r.network(n)
+			for id, e := range n.Endpoints.All() {
+				r.owner.Endpoint = id
+				r.endpoint(n, e)
+			}
+		}
+	}
+	s.sort()
+	var all []error
+	for id := range p.Networks.All() {
+		if refused[id] != nil {
+			all = append(all, refused[id])
+		}
+	}
+	return s, errors.Join(all...)
+}
+
+// unspeakable are the networks with an interface whose name ends as a wildcard of
+// iptables does, which has no way to say that none is meant.
+func unspeakable(p *plan.Plan) map[spec.ID]error {
+	all := map[spec.ID]error{}
+	for id, n := range p.Networks.All() {
+		for _, name := range append([]string{n.Zone.Bridge}, n.Zone.Trusted...) {
+			if isWildcard(name) {
+				all[id] = &plan.ObjectError{
+					Owner: plan.Owner{Network: id}, Object: "interface " + name,
+					Err: errors.New("to iptables a name that ends in + is a wildcard, choose another"),
+				}
+			}
+		}
+	}
+	return all
+}
+
+func isWildcard(name string) bool { return strings.HasSuffix(name, "+") }
+
+// say adds a rule, e.g. say(1, "mangle", chainIn, "-o dbr3f2a9c0d11ee", "-j DROP", why).
+func (r renderer) say(rank int, at place, text, why string) {
+	words := strings.Fields(text)
+	i := max(slices.Index(words, "-j"), slices.Index(words, "-g"))
+	at.family = r.family
+	r.add(at, rule{rank: rank, match: words[:i], action: words[i:], why: why, owner: r.owner})
+}
+
+func mangle(chain string) place { return place{table: "mangle", chain: chain} }
+func nat(chain string) place    { return place{table: "nat", chain: chain} }
+func raw(chain string) place    { return place{table: "raw", chain: chain} }
+
+// jumps are the only rules in chains that are not ours.
+func (r renderer) jumps() {
+	if r.family == 4 {
+		r.say(first, raw("PREROUTING"), "-j "+chainRaw, "the loopback is the host's own")
+	}
+	r.say(first, mangle("FORWARD"), "-j "+chainForward, "what enters or leaves a bridge of ours")
+	r.say(anywhere, nat("PREROUTING"), "-m addrtype --dst-type LOCAL -j "+chainPublish, "published ports")
+	r.say(anywhere, nat("OUTPUT"), "-m addrtype --dst-type LOCAL -j "+chainPublish, "published ports, for the host itself")
+	// An engine puts its masquerade ahead of what it finds.
+	r.say(first, nat("POSTROUTING"), "-j "+chainPost, "ahead of an engine's masquerade")
+}
+
+// Ranks of a jump: ahead of everybody's rules, or wherever somebody has moved it.
+const (
+	first = iota
+	anywhere
+)
+
+// What two rules give as their reason.
+const (
+	whyApart        = "containers that are kept apart"
+	whyNotPublished = "not published"
+)
+
+// Ranks in chainForward, where what is returned has been judged.
+const (
+	rankGuard       = iota // the host's uplinks
+	rankSame               // within one bridge
+	rankLeave              // from internal networks
+	rankEnter              // to internal networks
+	rankEstablished        // answers
+	rankOut                // from any other bridge of ours
+	rankIn                 // to any other bridge of ours
+)
+
+// Ranks in chainOut and chainIn.
+const (
+	rankInvalid    = iota // belongs to no connection
+	rankTranslated        // published
+	rankApart             // back into the bridge, from port to port
+	rankBack              // back into the bridge
+	rankEngines           // to an engine's containers
+	rankOpen              // by the network's mode
+	rankGate              // ports that are open
+	rankRest              // nothing else
+)
+
+// Ranks in chainPublish: what no container could answer, then what is meant for one
+// address ahead of what is for all.
+const (
+	rankNever = iota
+	rankAddr
+	rankAny
+)
+
+// Ranks in chainPost and chainEnter.
+const (
+	rankLoopback     = iota // of the host itself
+	rankUntranslated        // to containers' own addresses
+	rankBridge              // into a bridge of ours
+	rankSource              // from a subnet
+)
+
+// fixed are the rules that never vary.
+func (r renderer) fixed() {
+	if r.family == 4 {
+		const why = "nobody else speaks for the loopback"
+		// Before connection tracking turns addresses back: answers to what we translated
+		// for 127.0.0.1 still show the bridge's address here and pass.
+		r.say(0, raw(chainRaw), "! -i lo -d 127.0.0.0/8 -j DROP", why)
+		r.say(0, raw(chainRaw), "! -i lo -s 127.0.0.0/8 -j DROP", why)
+		r.say(rankLoopback, nat(chainEnter), "-s 127.0.0.0/8 -j MASQUERADE", "127.0.0.1 to a published port")
+	} else {
+		r.say(rankNever, nat(chainPublish), "-d ::1/128 -j RETURN", "no route_localnet in IPv6")
+		r.say(rankNever, nat(chainPublish), "-s fe80::/10 -j RETURN", "link-local addresses are not routed")
+	}
+	r.say(rankEstablished, mangle(chainForward), "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN", "answers")
+	for _, chain := range []string{chainOut, chainIn} {
+		r.say(rankInvalid, mangle(chain), "-m conntrack --ctstate INVALID -j DROP", "would leave untranslated")
+		r.say(rankTranslated, mangle(chain), "-m conntrack --ctstate DNAT -j RETURN", "published ports, an engine's too")
+	}
+	r.say(rankRest, mangle(chainIn), "-j DROP", whyNotPublished)
+	r.say(rankRest, mangle(chainOpen), "-j DROP", whyNotPublished)
+	r.say(rankLoopback, nat(chainPost), "-o lo -j RETURN", "the host to itself")
+	r.say(rankUntranslated, nat(chainEnter), "-m conntrack ! --ctstate DNAT -j RETURN", "containers' own addresses")
+	for _, empty := range []place{mangle(chainGuard), mangle(chainApart), mangle(chainApartTo), nat(chainPublish)} {
+		empty.family = r.family
+		r.ruleset[empty] = slices.Clone(r.ruleset[empty]) // there, even if nothing is in it
+	}
+}
+
+// host names the interfaces that are not ours.
+func (r renderer) host(p *plan.Plan) {
+	if p.Host == nil {
+		return
+	}
+	r.guard(p)
+	var nets []netip.Prefix
+	for _, e := range p.Host.Engines {
+		if !isWildcard(e.Name) {
+			r.say(rankEngines, mangle(chainOut), fmt.Sprintf("-o %s -j DROP", e.Name), "not published by the engine")
+		}
+		if e.Shielded {
+			continue // the answer to a client that keeps its address would be dropped
+		}
+		for _, s := range e.Subnets {
+			if r.has(s.Addr()) {
+				nets = append(nets, s.Masked())
+			}
+		}
+	}
+	for _, s := range nets {
+		r.say(rankSource, nat(chainEnter), fmt.Sprintf("-s %s -j NETMAP --to %s", s, s), "clients of an engine's networks keep their address")
+	}
+}
+
+// guard keeps the uplinks of a host that did not forward before we came from
+// forwarding to each other.
+func (r renderer) guard(p *plan.Plan) {
+	if r.family == 4 && !p.Guard4 || r.family == 6 && !p.Guard6 {
+		return
+	}
+	for _, u := range p.Uplinks {
+		if u.Name == plan.Everywhere || isWildcard(u.Name) {
+			continue
+		}
+		const why = "this host forwards for containers only"
+		r.say(rankGuard, mangle(chainForward), fmt.Sprintf("-i %s -j %s", u.Name, chainGuard), why)
+		r.say(0, mangle(chainGuard), fmt.Sprintf("-o %s -j DROP", u.Name), why)
+	}
+}
+
+// has reports whether an address is of the family.
+func (r renderer) has(a netip.Addr) bool { return a.Is4() == (r.family == 4) }

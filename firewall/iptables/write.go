@@ -1,0 +1,100 @@
+package iptables
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/drawbridge-net/drawbridge/plan"
+)
+
+// write makes all steps, in one transaction for each family and table.
+func (f *Firewall) write(ctx context.Context, steps []step) error {
+	for _, family := range []int{4, 6} {
+		some := slices.DeleteFunc(slices.Clone(steps), func(s step) bool { return s.at.family != family })
+		var err error
+		switch len(some) {
+		case 0:
+		case 1:
+			err = f.do(ctx, some[0])
+		default:
+			err = f.restore(ctx, some)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// do makes one step.
+func (f *Firewall) do(ctx context.Context, s step) error {
+	tool := f.tools[s.at.family]
+	switch {
+	case s.which == "" && s.verb == "-I":
+		return tool.Insert(s.at.table, s.at.chain, s.index, s.rule.args()...)
+	case s.which == "" && s.verb == "-D":
+		return tool.Delete(s.at.table, s.at.chain, s.rule.args()...)
+	}
+	return f.restore(ctx, []step{s})
+}
+
+// restore makes all steps of one family. Drops come before what they guard and go
+// after it: the tables are written in the order in which packets meet them, and the
+// other way round if nothing comes.
+func (f *Firewall) restore(ctx context.Context, steps []step) error {
+	order := tables()
+	if !slices.ContainsFunc(steps, func(s step) bool { return s.verb == "-I" }) {
+		slices.Reverse(order)
+	}
+	var script, stderr bytes.Buffer
+	for _, table := range order {
+		lines := ""
+		for _, s := range steps {
+			if s.at.table == table {
+				lines += s.line() + "\n"
+			}
+		}
+		if lines != "" {
+			fmt.Fprintf(&script, "*%s\n%sCOMMIT\n", table, lines)
+		}
+	}
+	name := f.command(steps[0].at.family) + "-restore"
+	cmd := exec.CommandContext(ctx, name, "--noflush", "--wait", strconv.Itoa(lockWait))
+	cmd.Stdin, cmd.Stderr = &script, &stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%s: %w: %s", name, err, strings.TrimSpace(stderr.String()))
+	}
+	return nil
+}
+
+// piecemeal makes one step after the other and blames each failure on its owner. What
+// comes behind a rule that could not be made stands one place further ahead.
+func (f *Firewall) piecemeal(ctx context.Context, steps []step) error {
+	var failed []error
+	absent := map[place]int{}
+	for _, s := range steps {
+		s.index -= absent[s.at]
+		err := ctx.Err() // a single command does not ask
+		if err == nil {
+			err = f.do(ctx, s)
+		}
+		if err == nil {
+			continue
+		}
+		if s.verb == "-I" {
+			absent[s.at]++
+		}
+		object := f.object(s.at)
+		if s.verb == "-I" || s.verb == "-D" {
+			object += " " + s.got + s.rule.text()
+		}
+		failed = append(failed, &plan.ObjectError{Owner: s.rule.owner, Object: object, Err: err})
+	}
+	return errors.Join(failed...)
+}
