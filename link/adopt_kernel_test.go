@@ -31,16 +31,26 @@ const downAgain = `
 	ip link set br-lan up; echo 1 >/proc/sys/net/ipv6/conf/br-lan/keep_addr_on_down
 	ip link set br-lan down; echo 0 >/proc/sys/net/ipv6/conf/br-lan/keep_addr_on_down`
 
-// found makes a bridge, and waits for the route that the kernel makes a moment later
+// found makes a bridge, and waits for the routes that the kernel makes a moment later
 // than all else.
 func (m *machine) found(script string) {
 	m.t.Helper()
 	m.Run("sh", "-ec", script)
 	lab.Until(m.t, "br-lan is ready", func() error {
 		up := m.Run("ip", "link", "show", "br-lan", "up")
-		if strings.Contains(up, "LOWER_UP") && m.Sysctl("net/ipv6/conf/br-lan/disable_ipv6") == "0" &&
-			!strings.Contains(m.Run("ip", "-6", "route", "show", "table", "local", "dev", "br-lan"), "ff00::/8") {
-			return errors.New("no multicast yet")
+		if !strings.Contains(up, "LOWER_UP") || m.Sysctl("net/ipv6/conf/br-lan/disable_ipv6") != "0" {
+			return nil
+		}
+		routes := m.Run("ip", "-6", "route", "show", "table", "local", "dev", "br-lan")
+		wanted := []string{"multicast ff00::/8 "}
+		for line := range strings.Lines(m.Run("ip", "-6", "-o", "addr", "show", "dev", "br-lan")) {
+			address, _, _ := strings.Cut(strings.Fields(line)[3], "/")
+			wanted = append(wanted, "local "+address+" ")
+		}
+		for _, route := range wanted {
+			if !strings.Contains(routes, route) {
+				return errors.New("no " + route + "yet")
+			}
 		}
 		return nil
 	})

@@ -30,9 +30,14 @@ func office(s *site) {
 	for _, host := range []string{"10.7.0.1", "fd00:7::1"} {
 		s.Neighbour.MustPing(host)
 	}
-	// The kernel ends its search for duplicates of what it made itself.
-	lab.Until(s.t, "br-lan is ready", func() error {
-		_, err := s.Host.Try("sh", "-c", "! ip addr show tentative | grep . && ip -6 route show table local dev br-lan | grep ^multicast")
+	// The kernel searches for duplicates of what it made itself, and makes routes last.
+	lab.Until(s.t, "the bridge and its port are ready", func() error {
+		_, err := s.Host.Try("sh", "-ec", `
+			for dev in br-lan lan0; do
+				routes=$(ip -6 route show table local dev $dev)
+				ip -6 -o addr show dev $dev | (while read -r _ _ _ address _; do echo "$routes" | grep "^local ${address%/*} "; done)
+				echo "$routes" | grep '^multicast '
+			done`)
 		return err
 	})
 }
