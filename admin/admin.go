@@ -117,7 +117,7 @@ func opened(e *spec.Endpoint) []string {
 func loosePools(all []ipam.PoolStatus) []string {
 	loose := []string{}
 	for _, p := range all {
-		if p.Used && p.Network == "" {
+		if p.Network == "" {
 			loose = append(loose, p.Prefix.String())
 		}
 	}

@@ -172,7 +172,7 @@ func (m *machine) namePool(t *rapid.T) {
 	}
 	var want error
 	for _, p := range m.model {
-		if p.Prefix.Overlaps(r.Prefix) && !m.yields(p) {
+		if p.Prefix.Overlaps(r.Prefix) && (p.Prefix != r.Prefix || !m.yields(p)) {
 			want = ipam.ErrOverlap
 		}
 	}

@@ -65,7 +65,7 @@ func (a *Allocator) namedPool(r PoolRequest) (Pool, error) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if other := a.overlapping(p.Prefix); other != nil && !a.yields(other) {
+	if other := a.overlapping(p.Prefix); other != nil && (other.Prefix != p.Prefix || !a.yields(other)) {
 		return Pool{}, fmt.Errorf("%w: %s", ErrOverlap, other)
 	}
 	return a.give(p, netip.Prefix{})
@@ -125,6 +125,10 @@ func (a *Allocator) firm() spans {
 	return s
 }
 
+// yields reports whether a pool is let go when the same is asked for once more, or when
+// one is to be chosen and nothing else is free. Most likely the engine died over it. But
+// it may be that of another driver's network without a gateway, and without a container
+// so far: so it does not yield to whatever else overlaps it.
 func (a *Allocator) yields(p *pool) bool {
 	return !p.Used && a.now().Sub(p.since) > patience
 }
@@ -210,7 +214,7 @@ func (p *pool) String() string {
 	case p.Network != "":
 		return fmt.Sprintf("pool %s of network %s", p.Prefix, p.Network)
 	case !p.Used:
-		return fmt.Sprintf("pool %s, given away but not used yet", p.Prefix)
+		return fmt.Sprintf("pool %s, given away but not used yet; if Docker has no network with it, drawbridge remove %s gives it back", p.Prefix, p.Prefix)
 	default:
 		return fmt.Sprintf("pool %s", p.Prefix)
 	}

@@ -330,15 +330,21 @@ func lifeStories() []story {
 			pool more 10.1.0.0/29
 			restart
 			list = 10.0.0.0/29 10.0.0.1 leased db, 10.0.0.2 leased; 10.1.0.0/29`},
-		{"a pool that nobody used within a minute yields where it is needed", `
+		{"a pool that nobody used within a minute yields to whoever wants the same", `
 			pool lost 10.0.0.0/24
 			later 59s
-			pool web 10.0.0.0/16 taken! pool 10.0.0.0/24, given away but not used yet
+			pool web 10.0.0.0/24 taken! pool 10.0.0.0/24, given away but not used yet
 			later 2s
-			pool web 10.0.0.0/16 = 10.0.0.0/16
+			pool web 10.0.0.0/24 = 10.0.0.0/24
 			address lost ! no such pool
 			restart
-			list = 10.0.0.0/16`},
+			list = 10.0.0.0/24`},
+		{"a pool that nobody used yields to no other that is named, since it may be a network's without a gateway", `
+			pool lost 10.0.0.0/24
+			later 1h
+			pool web 10.0.0.0/16 taken! pool 10.0.0.0/24, given away but not used yet; if Docker has no network with it, drawbridge remove 10.0.0.0/24 gives it back
+			restart
+			address lost by db = 10.0.0.1/24`},
 		{"a pool whose network is another driver's does not yield once it was used", `
 			pool web 10.0.0.0/24
 			later 1h
@@ -369,16 +375,13 @@ func lifeStories() []story {
 			later 2m
 			pool d 0.0.0.0/13 = 10.208.0.0/13`},
 		{"a pool that yields makes no way through one that does not", `
-			pool lost1 10.0.0.0/24
-			pool lost2 10.0.2.0/24
-			pool web 10.0.1.0/24
-			address web gateway = 10.0.1.1/24
+			pool lost1 172.30.0.0/18
+			pool lost2 172.30.128.0/17
+			pool web 172.30.64.0/18
+			address web gateway = 172.30.64.1/18
 			later 2m
-			pool wide 10.0.0.0/16 taken! pool 10.0.1.0/24
-			list = 10.0.0.0/24; 10.0.1.0/24 10.0.1.1 gateway; 10.0.2.0/24
-			pool low 10.0.0.0/23 taken! pool 10.0.1.0/24
-			pool high 10.0.2.0/23 = 10.0.2.0/23
-			list = 10.0.0.0/24; 10.0.1.0/24 10.0.1.1 gateway; 10.0.2.0/23`},
+			pool wide 0.0.0.0/17 = 10.208.0.0/17
+			list = 10.208.0.0/17; 172.30.0.0/18; 172.30.64.0/18 172.30.64.1 gateway; 172.30.128.0/17`},
 		{"an address that no endpoint of ours ever took is collected", `
 			pool web 10.0.0.0/29
 			address web gateway = 10.0.0.1/29
