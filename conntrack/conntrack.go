@@ -108,6 +108,7 @@ func (t *Table) note(before, after *plan.Plan) {
 				for _, addr := range e.New.Addresses {
 					delete(t.owed, addr)
 				}
+				left = append(left, lost(e.Old, e.New)...)
 			case e.Old != nil && (e.New == nil || e.Old.Veth.Joined):
 				left = append(left, e.Old.Addresses...)
 			}
@@ -116,6 +117,14 @@ func (t *Table) note(before, after *plan.Plan) {
 	for _, addr := range left {
 		t.owed[addr] = true
 	}
+}
+
+// lost are the addresses that an endpoint had and has no more.
+func lost(old, now *plan.Endpoint) []netip.Addr {
+	if old == nil {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(old.Addresses), func(a netip.Addr) bool { return slices.Contains(now.Addresses, a) })
 }
 
 // many is the number of addresses from which on it is cheaper to read the whole table

@@ -169,7 +169,10 @@ func owner(options map[string]string) (string, error) {
 	return name, nil
 }
 
-func (s *Server) releaseAddress(_ context.Context, req *wire.ReleaseAddressRequest) (*nothing, error) {
+// releaseAddress gives an address back. An engine since 28 gives back a container's IPv6
+// address while its endpoint lives, if a sysctl of the endpoint turns IPv6 off there, and
+// tells the network's driver nothing of it.
+func (s *Server) releaseAddress(ctx context.Context, req *wire.ReleaseAddressRequest) (*nothing, error) {
 	if err := checkPoolID(req.PoolID); err != nil {
 		return nil, err
 	}
@@ -177,7 +180,23 @@ func (s *Server) releaseAddress(_ context.Context, req *wire.ReleaseAddressReque
 	if err != nil {
 		return nil, err
 	}
+	if addr.Is6() {
+		if err := s.forfeit(ctx, addr); err != nil {
+			return nil, fmt.Errorf("release address %s: %w", addr, err)
+		}
+	}
 	return &nothing{}, s.ipam.ReleaseAddress(req.PoolID, addr)
+}
+
+// forfeit takes an address from the endpoint that has it, if there is one.
+func (s *Server) forfeit(ctx context.Context, addr netip.Addr) error {
+	for net, n := range s.engine.Now().State.Networks.All() {
+		if id, held := n.Holder(addr); held {
+			s.log.WithField("endpoint", id).Infof("address %s was released: IPv6 is off in the container", addr)
+			return s.engine.Do(ctx, func(state *spec.State) error { return state.Forfeit(net, id) })
+		}
+	}
+	return nil
 }
 
 func checkPoolID(id string) error {

@@ -207,6 +207,18 @@ func TestOnlyIPv4IsPublishedBesideAnotherGatewayForIPv6(t *testing.T) {
 	}
 }
 
+// TestAnAddressThatIsReleasedLeadsNowhere has an engine turn IPv6 off in a container.
+func TestAnAddressThatIsReleasedLeadsNowhere(t *testing.T) {
+	r := newRig(t)
+	r.dual()
+	r.must(program, idsBody(net1, ep1, portMap(binding(6, "", 8080, 80))))
+	r.must(releaseAddress, `{"PoolID":"any","Address":"fd00:1::2"}`)
+	if host := r.host.String(); !strings.Contains(host, "0.0.0.0:8080->80/tcp") || strings.Contains(host, "fd00:1::2") {
+		t.Errorf("published:\n%s", host)
+	}
+	r.must(createEndpoint, endpointBody(net1, ep2, "10.1.0.3/24,fd00:1::2/64", "", ""))
+}
+
 func TestANetworkWithoutSubnetsHasContainersWithoutAddresses(t *testing.T) {
 	for what, body := range map[string]string{
 		"neither family": networkBody(net2, `"com.docker.network.enable_ipv4":false`, "", ""),

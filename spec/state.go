@@ -242,6 +242,24 @@ func (s *State) put(n *Network, ep *Endpoint) {
 	s.Networks = s.Networks.With(n.ID, &changed)
 }
 
+// Forfeit takes from an endpoint its IPv6 address, and the ports that lead there.
+func (s *State) Forfeit(network, id ID) error {
+	_, ep, err := s.Endpoint(network, id)
+	if err != nil || !ep.IPv6.IsValid() {
+		return err
+	}
+	s.Unpublish(network, id)
+	n, _, err := s.Endpoint(network, id)
+	if err != nil {
+		return err
+	}
+	less, changed := *n, *ep
+	less.addresses = n.addresses.Without(ep.IPv6.Addr())
+	changed.IPv6, changed.Ports, changed.OnlyIPv4 = netip.Prefix{}, nil, false
+	s.put(&less, &changed)
+	return s.Publish(network, id, ofFamily(ep.Ports, true), ep.OnlyIPv4)
+}
+
 // RemoveEndpoint removes an endpoint and its published ports.
 func (s *State) RemoveEndpoint(network, id ID) {
 	s.Unpublish(network, id)

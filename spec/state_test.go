@@ -83,6 +83,10 @@ func joins(n, ep spec.ID, sandbox string) step {
 	return func(_ *testing.T, s *spec.State) error { return s.Join(n, ep, sandbox) }
 }
 
+func forfeit(n, ep spec.ID) step {
+	return func(_ *testing.T, s *spec.State) error { return s.Forfeit(n, ep) }
+}
+
 func publish(n, ep spec.ID, ports ...string) step {
 	return func(t *testing.T, s *spec.State) error {
 		var all []spec.Port
@@ -185,6 +189,10 @@ func TestRules(t *testing.T) {
 		{"an address of the host has a family that the container has", []step{attach(web, endpoint(c2, "10.1.0.3/24")), publish(web, c2, "[2001:db8::1]:80->80/tcp")}, spec.ErrInvalid, "not built yet"},
 		{"an IPv4 address of the host is nothing to a container without", []step{attach(web, endpoint(c2, "fd00:1::3/64")), publish(web, c2, "127.0.0.1:80->80/tcp", "*:81->81/tcp"), published(web, c2, "[::]:81->81/tcp")}, nil, ""},
 		{"every address of the host is fine for a container of one family", []step{attach(web, endpoint(c2, "10.1.0.3/24")), publish(web, c2, "*:80->80/tcp"), published(web, c2, "0.0.0.0:80->80/tcp")}, nil, ""},
+		{"a container whose IPv6 is turned off loses the address, and the ports that led there", []step{
+			joins(web, c1, "/a"), publish(web, c1, "*:80->80/tcp", "[fd00::9]:81->81/tcp", "127.0.0.1:82->82/tcp"), forfeit(web, c1), forfeit(web, c1),
+			published(web, c1, "0.0.0.0:80->80/tcp", "127.0.0.1:82->82/tcp"), attach(web, endpoint(c2, "10.1.0.3/24", "fd00:1::2/64")), publish(web, c2, "[::]:80->80/tcp"),
+		}, nil, ""},
 		{"a revoked port is free", []step{publish(web, c1, "*:80->80/tcp"), undo(revoke, web, c1), attach(web, endpoint(c2, "10.1.0.3/24")), publish(web, c2, "*:80->80/tcp")}, nil, ""},
 		{"who leaves publishes nothing", []step{joins(web, c1, "/a"), publish(web, c1, "*:80->80/tcp"), undo(leave, web, c1), published(web, c1)}, nil, ""},
 		{"a removed endpoint's port is free", []step{publish(web, c1, "*:80->80/tcp"), undo(remove, web, c1), attach(web, endpoint(c2, "10.1.0.3/24")), publish(web, c2, "*:80->80/tcp")}, nil, ""},

@@ -51,6 +51,7 @@ var needs = map[string]feature{
 	"TestEngineEachFamilyHasItsOwnGateway":                 gatewayPriority,
 	"TestEngineNetworksWithoutIPv4":                        withoutIPv4,
 	"TestEngineInterfacesHaveTheNamesAskedFor":             interfaceName,
+	"TestEngineAContainerWithoutIPv6GivesItsAddressBack":   endpointSysctls,
 	"TestEngineSysctlsOfAnEndpointHold":                    endpointSysctls,
 	"TestEngineFamiliesCanBeOptions":                       withoutIPv4,
 	"TestEngineNetworksOfNeitherFamilyCarryFrames":         withoutIPv4,
