@@ -244,6 +244,20 @@ func TestKernelBridgeOfAChosenNameIsMadeWhereThereIsNone(t *testing.T) {
 	m.mustRememberNothing()
 }
 
+// TestKernelWhatOthersAddToABridgeOfAChosenNameStays has the host's own configuration come
+// to the bridge after us.
+func TestKernelWhatOthersAddToABridgeOfAChosenNameStays(t *testing.T) {
+	m := newMachine(t)
+	want := m.plan(onLAN()...)
+	m.mustApply(nil, want)
+	m.Run("ip", "addr", "add", "192.168.7.1/24", "dev", "br-lan")
+	m.mustApply(nil, want)
+	if addrs := m.Run("ip", "-4", "addr", "show", "dev", "br-lan"); !strings.Contains(addrs, "192.168.7.1/24") {
+		t.Errorf("the address is gone:\n%s", addrs)
+	}
+	m.mustBeAsPlanned(want)
+}
+
 func TestKernelWhatWasAddedToAnAdoptedBridgeIsHealed(t *testing.T) {
 	m := newMachine(t)
 	m.found(lan + "ip link set br-lan up")

@@ -57,8 +57,12 @@ func (p *pass) spanning(d *device) error {
 
 // surplus takes away addresses that are not planned. It comes before missing: an
 // address of IPv4 that is added beside another of its subnet becomes that one's
-// secondary, and would go with it.
+// secondary, and would go with it. A bridge whose name a person chose may be known to
+// others too, who take it for theirs: what they add stays.
 func (p *pass) surplus(d *device, b *plan.Bridge) error {
+	if b.Named {
+		return nil
+	}
 	addrs, err := p.scene.addresses(d.index)
 	if err != nil {
 		return err
