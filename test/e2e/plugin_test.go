@@ -56,6 +56,37 @@ func TestEnginePluginGivesAddressesToOtherDrivers(t *testing.T) {
 	})
 }
 
+func TestEnginePluginMovesInterfacesIntoUserNamespaces(t *testing.T) {
+	eachPlugin(t, []string{"--userns-remap=" + lab.RemapUser}, asItCame, (*site).mainJob)
+}
+
+// TestEnginePluginServesNetworksOfASwarm is about networks that an engine does not keep:
+// a node makes one anew when the first container needs it, and removes it after the last.
+func TestEnginePluginServesNetworksOfASwarm(t *testing.T) {
+	const join, leave = "swarm init --advertise-addr 192.0.2.1", "swarm leave --force"
+	was := func(s *site) {
+		s.Docker(strings.Fields(join)...)
+		s.Docker(strings.Fields(leave)...)
+		s.Docker("network", "rm", "docker_gwbridge")
+	}
+	eachPlugin(t, nil, was, func(s *site) {
+		s.Docker(strings.Fields(join)...)
+		s.Docker("network", "create", "--config-only", "--subnet", "172.30.1.0/24", "here")
+		s.Docker("network", "create", "-d", s.driver, "--scope", "swarm", "--config-from", "here", "--attachable", "web")
+		s.hasNothing()
+		s.Run("c1", "--network", "web", "-p", "8080:80", "--restart", "always")
+		s.Outside.MustReach("tcp", "192.0.2.1:8080", "c1")
+		restartDocker(s)
+		s.comesBack("c1 after the engine's restart")
+		s.knowsEndpoints(1)
+		s.Docker("rm", "-f", "c1")
+		s.hasNothing()
+		s.Docker("network", "rm", "web")
+		s.Docker("network", "rm", "here")
+		s.Docker(strings.Fields(leave)...)
+	})
+}
+
 // TestEnginePluginHasFewRights is about what the plugin's process may do: an engine's
 // containers may as much, save for CAP_NET_ADMIN in the host's network.
 func TestEnginePluginHasFewRights(t *testing.T) {
