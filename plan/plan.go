@@ -105,6 +105,18 @@ type Uplink struct {
 // Everywhere is the name of an Uplink that stands for the host-wide switches.
 const Everywhere = "all"
 
+// Guarded are the names of the uplinks between which nothing is forwarded, once we have
+// switched forwarding on.
+func (p *Plan) Guarded() []string {
+	var names []string
+	for _, u := range p.Uplinks {
+		if u.Name != Everywhere && !u.Adopted {
+			names = append(names, u.Name)
+		}
+	}
+	return names
+}
+
 // Setting is one sysctl of an interface: net.ipv4.conf.IF.NAME or net.ipv6.conf.IF.NAME
 // (Documentation/networking/ip-sysctl.rst of the kernel).
 type Setting struct {

@@ -105,6 +105,20 @@ func TestPlanIsTheGoldenText(t *testing.T) {
 	}
 }
 
+// Nothing that containers on an adopted bridge send may be taken for the host's own.
+func TestAdoptedBridgesAreNotGuarded(t *testing.T) {
+	host := freshHost()
+	host.ForceForwarding = false
+	host.Uplinks = append(host.Uplinks, plan.HostLink{Name: "br-lan", AcceptRA: true})
+	lan := network("1a1", "172.28.0.0/24", "fd00:28::/64")
+	lan.Bridge = "br-lan"
+	var s spec.State
+	must(t, s.AddNetwork(lan))
+	if diff := cmp.Diff([]string{"eth0"}, plan.New(s, host).Guarded()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 func golden(t *testing.T, name, got string) {
 	t.Helper()
 	file := filepath.Join("testdata", name+".txt")

@@ -165,7 +165,7 @@ func (t *trace) guarded() bool {
 	if t.To.Addr().Is6() {
 		guard = t.Guard6
 	}
-	return guard && t.isUplink(t.In) && t.engineOf(t.To.Addr()) == nil
+	return guard && slices.Contains(t.Guarded(), t.In) && t.engineOf(t.To.Addr()) == nil
 }
 
 // translateSource says whom the server sees.
@@ -191,10 +191,6 @@ func (p *Plan) isLocal(a netip.Addr) bool {
 	}
 	n := p.networkOf(a)
 	return n != nil && slices.ContainsFunc(n.Bridge.Addresses, func(b netip.Prefix) bool { return b.Addr() == a })
-}
-
-func (p *Plan) isUplink(name string) bool {
-	return slices.ContainsFunc(p.Uplinks, func(u Uplink) bool { return u.Name == name })
 }
 
 func (p *Plan) networkOn(bridge string) *Network {

@@ -219,13 +219,13 @@ func (r renderer) guard(p *plan.Plan) {
 	if r.family == 4 && !p.Guard4 || r.family == 6 && !p.Guard6 {
 		return
 	}
-	for _, u := range p.Uplinks {
-		if u.Name == plan.Everywhere || isWildcard(u.Name) {
+	for _, name := range p.Guarded() {
+		if isWildcard(name) {
 			continue
 		}
 		const why = "this host forwards for containers only"
-		r.say(rankGuard, mangle(chainForward), fmt.Sprintf("-i %s -j %s", u.Name, chainGuard), why)
-		r.say(0, mangle(chainGuard), fmt.Sprintf("-o %s -j DROP", u.Name), why)
+		r.say(rankGuard, mangle(chainForward), fmt.Sprintf("-i %s -j %s", name, chainGuard), why)
+		r.say(0, mangle(chainGuard), fmt.Sprintf("-o %s -j DROP", name), why)
 	}
 }
 

@@ -172,16 +172,13 @@ func hostElements(p *plan.Plan) []element {
 	for _, s := range outermost(nets) {
 		all = append(all, prefixElement(setEngineNets, s))
 	}
-	for _, u := range p.Uplinks {
-		if u.Name == plan.Everywhere || u.Adopted {
-			continue
-		}
+	for _, name := range p.Guarded() {
 		// Whichever way the plan switched forwarding on, it did so on each of them.
 		if p.Guard4 {
-			all = append(all, element{set: setGuard + "4", key: rawName(u.Name)})
+			all = append(all, element{set: setGuard + "4", key: rawName(name)})
 		}
 		if p.Guard6 {
-			all = append(all, element{set: setGuard + "6", key: rawName(u.Name)})
+			all = append(all, element{set: setGuard + "6", key: rawName(name)})
 		}
 	}
 	return all
