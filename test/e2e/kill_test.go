@@ -134,6 +134,8 @@ func TestEngineKilledAmidTheLifeOfANetwork(t *testing.T) {
 			}
 			for _, method := range s.asked("IpamDriver.RequestPool") {
 				s.killedAmid(tap, method, create...)
+				s.Docker(create...) // whoever wants the same again needs no help
+				s.Docker("network", "rm", "web")
 				s.removeForgotten(0)
 			}
 			for _, method := range s.asked("IpamDriver.ReleaseAddress", "IpamDriver.ReleasePool", "NetworkDriver.DeleteNetwork") {
