@@ -170,11 +170,11 @@ func (f *Firewall) drift(steps []step) []plan.Drift {
 		case "-X":
 			d.Field, d.Got = "chain", "present"
 		case "-I":
-			d.Want = s.rule.text()
+			d.Want = s.rule.text
 		case "-D":
 			d.Got = s.got
 			if s.rule.tag != "" {
-				d.Got = s.rule.text() + " in another place"
+				d.Got = s.rule.text + " in another place"
 			}
 		}
 		if s.verb != "-F" && (s.verb == "-N" || !missing[s.at]) {

@@ -30,6 +30,8 @@ func TestTheRulesForAPlan(t *testing.T) {
 		"a network on a host without IPv6":  withoutIPv6,
 		"an internal network":               scene.NewWorld(t).Network("a", spec.Network{Internal: true, Masquerade: true}, "172.30.0.0/24"),
 		"an internal network kept apart":    scene.NewWorld(t).Network("a", spec.Network{Internal: true, Apart: true}, "172.30.0.0/24"),
+		"a bridge that others may be on": scene.NewWorld(t).Network("a", spec.Network{Apart: true, Bridge: "br0"}, "172.30.0.0/24").
+			Endpoint("a", "e", "172.30.0.2/24", ""),
 		"a network without masquerade":      scene.NewWorld(t).Network("a", spec.Network{}, "172.30.0.0/24"),
 		"networks with ports and an engine": scene.Everything(t),
 	} {
@@ -73,7 +75,7 @@ func (s ruleset) String() string {
 			}
 			fmt.Fprintf(&b, ":%s\n", at.chain)
 			for _, r := range s[at] {
-				fmt.Fprintf(&b, "-A %s %s # %s %s\n", at.chain, r.text(), r.tag, r.why)
+				fmt.Fprintf(&b, "-A %s %s # %s %s\n", at.chain, r.text, r.tag, r.why)
 			}
 		}
 	}
@@ -125,7 +127,7 @@ func TestOneMorePortIsOneMoreRule(t *testing.T) {
 	lines := func(steps []step) []string {
 		var all []string
 		for _, s := range steps {
-			all = append(all, s.verb+" "+s.at.chain+" "+s.rule.text())
+			all = append(all, s.verb+" "+s.at.chain+" "+s.rule.text)
 		}
 		return all
 	}

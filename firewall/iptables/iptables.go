@@ -52,6 +52,38 @@ func New(kind string) (*Firewall, error) {
 	return f, nil
 }
 
+// Find is New for the kind that an engine uses on this host, so that all rules are in
+// one place. Without an engine it is NFT, if that works.
+func Find(ctx context.Context) (*Firewall, error) {
+	var found *Firewall
+	var failed []error
+	for _, kind := range []string{NFT, Legacy} {
+		f, err := New(kind)
+		if err != nil {
+			failed = append(failed, err)
+			continue
+		}
+		seen, err := f.look(ctx, 4)
+		if err != nil {
+			failed = append(failed, err)
+			continue
+		}
+		if _, engine := seen[place{4, "nat", "DOCKER"}]; engine {
+			return f, nil
+		}
+		if found == nil {
+			found = f
+		}
+	}
+	if found == nil {
+		return nil, errors.Join(failed...)
+	}
+	return found, nil
+}
+
+// Kind is NFT or Legacy.
+func (f *Firewall) Kind() string { return f.kind }
+
 // command is e.g. ip6tables-nft: never the bare name, which is either of the two.
 func (f *Firewall) command(family int) string {
 	if family == 6 {

@@ -41,14 +41,12 @@ func (r renderer) same(n *plan.Network) {
 	switch {
 	case !z.Apart:
 		r.say(rankSame, mangle(chainForward), same+" -j RETURN", "within one network")
-	case z.Internal && named(n):
+	case named(n):
 		r.say(rankSame, mangle(chainForward), bridged+" -g "+chainApart, "from port to port")
 	case z.Internal:
 		r.say(rankSame, mangle(chainForward), bridged+" -j DROP", whyApart)
-	case named(n):
-		r.say(rankApart, mangle(chainIn), bridged+" -g "+chainApart, "from port to port")
-		r.say(rankBack, mangle(chainIn), same+" -j DROP", whyApart)
-	default:
+	}
+	if z.Apart && !z.Internal {
 		r.say(rankBack, mangle(chainIn), same+" -j DROP", whyApart)
 	}
 }
@@ -103,8 +101,8 @@ func (r renderer) endpoint(n *plan.Network, e *plan.Endpoint) {
 		}
 	}
 	if n.Zone.Apart && named(n) {
-		r.say(0, mangle(chainApart), "-m physdev --physdev-in "+e.Veth.Name+" -g "+chainApartTo, "from a container that is kept apart")
-		r.say(0, mangle(chainApartTo), "-m physdev --physdev-is-bridged --physdev-out "+e.Veth.Name+" -j DROP", whyApart)
+		r.say(rankPort, mangle(chainApart), "-m physdev --physdev-in "+e.Veth.Name+" -g "+chainApartTo, "from a container that is kept apart")
+		r.say(rankPort, mangle(chainApartTo), "-m physdev --physdev-is-bridged --physdev-out "+e.Veth.Name+" -j DROP", whyApart)
 	}
 }
 

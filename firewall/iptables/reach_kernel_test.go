@@ -3,10 +3,12 @@ package iptables
 import (
 	"context"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/drawbridge-net/drawbridge/firewall/firewalltest"
 	"github.com/drawbridge-net/drawbridge/plan"
 	"github.com/drawbridge-net/drawbridge/test/lab"
 	"github.com/drawbridge-net/drawbridge/test/reach"
@@ -50,31 +52,39 @@ func kinds(t *testing.T, test func(t *testing.T, kind string)) {
 	}
 }
 
-// TestKernelPacketsAgreeWithTheTable asks everything that plan.Trace is asked, with
-// frames between containers shown to the firewall and, where nothing depends on it,
-// as on most hosts, not.
-func TestKernelPacketsAgreeWithTheTable(t *testing.T) {
-	tables, err := reach.Read("../../plan/testdata/reach")
-	if err != nil {
-		t.Fatal(err)
+// backend is this firewall for those who judge it by packets.
+func backend(kind string) firewalltest.Backend {
+	return firewalltest.Backend{
+		Protect: func(t testing.TB, h *lab.Host, p *plan.Plan) {
+			t.Helper()
+			newMachine(t, h, kind).apply(nil, p)
+		},
+		Drops: func(t testing.TB, h *lab.Host) map[string]int {
+			t.Helper()
+			return drops(t, h, kind)
+		},
+		Wipe: func(t testing.TB, h *lab.Host) {
+			t.Helper()
+			for _, table := range tables() {
+				h.Run("iptables-"+kind, "-t", table, "-F")
+			}
+		},
+		Command:      "iptables-" + kind,
+		NeedsBridged: true,
 	}
+}
+
+func TestKernelPackets(t *testing.T) {
+	kinds(t, func(t *testing.T, kind string) { firewalltest.Packets(t, backend(kind)) })
+}
+
+// TestKernelPacketsAgreeWithTheTable with frames between containers shown to the
+// firewall and, where nothing depends on it, as on most hosts, not.
+func TestKernelPacketsAgreeWithTheTable(t *testing.T) {
 	kinds(t, func(t *testing.T, kind string) {
 		scene.BridgedOrNot(t, func(t *testing.T, bridged string) {
-			for _, k := range reach.Kinds() {
-				if bridged == "0" && strings.Contains(k.Name, "apart") {
-					continue
-				}
-				t.Run(k.Name, func(t *testing.T) {
-					t.Parallel() // most of it is waiting for silence
-					p, err := k.Plan()
-					if err != nil {
-						t.Fatal(err)
-					}
-					v := scene.NewVillage(t, p, func(h *lab.Host) { newMachine(t, h, kind).apply(nil, p) })
-					v.Bridged(bridged)
-					v.Agrees(k, tables[k.Name], func() map[string]int { return drops(t, v.Host, kind) })
-				})
-			}
+			all := slices.DeleteFunc(reach.Kinds(), func(k reach.Kind) bool { return bridged == "0" && strings.Contains(k.Name, "apart") })
+			firewalltest.Table(t, backend(kind), "../../plan/testdata/reach", bridged, all...)
 		})
 	})
 }

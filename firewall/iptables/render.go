@@ -85,10 +85,13 @@ func unspeakable(p *plan.Plan) map[spec.ID]error {
 
 func isWildcard(name string) bool { return strings.HasSuffix(name, "+") }
 
-// say adds a rule, e.g. say(1, "mangle", chainIn, "-o dbr3f2a9c0d11ee", "-j DROP", why).
+// say adds a rule, e.g. say(rankRest, mangle(chainIn), "-j DROP", why).
 func (r renderer) say(rank int, at place, text, why string) {
 	words := strings.Fields(text)
-	i := max(slices.Index(words, "-j"), slices.Index(words, "-g"))
+	i := len(words) - 1
+	for words[i] != "-j" && words[i] != "-g" {
+		i--
+	}
 	at.family = r.family
 	r.add(at, rule{rank: rank, match: words[:i], action: words[i:], why: why, owner: r.owner})
 }
@@ -132,12 +135,12 @@ const (
 	rankIn                 // to any other bridge of ours
 )
 
-// Ranks in chainOut and chainIn.
+// Ranks in chainOut, chainIn and chainApart.
 const (
 	rankInvalid    = iota // belongs to no connection
 	rankTranslated        // published
-	rankApart             // back into the bridge, from port to port
 	rankBack              // back into the bridge
+	rankPort              // to a port of it
 	rankEngines           // to an engine's containers
 	rankOpen              // by the network's mode
 	rankGate              // ports that are open
@@ -174,15 +177,18 @@ func (r renderer) fixed() {
 		r.say(rankNever, nat(chainPublish), "-s fe80::/10 -j RETURN", "link-local addresses are not routed")
 	}
 	r.say(rankEstablished, mangle(chainForward), "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN", "answers")
+	const invalid, translated = "-m conntrack --ctstate INVALID -j DROP", "-m conntrack --ctstate DNAT -j RETURN"
 	for _, chain := range []string{chainOut, chainIn} {
-		r.say(rankInvalid, mangle(chain), "-m conntrack --ctstate INVALID -j DROP", "would leave untranslated")
-		r.say(rankTranslated, mangle(chain), "-m conntrack --ctstate DNAT -j RETURN", "published ports, an engine's too")
+		r.say(rankInvalid, mangle(chain), invalid, "would leave untranslated")
+		r.say(rankTranslated, mangle(chain), translated, "published ports, an engine's too")
 	}
+	// Published to the same bridge, where br_netfilter has it go there without routing.
+	r.say(rankTranslated, mangle(chainApartTo), translated, "published ports")
 	r.say(rankRest, mangle(chainIn), "-j DROP", whyNotPublished)
 	r.say(rankRest, mangle(chainOpen), "-j DROP", whyNotPublished)
 	r.say(rankLoopback, nat(chainPost), "-o lo -j RETURN", "the host to itself")
 	r.say(rankUntranslated, nat(chainEnter), "-m conntrack ! --ctstate DNAT -j RETURN", "containers' own addresses")
-	for _, empty := range []place{mangle(chainGuard), mangle(chainApart), mangle(chainApartTo), nat(chainPublish)} {
+	for _, empty := range []place{mangle(chainGuard), mangle(chainApart), nat(chainPublish)} {
 		empty.family = r.family
 		r.ruleset[empty] = slices.Clone(r.ruleset[empty]) // there, even if nothing is in it
 	}

@@ -3,6 +3,7 @@ package iptables
 import (
 	"cmp"
 	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"regexp"
 	"slices"
@@ -36,13 +37,12 @@ type rule struct {
 	action []string // e.g. -j DROP
 	why    string   // e.g. not published
 	owner  plan.Owner
+	// text is match and action.
+	text string
 	// tag is made of all this but rank and owner, so that we know the rule again
 	// however iptables prints it. It stands in its comment.
 	tag string
 }
-
-// text is the rule without its comment, e.g. -o dbr3f2a9c0d11ee -j DROP.
-func (r rule) text() string { return strings.Join(slices.Concat(r.match, r.action), " ") }
 
 // target is e.g. DROP, or the chain that the rule leads to.
 func (r rule) target() string { return r.action[1] }
@@ -78,13 +78,14 @@ func readBack(text string) (mark string, ours bool) {
 // ruleset are the rules of ours in each chain, a jump at most in one of others.
 type ruleset map[place][]rule
 
-// add adds a rule with everything but its tag.
+// add adds a rule with everything but its text and its tag.
 func (s ruleset) add(at place, r rule) {
 	if r.why == "" || len(r.action) < 2 {
 		panic("iptables: a rule without a reason or an action in " + at.chain)
 	}
-	sum := sha256.Sum256([]byte(strings.Join([]string{at.table, at.chain, r.text(), r.why}, "\n")))
-	r.tag = fmt.Sprintf("%x", sum[:6])
+	r.text = strings.Join(slices.Concat(r.match, r.action), " ")
+	sum := sha256.Sum256([]byte(strings.Join([]string{at.table, at.chain, r.text, r.why}, "\n")))
+	r.tag = hex.EncodeToString(sum[:6])
 	s[at] = append(s[at], r)
 }
 
@@ -92,7 +93,7 @@ func (s ruleset) add(at place, r rule) {
 func (s ruleset) sort() {
 	for at, rules := range s {
 		slices.SortStableFunc(rules, func(a, b rule) int {
-			return cmp.Or(cmp.Compare(a.rank, b.rank), strings.Compare(a.text(), b.text()))
+			return cmp.Or(cmp.Compare(a.rank, b.rank), strings.Compare(a.text, b.text))
 		})
 		s[at] = slices.CompactFunc(rules, func(a, b rule) bool { return a.tag == b.tag })
 	}

@@ -2,6 +2,7 @@ package iptables
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -333,5 +334,49 @@ func TestKernelHowAPlanWasReachedDoesNotMatter(t *testing.T) {
 				rt.Fatalf("(-looked +walked)\n%s", diff)
 			}
 		})
+	})
+}
+
+func TestKernelTheKindThatAnEngineUsesIsFound(t *testing.T) {
+	for engine, want := range map[string]string{"": NFT, NFT: NFT, Legacy: Legacy} {
+		h := lab.NewHost(t)
+		if engine != "" {
+			h.Run("iptables-"+engine, "-t", "nat", "-N", "DOCKER")
+		}
+		h.Do(func() {
+			f, err := Find(context.Background())
+			if err != nil || f.Kind() != want {
+				t.Errorf("an engine uses %q: want %s, got %v %v", engine, want, f, err)
+			}
+		})
+	}
+}
+
+func TestKernelWatchTellsOfDamage(t *testing.T) {
+	kinds(t, func(t *testing.T, kind string) {
+		t.Parallel()
+		m := newMachine(t, lab.NewHost(t), kind)
+		p := scene.Everything(t).Plan()
+		m.apply(nil, p)
+		ctx, cancel := context.WithCancel(context.Background())
+		woken, done := make(chan struct{}, 100), make(chan error, 1)
+		go func() {
+			m.Do(func() { done <- m.f.Watch(ctx, func() { woken <- struct{}{} }) })
+		}()
+		<-woken // at its beginning
+		for _, damage := range []string{"-t raw -F", "-t mangle -I FORWARD -i eth9 -j ACCEPT", "-t nat -D DRAWBRIDGE-PUBLISH 1"} {
+			m.Run(m.f.command(4), strings.Fields(damage)...)
+			lab.Until(t, "woken by "+damage, func() error {
+				if len(woken) == 0 {
+					return errors.New("not yet")
+				}
+				return nil
+			})
+			<-woken
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
 	})
 }

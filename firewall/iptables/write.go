@@ -92,7 +92,7 @@ func (f *Firewall) piecemeal(ctx context.Context, steps []step) error {
 		}
 		object := f.object(s.at)
 		if s.verb == "-I" || s.verb == "-D" {
-			object += " " + s.got + s.rule.text()
+			object += " " + s.got + s.rule.text
 		}
 		failed = append(failed, &plan.ObjectError{Owner: s.rule.owner, Object: object, Err: err})
 	}

@@ -5,34 +5,35 @@ import (
 	"strconv"
 	"testing"
 
+	"github.com/drawbridge-net/drawbridge/firewall/firewalltest"
+	"github.com/drawbridge-net/drawbridge/plan"
 	"github.com/drawbridge-net/drawbridge/test/lab"
 	"github.com/drawbridge-net/drawbridge/test/reach"
-	"github.com/drawbridge-net/drawbridge/test/scene"
 )
 
-// TestKernelPacketsAgreeWithTheTable asks everything that plan.Trace is asked.
+// backend is this firewall for those who judge it by packets.
+func backend() firewalltest.Backend {
+	return firewalltest.Backend{
+		Protect: func(t testing.TB, h *lab.Host, p *plan.Plan) {
+			t.Helper()
+			newMachine(t, h).apply(nil, p)
+		},
+		Drops:   drops,
+		Wipe:    func(_ testing.TB, h *lab.Host) { h.Run("nft", "delete", "table", "inet", tableName) },
+		Command: "iptables-nft",
+	}
+}
+
+func TestKernelPackets(t *testing.T) { firewalltest.Packets(t, backend()) }
+
 func TestKernelPacketsAgreeWithTheTable(t *testing.T) {
-	tables, err := reach.Read("../../plan/testdata/reach")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, k := range reach.Kinds() {
-		t.Run(k.Name, func(t *testing.T) {
-			t.Parallel() // most of it is waiting for silence
-			p, err := k.Plan()
-			if err != nil {
-				t.Fatal(err)
-			}
-			v := scene.NewVillage(t, p, func(h *lab.Host) { newMachine(t, h).apply(nil, p) })
-			v.Agrees(k, tables[k.Name], func() map[string]int { return drops(t, v.Host) })
-		})
-	}
+	firewalltest.Table(t, backend(), "../../plan/testdata/reach", "1", reach.Kinds()...)
 }
 
 var dropRule = regexp.MustCompile(`counter packets (\d+) bytes \d+ drop comment "([^"]+)"`)
 
 // drops is what each rule has dropped, by its comment.
-func drops(t *testing.T, h *lab.Host) map[string]int {
+func drops(t testing.TB, h *lab.Host) map[string]int {
 	t.Helper()
 	count := map[string]int{}
 	for _, family := range []string{"inet", "bridge"} {

@@ -27,7 +27,7 @@ type Village struct {
 func NewVillage(t testing.TB, p *plan.Plan, protect func(*lab.Host)) *Village {
 	t.Helper()
 	v := &Village{Town: Settle(t, p, protect), plan: p, trace: reach.Traced(p)}
-	v.Bridge("docker0", netip.MustParsePrefix("172.17.0.1/16"), netip.MustParsePrefix("fd17::1/64"))
+	v.Bridge("docker0", docker()...)
 	// As on a host whose ip_forward is 1: no sysctl helps the firewall.
 	links := []string{"docker0"}
 	for _, n := range p.Networks.All() {
@@ -44,11 +44,19 @@ func NewVillage(t testing.TB, p *plan.Plan, protect func(*lab.Host)) *Village {
 			continue
 		}
 		v.machines[m.Name] = v.machine(m)
+		v.settled(m)
 	}
+	v.acquaint(reach.A, reach.B)
+	v.acquaint(reach.B, reach.A)
 	for _, to := range []string{"172.30.0.0/16", "172.17.0.0/16", "fd00:30::/32", "fd17::/64"} {
 		v.Neighbour.Route(netip.MustParsePrefix(to), v.Host)
 	}
 	return v
+}
+
+// docker are the addresses of the engine's bridge.
+func docker() []netip.Prefix {
+	return []netip.Prefix{netip.MustParsePrefix("172.17.0.1/16"), netip.MustParsePrefix("fd17::1/64")}
 }
 
 // machine is a container at the port of the bridge that the plan gives it.
@@ -66,6 +74,32 @@ func (v *Village) machine(m reach.Machine) *lab.Host {
 		}
 	}
 	return v.Container(m.Name, m.Bridge, addresses...)
+}
+
+// acquaint tells a container where its neighbour is. Where they are kept apart it could
+// not find out, and what it asks would never be sent.
+func (v *Village) acquaint(name, neighbour string) {
+	link := strings.Fields(v.machines[neighbour].Run("ip", "-o", "link", "show", "dev", "eth0"))
+	mac := link[slices.Index(link, "link/ether")+1]
+	for _, m := range reach.Machines() {
+		if m.Name == neighbour {
+			v.machines[name].Run("ip", "neigh", "replace", m.IPv6.String(), "lladdr", mac, "dev", "eth0", "nud", "permanent")
+		}
+	}
+}
+
+// settled waits until a container and its gateways know each other, which on a busy
+// machine may take longer than a question is given.
+func (v *Village) settled(m reach.Machine) {
+	gateways := docker()
+	for _, n := range v.plan.Networks.All() {
+		if n.Bridge.Name == m.Bridge {
+			gateways = n.Bridge.Addresses
+		}
+	}
+	for _, gateway := range gateways {
+		v.machines[m.Name].MustPing(gateway.Addr().String())
+	}
 }
 
 // Agrees asks everything with packets and compares with the table of this kind of

@@ -1,4 +1,4 @@
-package nftables
+package firewalltest
 
 import (
 	"fmt"
@@ -21,7 +21,7 @@ type resort struct {
 	docker                                    *lab.Host // on an engine's bridge
 }
 
-func newResort(t *testing.T) *resort {
+func newResort(t *testing.T, b Backend) *resort {
 	t.Helper()
 	w := scene.NewWorld(t)
 	w.Host.Engines = []plan.HostLink{{Name: "docker0", Subnets: []netip.Prefix{netip.MustParsePrefix("172.17.0.0/16"), netip.MustParsePrefix("fd17::/64")}}}
@@ -51,7 +51,7 @@ func newResort(t *testing.T) *resort {
 			t.Fatal(err)
 		}
 	}
-	c := &resort{town: settle(t, w)}
+	c := &resort{town: settle(t, b, w)}
 	c.Bridge("docker0", netip.MustParsePrefix("172.17.0.1/16"), netip.MustParsePrefix("fd17::1/64"))
 	for _, link := range []string{"docker0", scene.Bridge("5")} {
 		c.Host.Set("net/ipv4/conf/"+link+"/forwarding", "1")
@@ -95,8 +95,8 @@ func (c *resort) meets(t *testing.T, from *lab.Host, address, server string, wan
 	}
 }
 
-func TestKernelGatewayModesOpenContainersOwnAddresses(t *testing.T) {
-	c := newResort(t)
+func gatewayModes(t *testing.T, b Backend) {
+	c := newResort(t, b)
 	shut, wide, ports := fate{}, fate{true, true, true}, fate{open: true, ping: true}
 	for name, row := range map[string]struct {
 		network    int
@@ -130,10 +130,9 @@ func TestKernelGatewayModesOpenContainersOwnAddresses(t *testing.T) {
 	c.Reach(c.docker, "tcp", "172.30.3.2:80", "c3", "172.17.0.2")
 }
 
-// TestKernelTrustedInterfacesReachWhatIsPublished has two more machines, each on an
-// interface of its own.
-func TestKernelTrustedInterfacesReachWhatIsPublished(t *testing.T) {
-	c := newResort(t)
+// trustedInterfaces has two more machines, each on an interface of its own.
+func trustedInterfaces(t *testing.T, b Backend) {
+	c := newResort(t, b)
 	for i, name := range []string{"trusted0", "other0"} {
 		from := lab.NewHost(t)
 		c.Host.Run("ip", "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", scene.Namespace(t, from))
@@ -163,13 +162,13 @@ func TestKernelTrustedInterfacesReachWhatIsPublished(t *testing.T) {
 	}
 }
 
-func TestKernelContainersGoOutByTheAddressOfChoice(t *testing.T) {
+func addressOfChoice(t *testing.T, b Backend) {
 	chosen4, chosen6 := netip.MustParseAddr("192.0.2.77"), netip.MustParseAddr("2001:db8:1::77")
 	w := scene.NewWorld(t).
 		Network("a", spec.Network{Masquerade: true, Source4: chosen4, Source6: chosen6}, "172.30.0.0/24", "fd00:30::/64").
 		Network("b", spec.Network{Masquerade: true, Source6: chosen6}, "172.30.1.0/24", "fd00:31::/64").
 		Endpoint("a", "e", "172.30.0.2/24", "fd00:30::2/64", scene.TCP("", 8080, 80, 1))
-	c := settle(t, w)
+	c := settle(t, b, w)
 	c.Host.Run("ip", "addr", "add", chosen4.String()+"/24", "dev", "eth0")
 	c.Host.Run("ip", "addr", "add", chosen6.String()+"/64", "dev", "eth0", "nodad")
 	a1 := c.Container("a1", scene.Bridge("a"), "172.30.0.2/24", "fd00:30::2/64")

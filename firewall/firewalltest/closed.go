@@ -1,0 +1,120 @@
+package firewalltest
+
+import (
+	"errors"
+	"net/netip"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/drawbridge-net/drawbridge/spec"
+	"github.com/drawbridge-net/drawbridge/test/lab"
+	"github.com/drawbridge-net/drawbridge/test/lab/hello"
+	"github.com/drawbridge-net/drawbridge/test/scene"
+)
+
+func closed(t *testing.T, b Backend) {
+	c := newTown(t, b)
+	for _, to := range []string{"172.30.0.0/24", "172.30.1.0/24", "172.30.2.0/24", "fd00:30::/64"} {
+		c.Neighbour.Route(netip.MustParsePrefix(to), c.Host)
+	}
+	scene.Serve(t, c.Outside, "outside", "tcp [::]:80")
+	c.i1.Run("ip", "route", "replace", "default", "via", "172.30.2.1")
+	for name, row := range map[string]struct {
+		from             *lab.Host
+		network, address string
+		want             hello.Verdict
+	}{
+		"a container's own address, from a neighbour with a route": {c.Neighbour, "tcp", "172.30.0.2:80", hello.Drop},
+		"the same by UDP":                                          {c.Neighbour, "udp", "172.30.0.2:80", hello.Drop},
+		"the same by IPv6":                                         {c.Neighbour, "tcp", "[fd00:30::2]:80", hello.Drop},
+		"a container that publishes nothing":                       {c.Neighbour, "tcp", "172.30.1.2:80", hello.Drop},
+		"a container of another network":                           {c.b1, "tcp", "172.30.0.2:80", hello.Drop},
+		"the same the other way":                                   {c.a1, "tcp", "172.30.1.2:80", hello.Drop},
+		"a container of ours, from an engine's":                    {c.docker, "tcp", "172.30.0.2:80", hello.Drop},
+		"an engine's container, from ours":                         {c.a1, "tcp", "172.17.0.2:80", hello.Drop},
+		"an internal network, from a neighbour":                    {c.Neighbour, "tcp", "172.30.2.2:80", hello.Drop},
+		"an internal network, from a network":                      {c.a1, "tcp", "172.30.2.2:80", hello.Drop},
+		"the world, from an internal network":                      {c.i1, "tcp", lab.Internet + ":80", hello.Drop},
+		"the port of an internal network, from outside":            {c.Outside, "tcp", "192.0.2.1:7100", hello.Drop},
+		"a network, from an internal network":                      {c.i1, "tcp", "172.30.0.2:80", hello.Drop},
+		"a port that is published on 127.0.0.1 only, from outside": {c.Outside, "tcp", "192.0.2.1:7000", hello.Refuse},
+		"a port that is published on one address, on another":      {c.Host, "tcp", "127.0.0.1:7001", hello.Refuse},
+		"a port behind the end of a range":                         {c.Outside, "tcp", "192.0.2.1:9003", hello.Refuse},
+		"a published port on ::1, which is refused at once":        {c.Host, "tcp", "[::1]:8080", hello.Refuse},
+	} {
+		t.Run(name, func(*testing.T) {
+			row.from.MustNotReach(row.network, row.address, row.want)
+		})
+	}
+	c.i1.MustReach("tcp", "172.30.2.3:80", "i2")
+	// Each direction by itself, although one would spoil a conversation.
+	c.dropped("nothing leaves an internal network", func() { c.i1.MustNotReach("tcp", lab.Internet+":80", hello.Drop) })
+	c.dropped("nothing enters an internal network", func() { c.Neighbour.MustNotReach("tcp", "172.30.2.2:80", hello.Drop) })
+}
+
+// loopback sends what a machine on the wire can craft for a host whose bridges have
+// route_localnet.
+func loopback(t *testing.T, b Backend) {
+	const why = "nobody else speaks for the loopback"
+	c := newTown(t, b)
+	scene.Serve(t, c.Host, "host", "tcp 127.0.0.1:22")
+	c.Host.MustReach("tcp", "127.0.0.1:22", "host")
+	for _, from := range []struct {
+		host *lab.Host
+		via  string
+	}{{c.a2, "172.30.0.1"}, {c.Neighbour, "192.0.2.1"}} {
+		from.host.Set("net/ipv4/conf/all/route_localnet", "1")
+		from.host.Run("ip", "addr", "del", "127.0.0.1/8", "dev", "lo")
+		from.host.Run("ip", "route", "add", "127.0.0.1", "via", from.via)
+		c.dropped(why, func() { from.host.MustNotReach("tcp", "127.0.0.1:22", hello.Drop) })
+		from.host.MustNotReach("tcp", "127.0.0.1:7000", hello.Drop)
+	}
+	c.a2.Run("ip", "addr", "add", "127.0.0.9/32", "dev", "eth0")
+	c.dropped(why, func() { scene.Say(t, c.a2, "127.0.0.9", "172.30.0.1:53") })
+}
+
+// guard sends from one uplink to another of a host that did not forward before we came.
+func guard(t *testing.T, b Backend) {
+	for name, forwarding := range map[string]bool{"guarded where the host did not forward": false, "let alone where it did": true} {
+		t.Run(name, func(t *testing.T) {
+			l := lab.New(t)
+			w := scene.NewWorld(t).Network("a", spec.Network{Masquerade: true}, "172.30.0.0/24", "fd00:30::/64")
+			w.Host.Forwarding4, w.Host.Forwarding6 = forwarding, forwarding
+			p := w.Plan()
+			b.Protect(t, l.Host, p)
+			l.Host.Set("net/ipv4/conf/eth0/forwarding", "1")
+			l.Host.Set("net/ipv6/conf/all/forwarding", "1")
+			scene.Serve(t, l.Outside, "outside", "tcp [::]:80")
+			l.Neighbour.Run("ip", "route", "add", lab.Internet+"/32", "via", l.Host.Addr.String())
+			l.Neighbour.Run("ip", "route", "add", lab.Internet6+"/128", "via", l.Host.Addr6.String())
+			for _, address := range []string{lab.Internet + ":80", "[" + lab.Internet6 + "]:80"} {
+				if forwarding {
+					l.Neighbour.MustReach("tcp", address, "outside")
+				} else {
+					l.Neighbour.MustNotReach("tcp", address, hello.Drop)
+				}
+			}
+		})
+	}
+}
+
+// nothingLeavesUntranslated sends a segment that belongs to no connection and hence
+// would pass by masquerade.
+func nothingLeavesUntranslated(t *testing.T, b Backend) {
+	c := newTown(t, b)
+	header := make([]byte, 20) // source and destination port 0, no flags, no checksum
+	header[12] = 5 << 4        // its own length
+	var err error
+	c.dropped("would leave untranslated", func() {
+		c.a2.Do(func() {
+			var fd int
+			if fd, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP); err == nil {
+				err = errors.Join(unix.Sendto(fd, header, 0, &unix.SockaddrInet4{Addr: c.Outside.Addr.As4()}), unix.Close(fd))
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+}

@@ -1,0 +1,93 @@
+// Package firewalltest is what every firewall of ours must stand, judged by packets:
+// containers on a host that has been given a plan, and others who ask for them.
+//
+// The reachability table (test/reach) says who may talk to whom; here is what has no
+// place in it: ranges, UDP, crafted packets, an engine's rules. How a firewall keeps its
+// rules is not looked at.
+package firewalltest
+
+import (
+	"testing"
+
+	"github.com/drawbridge-net/drawbridge/plan"
+	"github.com/drawbridge-net/drawbridge/test/lab"
+	"github.com/drawbridge-net/drawbridge/test/reach"
+	"github.com/drawbridge-net/drawbridge/test/scene"
+)
+
+// Backend is a firewall under test.
+type Backend struct {
+	// Protect puts it up on a host for a plan.
+	Protect func(t testing.TB, h *lab.Host, p *plan.Plan)
+	// Drops is what each of its rules has dropped so far, by the rule's reason.
+	Drops func(t testing.TB, h *lab.Host) map[string]int
+	// Wipe takes all of it away, as somebody else may.
+	Wipe func(t testing.TB, h *lab.Host)
+	// Command is the iptables that an engine beside it would use.
+	Command string
+	// NeedsBridged says that it keeps containers apart only where frames between them
+	// are shown to it.
+	NeedsBridged bool
+}
+
+// Packets runs the whole suite.
+func Packets(t *testing.T, b Backend) {
+	t.Helper()
+	for name, test := range map[string]func(*testing.T, Backend){
+		"published ports":                               publishedPorts,
+		"containers reach outside behind the host":      containersReachOutside,
+		"an engine's masquerade comes too late":         anEnginesMasquerade,
+		"what an engine publishes is open to ours":      whatAnEnginePublishes,
+		"link-local addresses are not published":        linkLocalAddresses,
+		"closed":                                        closed,
+		"the loopback is the host's own":                loopback,
+		"the guard keeps the host from being a router":  guard,
+		"nothing leaves untranslated":                   nothingLeavesUntranslated,
+		"containers are kept apart":                     keptApart,
+		"no way leads around through the gateway":       noWayAround,
+		"containers kept apart reach all else":          keptApartReachAllElse,
+		"containers kept apart are open to others":      keptApartOpenToOthers,
+		"an internal network may keep containers apart": internalApart,
+		"gateway modes open containers' own addresses":  gatewayModes,
+		"trusted interfaces reach what is published":    trustedInterfaces,
+		"containers go out by the address of choice":    addressOfChoice,
+		"an established flow survives all that we do":   establishedFlow,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // most of it is waiting for silence
+			test(t, b)
+		})
+	}
+}
+
+// Table asks everything that plan.Trace is asked, of all kinds of network.
+func Table(t *testing.T, b Backend, golden, bridged string, kinds ...reach.Kind) {
+	t.Helper()
+	tables, err := reach.Read(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range kinds {
+		t.Run(k.Name, func(t *testing.T) {
+			t.Parallel() // most of it is waiting for silence
+			p, err := k.Plan()
+			if err != nil {
+				t.Fatal(err)
+			}
+			v := scene.NewVillage(t, p, func(h *lab.Host) { b.Protect(t, h, p) })
+			v.Bridged(bridged)
+			v.Agrees(k, tables[k.Name], func() map[string]int { return b.Drops(t, v.Host) })
+		})
+	}
+}
+
+// keepingApart runs a test with frames between containers shown to the firewall and,
+// if it can do without, not.
+func (b Backend) keepingApart(t *testing.T, test func(t *testing.T, bridged string)) {
+	t.Helper()
+	scene.BridgedOrNot(t, func(t *testing.T, bridged string) {
+		if bridged == "1" || !b.NeedsBridged {
+			test(t, bridged)
+		}
+	})
+}
