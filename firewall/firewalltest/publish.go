@@ -2,6 +2,7 @@ package firewalltest
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -124,6 +125,13 @@ func establishedFlow(t *testing.T, b Backend) {
 	p := scene.Everything(t).Plan() // in which a is still a network
 	b.Protect(t, c.Host, p)
 	ask("for another plan")
+	// What is still on its way meets a host without a firewall, which refuses it.
+	lab.Until(t, "the answer is acknowledged", func() error {
+		if strings.Contains(c.a1.Run("ss", "-Htin", "sport", "=", ":80"), "unacked:") {
+			return errors.New("not yet")
+		}
+		return nil
+	})
 	b.Wipe(t, c.Host)
 	b.Protect(t, c.Host, p)
 	ask("after all was gone")

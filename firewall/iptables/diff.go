@@ -11,8 +11,8 @@ import (
 // step is one change of a chain.
 type step struct {
 	at   place
-	verb string // -N and -X make and delete the chain, -F empties it, -I and -D a rule
-	// index is where a rule goes, for -I, counted from 1.
+	verb string // -N and -X make and delete the chain, -F empties it; -A, -I and -D a rule
+	// index is where a rule goes with -I, counted from 1.
 	index int
 	// rule is the one of ours that comes or goes. Its tag is empty if what goes is none.
 	rule rule
@@ -20,6 +20,18 @@ type step struct {
 	// or all of it as iptables prints it.
 	which string
 	got   string // as iptables prints it
+}
+
+// comes reports whether the step adds a rule.
+func (s step) comes() bool { return s.verb == "-A" || s.verb == "-I" }
+
+// add is how the nth rule of a chain comes, counted from 0, if the last that is there
+// already is another: at the end, or at its place.
+func add(at place, n, last int, r rule) step {
+	if n > last {
+		return step{at: at, verb: "-A", rule: r}
+	}
+	return step{at: at, verb: "-I", index: n + 1, rule: r}
 }
 
 // line is the step for iptables-restore.
@@ -51,9 +63,15 @@ func difference(have, want ruleset) []step {
 					gone = append(gone, step{at: at, verb: "-D", rule: r})
 				}
 			}
+			last := -1
+			for i, r := range want[at] {
+				if had[r.mark()] {
+					last = i
+				}
+			}
 			for i, r := range want[at] {
 				if !had[r.mark()] {
-					come = append(come, step{at: at, verb: "-I", index: i + 1, rule: r})
+					come = append(come, add(at, i, last, r))
 				}
 			}
 		}
@@ -120,7 +138,7 @@ func settle(at place, got []string, want []rule) []step {
 	slices.Reverse(gone) // so that numbers stay true
 	for i, r := range want {
 		if !kept[i] {
-			come = append(come, step{at: at, verb: "-I", index: i + 1, rule: r})
+			come = append(come, add(at, i, last, r))
 		}
 	}
 	return append(gone, come...)
@@ -169,7 +187,7 @@ func (f *Firewall) drift(steps []step) []plan.Drift {
 			d.Field, d.Want = "chain", "present"
 		case "-X":
 			d.Field, d.Got = "chain", "present"
-		case "-I":
+		case "-A", "-I":
 			d.Want = s.rule.text
 		case "-D":
 			d.Got = s.got

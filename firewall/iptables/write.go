@@ -36,7 +36,9 @@ func (f *Firewall) write(ctx context.Context, steps []step) error {
 func (f *Firewall) do(ctx context.Context, s step) error {
 	tool := f.tools[s.at.family]
 	switch {
-	case s.which == "" && s.verb == "-I":
+	case s.verb == "-A":
+		return tool.Append(s.at.table, s.at.chain, s.rule.args()...)
+	case s.verb == "-I":
 		return tool.Insert(s.at.table, s.at.chain, s.index, s.rule.args()...)
 	case s.which == "" && s.verb == "-D":
 		return tool.Delete(s.at.table, s.at.chain, s.rule.args()...)
@@ -49,20 +51,20 @@ func (f *Firewall) do(ctx context.Context, s step) error {
 // other way round if nothing comes.
 func (f *Firewall) restore(ctx context.Context, steps []step) error {
 	order := tables()
-	if !slices.ContainsFunc(steps, func(s step) bool { return s.verb == "-I" }) {
+	if !slices.ContainsFunc(steps, step.comes) {
 		slices.Reverse(order)
 	}
 	var script, stderr bytes.Buffer
 	for _, table := range order {
-		lines := ""
-		for _, s := range steps {
-			if s.at.table == table {
-				lines += s.line() + "\n"
-			}
+		some := slices.DeleteFunc(slices.Clone(steps), func(s step) bool { return s.at.table != table })
+		if len(some) == 0 {
+			continue
 		}
-		if lines != "" {
-			fmt.Fprintf(&script, "*%s\n%sCOMMIT\n", table, lines)
+		fmt.Fprintf(&script, "*%s\n", table)
+		for _, s := range some {
+			fmt.Fprintln(&script, s.line())
 		}
+		script.WriteString("COMMIT\n")
 	}
 	name := f.command(steps[0].at.family) + "-restore"
 	cmd := exec.CommandContext(ctx, name, "--noflush", "--wait", strconv.Itoa(lockWait))
@@ -87,11 +89,11 @@ func (f *Firewall) piecemeal(ctx context.Context, steps []step) error {
 		if err == nil {
 			continue
 		}
-		if s.verb == "-I" {
+		if s.comes() {
 			absent[s.at]++
 		}
 		object := f.object(s.at)
-		if s.verb == "-I" || s.verb == "-D" {
+		if s.comes() || s.verb == "-D" {
 			object += " " + s.got + s.rule.text
 		}
 		failed = append(failed, &plan.ObjectError{Owner: s.rule.owner, Object: object, Err: err})
