@@ -62,9 +62,11 @@ func (c *Town) settings(link string, settings []plan.Setting) {
 	}
 }
 
-// Bridge adds a bridge to the host.
+// Bridge adds a bridge to the host. It detects no duplicates of its link-local address, as
+// ours do not: until it has one the host asks for no neighbour on behalf of others.
 func (c *Town) Bridge(name string, addresses ...netip.Prefix) {
 	c.Host.Run("ip", "link", "add", name, "type", "bridge", "stp_state", "0", "forward_delay", "0")
+	c.Host.Set("net/ipv6/conf/"+name+"/accept_dad", "0")
 	for _, a := range addresses {
 		args := []string{"addr", "add", a.String(), "dev", name}
 		if a.Addr().Is6() {
