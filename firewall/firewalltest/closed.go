@@ -3,6 +3,7 @@ package firewalltest
 import (
 	"errors"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -117,4 +118,37 @@ func nothingLeavesUntranslated(t *testing.T, b Backend) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// acceptsOfOthers has somebody accept everything, ahead of all where that can be.
+func acceptsOfOthers(t *testing.T, b Backend) {
+	c := newTown(t, b)
+	c.Neighbour.Route(netip.MustParsePrefix("172.30.0.0/16"), c.Host)
+	for _, rule := range []string{"raw -A PREROUTING", "mangle -A PREROUTING", "mangle -A FORWARD", "filter -I FORWARD", "filter -I INPUT"} {
+		c.Host.Run(b.Command, strings.Fields("-t "+rule+" -j ACCEPT")...)
+	}
+	for _, row := range []struct {
+		from    *lab.Host
+		address string
+		why     string
+	}{
+		{c.Neighbour, "172.30.0.2:80", "not published"},
+		{c.b1, "172.30.0.2:80", "not published"},
+		{c.docker, "172.30.0.2:80", "not published"},
+		{c.a1, "172.17.0.2:80", "not published by the engine"},
+		{c.Neighbour, "172.30.2.2:80", "nothing enters an internal network"},
+	} {
+		c.dropped(row.why, func() { row.from.MustNotReach("tcp", row.address, hello.Drop) })
+	}
+	c.Reach(c.Outside, "tcp", "192.0.2.1:8080", "a1", "192.0.2.2")
+}
+
+// dropsOfOthers has somebody drop what is published, as an administrator does in an
+// engine's DOCKER-USER.
+func dropsOfOthers(t *testing.T, b Backend) {
+	c := newTown(t, b)
+	c.Reach(c.Outside, "tcp", "192.0.2.1:8080", "a1", "192.0.2.2")
+	c.Host.Run(b.Command, "-I", "FORWARD", "-i", "eth0", "-s", "192.0.2.2", "-j", "DROP")
+	c.Outside.MustNotReach("tcp", "192.0.2.1:8080", hello.Drop)
+	c.Reach(c.Neighbour, "tcp", "192.0.2.1:8080", "a1", "192.0.2.3")
 }

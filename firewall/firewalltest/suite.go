@@ -51,6 +51,8 @@ func Packets(t *testing.T, b Backend) {
 		"gateway modes open containers' own addresses":  gatewayModes,
 		"trusted interfaces reach what is published":    trustedInterfaces,
 		"containers go out by the address of choice":    addressOfChoice,
+		"no accept of others undoes a drop of ours":     acceptsOfOthers,
+		"a drop of others wins":                         dropsOfOthers,
 		"an established flow survives all that we do":   establishedFlow,
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -2,6 +2,7 @@ package iptables
 
 import (
 	"context"
+	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -47,6 +48,7 @@ func (m *machine) apply(have, want *plan.Plan) {
 // kinds runs a test with both.
 func kinds(t *testing.T, test func(t *testing.T, kind string)) {
 	t.Helper()
+	t.Setenv("XTABLES_LOCKFILE", os.DevNull) // others' tables are in other namespaces
 	for _, kind := range []string{NFT, Legacy} {
 		t.Run("iptables-"+kind, func(t *testing.T) { test(t, kind) })
 	}
