@@ -45,7 +45,7 @@ test-net: ## ring 2: against the kernel, in network namespaces (root or not)
 .PHONY: e2e
 e2e: ## ring 3: the whole product on the oldest and the newest engine (root)
 	test/engines/fetch
-	$(GO) run ./test/ring engine -count=1 -timeout 25m -p 1 -run '$(engine)' ./test/...
+	$(GO) run ./test/ring engine -count=1 -timeout 40m -p 1 -run '$(engine)' ./test/...
 
 .PHONY: check
 check: fmt vet lint test-unit ## before each commit: format, vet, lint, ring 1
