@@ -80,7 +80,13 @@ func TestEnginePluginServesNetworksOfASwarm(t *testing.T) {
 		s.comesBack("c1 after the engine's restart")
 		s.knowsEndpoints(1)
 		s.Docker("rm", "-f", "c1")
-		s.hasNothing()
+		lab.Until(s.t, "the node removes the network after its last container", func() error {
+			out, err := s.Drawbridge("networks", "--json")
+			if err == nil && strings.TrimSpace(out) != "[]" {
+				err = errors.New(out)
+			}
+			return err
+		})
 		s.Docker("network", "rm", "web")
 		s.Docker("network", "rm", "here")
 		s.Docker(strings.Fields(leave)...)
