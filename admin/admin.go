@@ -103,11 +103,7 @@ func endpoints(s spec.State, p *plan.Plan) []Endpoint {
 func opened(e *spec.Endpoint) []string {
 	var all []string
 	for _, p := range e.Open {
-		text := fmt.Sprintf("%d/%s", p.ContainerPort, p.Proto)
-		if p.Count > 1 {
-			text = fmt.Sprintf("%d-%d/%s", p.ContainerPort, p.ContainerPort+p.Count-1, p.Proto)
-		}
-		if !slices.Contains(all, text) {
+		if text := p.Container(); !slices.Contains(all, text) {
 			all = append(all, text)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,7 +25,7 @@ const (
 
 // forget deletes every entry whose original or reply source is the address.
 func (t *Table) forget(addr netip.Addr) error {
-	isIt := func(e entry) bool { return e.sources[0] == addr || e.sources[1] == addr }
+	isIt := func(e entry) bool { return slices.Contains(e.sources[:], addr) }
 	w := t.wayOf(family(addr))
 	if w == walk {
 		return t.purge(family(addr), nil, isIt)

@@ -105,11 +105,8 @@ func (s *Server) requestAddress(ctx context.Context, req *wire.RequestAddressReq
 // reclaim takes back an address that was asked for by name from an endpoint of whose
 // end we were not told, or from one that never came to be, and reports whether it did.
 func (s *Server) reclaim(ctx context.Context, r ipam.AddressRequest) bool {
-	for net, n := range s.engine.Now().State.Networks.All() {
-		id, held := n.Holder(r.Addr)
-		if !held {
-			continue
-		}
+	state := s.engine.Now().State
+	if net, id, held := state.Holder(r.Addr); held {
 		gone, err := s.engine.EvictUnheard(ctx, net, id)
 		if err == nil && gone {
 			err = s.ipam.ReleaseAddress(r.Pool, r.Addr)
@@ -190,13 +187,13 @@ func (s *Server) releaseAddress(ctx context.Context, req *wire.ReleaseAddressReq
 
 // forfeit takes an address from the endpoint that has it, if there is one.
 func (s *Server) forfeit(ctx context.Context, addr netip.Addr) error {
-	for net, n := range s.engine.Now().State.Networks.All() {
-		if id, held := n.Holder(addr); held {
-			s.log.WithField("endpoint", id).Infof("address %s was released: IPv6 is off in the container", addr)
-			return s.engine.Do(ctx, func(state *spec.State) error { return state.Forfeit(net, id) })
-		}
+	state := s.engine.Now().State
+	net, id, held := state.Holder(addr)
+	if !held {
+		return nil
 	}
-	return nil
+	s.log.WithField("endpoint", id).Infof("address %s was released: IPv6 is off in the container", addr)
+	return s.engine.Do(ctx, func(state *spec.State) error { return state.Forfeit(net, id) })
 }
 
 func checkPoolID(id string) error {

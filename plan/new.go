@@ -147,7 +147,7 @@ func mappings(n *spec.Network, e *spec.Endpoint) []Mapping {
 		for _, to := range routable(n, e) {
 			host := p.Host
 			if !host.IsValid() {
-				host = unspecified(to)
+				host = spec.Every(to.Is4())
 			}
 			if host.Is4() == to.Is4() {
 				all = append(all, Mapping{p.Proto, host, p.HostPort, p.Last(), to, p.ContainerPort})
@@ -201,13 +201,6 @@ func routable(n *spec.Network, e *spec.Endpoint) []netip.Addr {
 		}
 	}
 	return all
-}
-
-func unspecified(family netip.Addr) netip.Addr {
-	if family.Is4() {
-		return netip.IPv4Unspecified()
-	}
-	return netip.IPv6Unspecified()
 }
 
 // planForwarding lets packets pass between our bridges and the uplinks without

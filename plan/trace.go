@@ -107,7 +107,7 @@ func (t *trace) publish() bool {
 // leads reports whether a port of the host is one of the mapping's.
 func (m Mapping) leads(proto spec.Proto, to netip.AddrPort) bool {
 	return m.Proto == proto && m.First <= to.Port() && to.Port() <= m.Last &&
-		(m.Host == to.Addr() || m.Host == unspecified(to.Addr()))
+		(m.Host == to.Addr() || m.Host == spec.Every(to.Addr().Is4()))
 }
 
 // forward judges what passes from interface to interface.
@@ -132,7 +132,7 @@ func (t *trace) forward() {
 		t.drop("containers that are kept apart")
 	case t.out != nil:
 		t.enter()
-	case t.engineOf(t.To.Addr()) != nil:
+	case t.isEngines(t.To.Addr()):
 		t.drop("not published by the engine")
 	default:
 		t.accept("containers to the outside")
@@ -165,20 +165,19 @@ func (t *trace) guarded() bool {
 	if t.To.Addr().Is6() {
 		guard = t.Guard6
 	}
-	return guard && slices.Contains(t.Guarded(), t.In) && t.engineOf(t.To.Addr()) == nil
+	return guard && slices.Contains(t.Guarded(), t.In) && !t.isEngines(t.To.Addr())
 }
 
 // translateSource says whom the server sees.
 func (t *trace) translateSource() {
-	subnet := t.out.subnetOf(t.From)
-	switch {
-	case t.out != nil && isLoopback4(t.From), t.dnat && t.From.IsValid() && subnet != nil:
-		t.fate.Client = t.out.addressFor(t.fate.Server.Addr())
-	case t.out != nil:
-	case t.in.subnetOf(t.From) != nil:
-		if s := t.in.subnetOf(t.From); s.Masquerade {
-			t.fate.Client = s.Source
+	if t.out != nil {
+		if isLoopback4(t.From) || t.dnat && t.out.subnetOf(t.From) != nil {
+			t.fate.Client = t.out.addressFor(t.fate.Server.Addr())
 		}
+		return
+	}
+	if s := t.in.subnetOf(t.From); s != nil && s.Masquerade {
+		t.fate.Client = s.Source
 	}
 }
 
@@ -211,13 +210,11 @@ func (p *Plan) networkOf(a netip.Addr) *Network {
 	return nil
 }
 
-func (p *Plan) engineOf(a netip.Addr) *HostLink {
-	for i, e := range p.Host.Engines {
-		if slices.ContainsFunc(e.Subnets, func(s netip.Prefix) bool { return s.Contains(a) }) {
-			return &p.Host.Engines[i]
-		}
-	}
-	return nil
+// isEngines reports whether an address is in a subnet of an engine's.
+func (p *Plan) isEngines(a netip.Addr) bool {
+	return slices.ContainsFunc(p.Host.Engines, func(e HostLink) bool {
+		return slices.ContainsFunc(e.Subnets, func(s netip.Prefix) bool { return s.Contains(a) })
+	})
 }
 
 // subnetOf is that of the network's subnets in which the address lies; nil for none.

@@ -44,18 +44,23 @@ func (p Port) Last() uint16 { return p.HostPort + p.Count - 1 }
 
 // String is docker ps notation, e.g. 127.0.0.1:8080->80/tcp.
 func (p Port) String() string {
-	host, container := fmt.Sprint(p.HostPort), fmt.Sprint(p.ContainerPort)
-	if p.Count > 1 {
-		host = fmt.Sprintf("%d-%d", p.HostPort, p.Last())
-		container = fmt.Sprintf("%d-%d", p.ContainerPort, p.ContainerPort+p.Count-1)
-	}
 	prefix := "*:"
 	if p.Host.Is4() {
 		prefix = p.Host.String() + ":"
 	} else if p.Host.Is6() {
 		prefix = "[" + p.Host.String() + "]:"
 	}
-	return prefix + host + "->" + container + "/" + p.Proto.String()
+	return prefix + numbers(p.HostPort, p.Count) + "->" + p.Container()
+}
+
+// Container is the container's side alone, e.g. 80/tcp or 5000-5010/udp.
+func (p Port) Container() string { return numbers(p.ContainerPort, p.Count) + "/" + p.Proto.String() }
+
+func numbers(first, count uint16) string {
+	if count > 1 {
+		return fmt.Sprintf("%d-%d", first, first+count-1)
+	}
+	return fmt.Sprint(first)
 }
 
 func (p Port) compare(o Port) int {

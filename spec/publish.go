@@ -155,7 +155,7 @@ func served(ep *Endpoint, ports []Port) []Port {
 	var all []Port
 	for _, p := range ports {
 		if !p.Host.IsValid() && ep.IPv4.IsValid() != ep.IPv6.IsValid() {
-			p.Host = every(ep.IPv4.IsValid())
+			p.Host = Every(ep.IPv4.IsValid())
 		}
 		if !p.Unserved(ep) {
 			all = append(all, p)
@@ -169,8 +169,8 @@ func (p Port) Unserved(ep *Endpoint) bool {
 	return !ep.IPv4.IsValid() && (p.Host.Is4() || !ep.IPv6.IsValid())
 }
 
-// every is the address that stands for all of one family.
-func every(ipv4 bool) netip.Addr {
+// Every is the address that stands for all of one family.
+func Every(ipv4 bool) netip.Addr {
 	if ipv4 {
 		return netip.IPv4Unspecified()
 	}
@@ -182,7 +182,7 @@ func ofFamily(ports []Port, ipv4 bool) []Port {
 	var all []Port
 	for _, p := range ports {
 		if !p.Host.IsValid() {
-			p.Host = every(ipv4)
+			p.Host = Every(ipv4)
 		}
 		if p.Host.Is4() == ipv4 {
 			all = append(all, p)

@@ -242,6 +242,16 @@ func (s *State) put(n *Network, ep *Endpoint) {
 	s.Networks = s.Networks.With(n.ID, &changed)
 }
 
+// Holder is the endpoint that has an address, on whichever network.
+func (s *State) Holder(addr netip.Addr) (network, id ID, held bool) {
+	for network, n := range s.Networks.All() {
+		if id, held := n.Holder(addr); held {
+			return network, id, true
+		}
+	}
+	return "", "", false
+}
+
 // Forfeit takes from an endpoint its IPv6 address, and the ports that lead there.
 func (s *State) Forfeit(network, id ID) error {
 	_, ep, err := s.Endpoint(network, id)
