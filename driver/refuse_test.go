@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/drawbridge-net/drawbridge/driver"
+	"github.com/drawbridge-net/drawbridge/test/golden"
 )
 
 // hostile are requests that must be refused, each with what the refusal must say.
@@ -166,7 +167,7 @@ func TestHostileRequestsAreRefusedByName(t *testing.T) {
 		})
 	}
 	r.t = t
-	golden(t, "testdata/refusals.golden", texts.String())
+	golden.Equal(t, "testdata/refusals.golden", texts.String())
 	if got := r.host.String(); got != host {
 		t.Errorf("the host has changed:\n%s", got)
 	}

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,10 +11,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	"github.com/drawbridge-net/drawbridge/test/golden"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
 
 // step is a line of testdata/engine-*.jsonl: a call of an engine, or the death of a
 // container whose engine could not tell us of it.
@@ -40,7 +37,7 @@ func TestRecordedEnginesGetTheAnswersTheyExpect(t *testing.T) {
 	for _, file := range files {
 		name := strings.TrimSuffix(filepath.Base(file), ".jsonl")
 		t.Run(name, func(t *testing.T) {
-			golden(t, "testdata/"+name+".golden", replay(t, file))
+			golden.Equal(t, "testdata/"+name+".golden", replay(t, file))
 		})
 	}
 }
@@ -110,22 +107,4 @@ func steps(t *testing.T, file string) []step {
 		all = append(all, s)
 	}
 	return all
-}
-
-// golden compares text with a file, or writes it there with -update.
-func golden(t *testing.T, file, got string) {
-	t.Helper()
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", file, diff)
-	}
 }

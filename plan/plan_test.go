@@ -1,10 +1,8 @@
 package plan_test
 
 import (
-	"flag"
 	"fmt"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"testing"
 
@@ -13,9 +11,8 @@ import (
 
 	"github.com/drawbridge-net/drawbridge/plan"
 	"github.com/drawbridge-net/drawbridge/spec"
+	"github.com/drawbridge-net/drawbridge/test/golden"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
 
 // freshHost forwards nothing yet and has Docker on it.
 func freshHost() *plan.Host {
@@ -100,7 +97,7 @@ func TestPlanIsTheGoldenText(t *testing.T) {
 					must(t, s.AddEndpoint(n.ID, e))
 				}
 			}
-			golden(t, name, plan.New(s, row.host).String())
+			golden.Equal(t, filepath.Join("testdata", name+".txt"), plan.New(s, row.host).String())
 		})
 	}
 }
@@ -116,20 +113,6 @@ func TestAdoptedBridgesAreNotGuarded(t *testing.T) {
 	must(t, s.AddNetwork(lan))
 	if diff := cmp.Diff([]string{"eth0"}, plan.New(s, host).Guarded()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
-	}
-}
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	file := filepath.Join("testdata", name+".txt")
-	if *update {
-		must(t, os.MkdirAll("testdata", 0o755))
-		must(t, os.WriteFile(file, []byte(got), 0o644))
-	}
-	want, err := os.ReadFile(file)
-	must(t, err)
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("plan (-want +got):\n%s", diff)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/drawbridge-net/drawbridge/test/golden"
 	"github.com/drawbridge-net/drawbridge/test/reach"
 )
 
@@ -19,7 +20,7 @@ func TestTraceAgreesWithTheTable(t *testing.T) {
 		}
 		got[k.Name] = k.Table(reach.Traced(p))
 	}
-	if *update {
+	if golden.Update() {
 		if err := got.Write(reachDir); err != nil {
 			t.Fatal(err)
 		}

@@ -1,7 +1,6 @@
 package spec
 
 import (
-	"flag"
 	"fmt"
 	"io/fs"
 	"os"
@@ -11,10 +10,8 @@ import (
 	"testing"
 	"text/template"
 
-	"github.com/google/go-cmp/cmp"
+	"github.com/drawbridge-net/drawbridge/test/golden"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
 
 func TestDocsOfOptionsAreThoseOfTheTables(t *testing.T) {
 	page := template.Must(template.ParseFiles("testdata/options.md"))
@@ -28,7 +25,7 @@ func TestDocsOfOptionsAreThoseOfTheTables(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "../docs/options.md", linkTests(t, b.String()))
+	golden.Equal(t, "../docs/options.md", linkTests(t, b.String()))
 }
 
 func options[T any](t *testing.T, table []option[T]) string {
@@ -124,20 +121,4 @@ func testsByName(t *testing.T) map[string]string {
 		t.Fatal(err)
 	}
 	return found
-}
-
-func golden(t *testing.T, path, got string) {
-	t.Helper()
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil { //nolint:gosec // for everybody to read
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s is not what the tables say; make golden (-want +got):\n%s", path, diff)
-	}
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"flag"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -13,9 +12,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-)
 
-var update = flag.Bool("update", false, "write the golden files anew")
+	"github.com/drawbridge-net/drawbridge/test/golden"
+)
 
 const (
 	webID  = "3f2a9c0d11ee00000000000000000000000000000000000000000000000000aa"
@@ -112,7 +111,7 @@ func TestOutputsAreTheSameBytesTwice(t *testing.T) {
 			if strings.HasSuffix(name, ".json") && !json.Valid([]byte(first.stdout)) {
 				t.Errorf("not JSON: %s", first.stdout)
 			}
-			golden(t, name+".golden", first.stdout)
+			golden.Equal(t, filepath.Join("testdata", name+".golden"), first.stdout)
 			if diff := cmp.Diff(first, drawbridge(t, append(args, "--admin-socket", daemon)...), cmp.AllowUnexported(result{})); diff != "" {
 				t.Errorf("the second time it differs (-first +second):\n%s", diff)
 			}
@@ -204,22 +203,5 @@ func TestServeTouchesNothingWhereAnotherDaemonAnswers(t *testing.T) {
 		if _, err := os.Stat(alive); err != nil {
 			t.Errorf("%s: the living daemon's socket: %v", flag, err)
 		}
-	}
-}
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	file := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("(-want +got)\n%s", diff)
 	}
 }

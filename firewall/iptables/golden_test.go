@@ -2,9 +2,7 @@ package iptables
 
 import (
 	"errors"
-	"flag"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -13,10 +11,9 @@ import (
 
 	"github.com/drawbridge-net/drawbridge/plan"
 	"github.com/drawbridge-net/drawbridge/spec"
+	"github.com/drawbridge-net/drawbridge/test/golden"
 	"github.com/drawbridge-net/drawbridge/test/scene"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
 
 // TestTheRulesForAPlan compares all rules, as they would be fed to iptables-restore.
 func TestTheRulesForAPlan(t *testing.T) {
@@ -40,25 +37,8 @@ func TestTheRulesForAPlan(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			golden(t, filepath.Base(t.Name())+".txt", rules.String())
+			golden.Equal(t, filepath.Join("testdata", filepath.Base(t.Name())+".txt"), rules.String())
 		})
-	}
-}
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	file := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("(-want +got)\n%s", diff)
 	}
 }
 

@@ -1,22 +1,19 @@
 package nftables
 
 import (
-	"flag"
-	"os"
 	"path/filepath"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/drawbridge-net/drawbridge/spec"
+	"github.com/drawbridge-net/drawbridge/test/golden"
 	"github.com/drawbridge-net/drawbridge/test/scene"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
-
 // TestBothTables compares what would be fed to nft; a test in the kernel shows
 // that it is what we write.
-func TestBothTables(t *testing.T) { golden(t, "tables.nft", script(scene.Everything(t).Plan())) }
+func TestBothTables(t *testing.T) {
+	golden.Equal(t, "testdata/tables.nft", script(scene.Everything(t).Plan()))
+}
 
 // TestTheElementsForAPlan compares all that varies.
 func TestTheElementsForAPlan(t *testing.T) {
@@ -34,24 +31,7 @@ func TestTheElementsForAPlan(t *testing.T) {
 		"networks with ports and an engine":  scene.Everything(t),
 	} {
 		t.Run(name, func(t *testing.T) {
-			golden(t, filepath.Base(t.Name())+".txt", elementLines(w.Plan()))
+			golden.Equal(t, filepath.Join("testdata", filepath.Base(t.Name())+".txt"), elementLines(w.Plan()))
 		})
-	}
-}
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	file := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("(-want +got)\n%s", diff)
 	}
 }
