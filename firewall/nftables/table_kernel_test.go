@@ -53,17 +53,7 @@ func (m *machine) apply(have, want *plan.Plan) {
 
 func (m *machine) drift(want *plan.Plan) []string {
 	m.t.Helper()
-	var found []plan.Drift
-	var err error
-	m.Do(func() { found, err = m.f.Check(context.Background(), want) })
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	var lines []string
-	for _, d := range found {
-		lines = append(lines, d.String())
-	}
-	return lines
+	return scene.Drift(m.t, m.Host, m.f, want)
 }
 
 // tables are both.
