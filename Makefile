@@ -80,6 +80,7 @@ fuzz: ## run every fuzz target for FUZZTIME (30s)
 golden: ## rewrite the golden files from what the code does now
 	$(GO) test -skip '$(kernel)|$(engine)' \
 		$$(grep -rl --include='*_test.go' 'test/golden"' . | xargs -r -n1 dirname | sort -u) -update
+	$(GO) test -count=1 -exec '$(netns)' -run '$(kernel)Docs' ./test/docs -update
 
 .PHONY: demo
 demo: build ## see it work on a private engine; this machine's stays untouched (root)
