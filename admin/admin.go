@@ -124,7 +124,7 @@ func loosePools(all []ipam.PoolStatus) []string {
 func notices(p *plan.Plan, more []string) []string {
 	all := append([]string{}, more...)
 	for _, c := range p.Host.Drops {
-		all = append(all, fmt.Sprintf("the FORWARD chain of iptables-%s drops IPv%d by policy: our bridges are let through it by name", c.Kind, c.Family))
+		all = append(all, fmt.Sprintf("the FORWARD chain of iptables-%s drops IPv%d that it does not know: our bridges are let through it by name", c.Kind, c.Family))
 	}
 	for _, e := range p.Host.Engines {
 		all = append(all, fmt.Sprintf("bridge %s is an engine's: nothing untranslated passes between it and ours", e.Name))

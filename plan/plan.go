@@ -182,7 +182,8 @@ type Host struct {
 	// Addresses are the host's own on interfaces that are not ours, loopback and IPv6
 	// link-local ones left out.
 	Addresses []netip.Addr
-	// Drops are the FORWARD chains whose policy is DROP.
+	// Drops are the FORWARD chains that drop what no rule decides on in particular, by
+	// their policy or by a last rule that drops or rejects everything.
 	Drops []Chain
 }
 

@@ -118,7 +118,7 @@ func (m Mapping) String() string {
 }
 
 // Accepted reports whether the network's bridge must be let through a FORWARD
-// chain that drops by policy. An internal network needs it only for what
+// chain that drops what it does not know. An internal network needs it only for what
 // passes between its own containers, which a bridge shows to iptables while
 // net.bridge.bridge-nf-call-iptables is 1. In one without subnets that may be anything.
 func (n *Network) Accepted(c Chain) bool {

@@ -1,7 +1,7 @@
 // Package foreign is the firewall of others, as far as we must know it and be let
 // through it: it tells which bridges an engine's own iptables or nftables rules
-// name and which FORWARD chains drop by policy, and keeps the accepts for our
-// bridges in those chains.
+// name and which FORWARD chains drop what they do not know, and keeps the accepts for
+// our bridges in those chains.
 //
 // It sets no policy, makes no chain or table and touches no rule without our mark.
 // What its accepts would let through too much is held by firewall/nftables.
@@ -39,7 +39,7 @@ type Rules struct {
 // filter is one filter table as far as it concerns us.
 type filter struct {
 	plan.Chain
-	drops   bool     // FORWARD's policy is DROP
+	drops   bool     // FORWARD drops what no rule decides on in particular
 	forward []rule   // FORWARD's rules
 	engines []string // bridges that an engine's rules name
 	shields bool     // these rules are of an engine that shields its containers
@@ -47,7 +47,7 @@ type filter struct {
 }
 
 // Look finds, each sorted, the bridges that an engine's own rules name and the
-// FORWARD chains whose policy is DROP. Of the bridges it fills in Name and Shielded.
+// FORWARD chains that drop what no rule decides on in particular. Of the bridges it fills in Name and Shielded.
 // Rules of legacy iptables on a host without its command stay unseen; the layers'
 // Check says so.
 func (r *Rules) Look(ctx context.Context) (engines []plan.HostLink, drops []plan.Chain, err error) {

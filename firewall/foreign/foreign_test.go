@@ -52,7 +52,7 @@ func TestEveryBridgeThatAnEngineNamesIsFound(t *testing.T) {
 				t.Errorf("bridges (-want +got):\n%s", diff)
 			}
 			if f.drops != row.drops {
-				t.Errorf("drops by policy: want %t, got %t", row.drops, f.drops)
+				t.Errorf("drops the rest: want %t, got %t", row.drops, f.drops)
 			}
 		})
 	}
@@ -79,6 +79,7 @@ func TestRuleIsReadAsIptablesPrintsIt(t *testing.T) {
 		"a comment may hold quotes": {
 			`-m comment --comment "a \"b\" -j DROP" -j ACCEPT`, rule{comment: `a "b" -j DROP`, target: "ACCEPT", plain: true},
 		},
+		"how it rejects is no match":        {`-j REJECT --reject-with icmp-port-unreachable`, rule{target: "REJECT", plain: true}},
 		"a target's options make it unlike": {`-i br0 -j LOG --log-prefix "[x] "`, rule{in: "br0", target: "LOG"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -106,18 +107,29 @@ func TestWhatIsQuotedIsReadAsItWas(t *testing.T) {
 
 func id(prefix string) spec.ID { return spec.ID(prefix + strings.Repeat("0", 64-len(prefix))) }
 
-func TestAcceptsStandBehindTheEngineAndAheadOfUfw(t *testing.T) {
+func TestAcceptsStandBehindTheEngineAndAheadOfWhatEndsAll(t *testing.T) {
 	in := accept{"-i", "dbrweb", id("web")}
 	out := accept{"-o", "dbrweb", id("web")}
-	for name, row := range map[string]struct{ recording, above, below string }{
-		"20.10, behind the jump of its oldest bridge": {"engine-20.10.iptables", "-o docker0 -j DOCKER", "-i docker0 ! -o docker0 -j ACCEPT"},
-		"the newest, behind its two jumps":            {"engine-newest.iptables", "-j DOCKER-FORWARD", ""},
-		"ufw alone, ahead of its first chain":         {"ufw.iptables", "", "-j ufw-before-logging-forward"},
-		"20.10 beside ufw, behind the engine":         {"engine-20.10-ufw.iptables", "-o docker0 -j DOCKER", "-i docker0 ! -o docker0 -j ACCEPT"},
-		"no engine, behind what decides before it":    {"administrator.iptables", "-i eth2 -j DOCKER-OFFICE", "-o dmz0 -j DOCKERS"},
+	const last = `-m comment --comment "nobody else" -j REJECT --reject-with icmp-port-unreachable`
+	for name, row := range map[string]struct{ recording, more, above, below string }{
+		"20.10, behind all of its own":              {"engine-20.10.iptables", "", "-i br-alone -o br-alone -j DROP", ""},
+		"the newest, behind its two jumps":          {"engine-newest.iptables", "", "-j DOCKER-FORWARD", ""},
+		"ufw alone, ahead of its first chain":       {"ufw.iptables", "", "", "-j ufw-before-logging-forward"},
+		"20.10 beside ufw, between the two":         {"engine-20.10-ufw.iptables", "", "-i docker0 -o docker0 -j ACCEPT", "-j ufw-before-logging-forward"},
+		"no engine, behind what decides before it":  {"administrator.iptables", "", "-i br-lan -j ACCEPT", ""},
+		"ahead of a last rule that drops all":       {"administrator.iptables", "-i eth2 -j DROP\n-j DROP", "-i eth2 -j DROP", "-j DROP"},
+		"ahead of one that rejects with a comment":  {"engine-newest.iptables", "-s 10.0.0.0/8 -j DROP\n" + last, "-s 10.0.0.0/8 -j DROP", "-m comment --comment nobody else -j REJECT --reject-with icmp-port-unreachable"},
+		"behind a drop that the engine jumps after": {"", "-j DROP\n-j DOCKER-USER\n-i eth2 -j DROP", "-i eth2 -j DROP", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			before := newFilter(nft4, recorded(t, row.recording)).forward
+			text := ""
+			if row.recording != "" {
+				text = recorded(t, row.recording)
+			}
+			for line := range strings.Lines(row.more) {
+				text += "-A FORWARD " + line
+			}
+			before := newFilter(nft4, text).forward
 			after := before
 			for _, s := range place(before, []accept{in, out}) {
 				after = s.do(after)
@@ -131,6 +143,30 @@ func TestAcceptsStandBehindTheEngineAndAheadOfUfw(t *testing.T) {
 			}
 			if got := textAt(after, first+2); got != row.below {
 				t.Errorf("below them: want %q, got %q", row.below, got)
+			}
+		})
+	}
+}
+
+func TestWhatEndsAllDecidesWhetherForwardDrops(t *testing.T) {
+	for name, row := range map[string]struct {
+		text string
+		want bool
+	}{
+		"policy ACCEPT":                          {"-P FORWARD ACCEPT", false},
+		"policy DROP":                            {"-P FORWARD DROP\n-A FORWARD -i br0 -j ACCEPT", true},
+		"a last DROP":                            {"-P FORWARD ACCEPT\n-A FORWARD -i br0 -j ACCEPT\n-A FORWARD -j DROP", true},
+		"a last REJECT with its answer":          {"-A FORWARD -j REJECT --reject-with tcp-reset", true},
+		"a last DROP with a comment":             {`-A FORWARD -m comment --comment "no more" -j DROP`, true},
+		"a DROP for one interface is none":       {"-A FORWARD -i eth2 -j DROP", false},
+		"a DROP for all but one is none":         {"-A FORWARD ! -i eth2 -j DROP", false},
+		"a DROP for a source is none":            {"-A FORWARD -s 10.0.0.0/8 -j DROP", false},
+		"an ACCEPT of all leaves a DROP nothing": {"-A FORWARD -j ACCEPT\n-A FORWARD -j DROP", false},
+		"and the policy neither":                 {"-P FORWARD DROP\n-A FORWARD -j ACCEPT", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := newFilter(nft4, row.text).drops; got != row.want {
+				t.Errorf("drops: want %t, got %t", row.want, got)
 			}
 		})
 	}
@@ -156,6 +192,8 @@ func TestPlaceHealsAnyOrder(t *testing.T) {
 		{out: "docker0", target: "DOCKER", plain: true},
 		{target: "ufw-before-forward", plain: true},
 		{in: "eth0", target: "DROP", plain: true},
+		{target: "DROP", plain: true},
+		{target: "REJECT", plain: true},
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		rules := rapid.SliceOfN(rapid.SampledFrom(any), 0, 12).Draw(t, "rules")

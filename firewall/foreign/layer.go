@@ -77,7 +77,7 @@ func shrinks(from, to *plan.Plan) bool {
 }
 
 // wanted are the accepts that a plan has in a filter table's FORWARD. If that is
-// gone or no longer drops by policy, nothing needs to be let through it.
+// gone or no longer drops what it does not know, nothing needs to be let through it.
 func wanted(p *plan.Plan, f filter) []accept {
 	var all []accept
 	if !f.drops || !slices.Contains(p.Host.Drops, f.Chain) {
@@ -132,7 +132,7 @@ func drift(c plan.Chain, s step, found copies) plan.Drift {
 		d.Got = fmt.Sprintf("one marked %q", s.rule.comment)
 		return d
 	}
-	d.Want = "one behind the engine's jumps, ahead of ufw's"
+	d.Want = "one behind the engine's jumps, ahead of ufw's and of a rule that drops all"
 	if found != (copies{}) {
 		d.Got = fmt.Sprintf("%d there, %d ahead, %d behind", found.within, found.ahead, found.behind)
 	}

@@ -43,8 +43,8 @@ func readLegacy(ctx context.Context) ([]filter, error) {
 
 func newFilter(c plan.Chain, text string) filter {
 	f := filter{Chain: c}
-	drops, chains := parse(text)
-	f.drops, f.forward = drops, chains[forward]
+	policy, chains := parse(text)
+	f.drops, f.forward = dropsRest(policy, chains[forward]), chains[forward]
 	for name, rules := range chains {
 		f.engines, f.shields = bridges(f.engines, name, rules), f.shields || shields(name)
 	}

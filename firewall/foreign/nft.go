@@ -83,7 +83,7 @@ func dumpFamily(conn *nftables.Conn, family nftables.TableFamily) (f filter, err
 		}
 		f.engines, f.shields = bridges(f.engines, c.Name, rules), f.shields || shields(c.Name)
 		if c.Name == forward {
-			f.forward, f.drops = rules, c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop
+			f.forward, f.drops = rules, dropsRest(c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop, rules)
 		}
 	}
 	return f, nil
@@ -123,11 +123,13 @@ func decode(raw *nftables.Rule) rule {
 			} else {
 				r.plain = false
 			}
-		case *expr.Counter:
+		case *expr.Counter, *expr.Log:
 		case *expr.Verdict:
 			r.target = target(e)
+		case *expr.Reject:
+			r.target = "REJECT" // nft's own, in a table that iptables has made
 		case *expr.Target:
-			r.target, r.plain = e.Name, false
+			r.target, r.plain = e.Name, r.plain && e.Name == "REJECT"
 		default:
 			r.plain = false
 		}

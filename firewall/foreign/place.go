@@ -2,7 +2,6 @@ package foreign
 
 import (
 	"slices"
-	"strings"
 
 	"github.com/drawbridge-net/drawbridge/plan"
 	"github.com/drawbridge-net/drawbridge/spec"
@@ -52,8 +51,10 @@ type step struct {
 const gone = -1
 
 // window is where our accepts may stand: behind the engine's last jump, so that
-// DOCKER-USER and Docker's isolation judge first, and ahead of ufw's chains,
-// which end in a reject.
+// DOCKER-USER and Docker's isolation judge first, and ahead of ufw's chains, which
+// end in a reject, and of the first rule that leaves nothing to those behind it. One
+// that somebody puts ahead of the engine's jumps is meant for everybody's containers
+// and stays ahead of ours too.
 func window(rules []rule) (from, to int) {
 	for i, r := range rules {
 		if r.engine() {
@@ -61,20 +62,17 @@ func window(rules []rule) (from, to int) {
 		}
 	}
 	for i, r := range rules[from:] {
-		if strings.HasPrefix(r.target, "ufw-") || strings.HasPrefix(r.target, "ufw6-") {
+		if r.ufw() || r.total() {
 			return from, from + i
 		}
 	}
 	return from, len(rules)
 }
 
-// spot is where a new accept goes: directly behind the engine's jumps, or, where
-// there is no engine, behind what an administrator has put in the chain.
+// spot is where a new accept goes: as late as may be. So whatever an administrator, or
+// the keeper of other bridges, has decided ahead of it holds for ours too.
 func spot(rules []rule) int {
-	from, to := window(rules)
-	if from > 0 {
-		return from
-	}
+	_, to := window(rules)
 	return to
 }
 

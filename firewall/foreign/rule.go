@@ -1,6 +1,7 @@
 package foreign
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/drawbridge-net/drawbridge/plan"
@@ -68,6 +69,26 @@ func bridges(names []string, chain string, rules []rule) []string {
 // that an administrator has under an engine's name.
 func (r rule) engine() bool { return r.target == "DOCKER" || strings.HasPrefix(r.target, "DOCKER-") }
 
+// ufw reports whether the rule jumps into a chain of ufw's.
+func (r rule) ufw() bool {
+	return strings.HasPrefix(r.target, "ufw-") || strings.HasPrefix(r.target, "ufw6-")
+}
+
+// total reports whether the rule decides on every packet, so that none is left to the
+// rules behind it.
+func (r rule) total() bool {
+	return r.plain && r.in == "" && r.out == "" && (r.target == "ACCEPT" || r.target == "DROP" || r.target == "REJECT")
+}
+
+// dropsRest reports whether FORWARD drops what no rule decides on in particular: by its
+// policy, unless a rule decides on everything first.
+func dropsRest(policy bool, rules []rule) bool {
+	if i := slices.IndexFunc(rules, rule.total); i >= 0 {
+		return rules[i].target != "ACCEPT"
+	}
+	return policy
+}
+
 // parse reads the text of iptables -S: FORWARD's policy, and the rules of every
 // chain that tells something.
 func parse(text string) (drops bool, chains map[string][]rule) {
@@ -103,6 +124,7 @@ func parseRule(args []string) rule {
 		case args[i] == "-m" && value == "comment":
 		case args[i] == "--comment":
 			r.comment = value
+		case args[i] == "--reject-with":
 		default:
 			r.plain = false
 			continue
