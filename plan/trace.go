@@ -20,6 +20,9 @@ type Flow struct {
 	Proto      spec.Proto // or Ping
 	From       netip.Addr
 	To         netip.AddrPort // without a port for Ping
+	// Translated says that To is what an engine has made of a port of the host's that it
+	// publishes.
+	Translated bool
 }
 
 // Fate is what becomes of a Flow.
@@ -35,9 +38,10 @@ type Fate struct {
 	Client netip.Addr
 }
 
-// Trace says what the plan's rules make of a connection's first packet; those that
-// follow, and the answers, share its fate. What others have put in its way, a route
-// that is missing or somebody else's firewall, it cannot know.
+// Trace says what the plan's rules make of a connection's first packet, and those of the
+// engines that it was made beside; packets that follow, and the answers, share its fate.
+// What others have put in its way, a route that is missing or an administrator's rule,
+// it cannot know.
 func (p *Plan) Trace(f Flow) Fate {
 	t := trace{Plan: p, Flow: f, in: p.networkOn(f.In), fate: Fate{Server: f.To, Client: f.From}}
 	t.out = p.networkOf(f.To.Addr())
@@ -47,8 +51,14 @@ func (p *Plan) Trace(f Flow) Fate {
 	case t.in != nil && t.in == t.out && !f.ViaGateway && !p.isLocal(f.To.Addr()):
 		return t.withinBridge()
 	}
-	if p.isLocal(f.To.Addr()) && !t.publish() {
-		return t.accept("the host itself")
+	t.dnat = f.Translated
+	switch {
+	case p.isLocal(f.To.Addr()):
+		if !t.publish() {
+			return t.accept("the host itself")
+		}
+	case t.isShielded():
+		return t.drop(shielded)
 	}
 	if f.In != "" {
 		if t.forward(); t.fate.Dropped {
@@ -58,6 +68,10 @@ func (p *Plan) Trace(f Flow) Fate {
 	t.translateSource()
 	return t.fate
 }
+
+// shielded is how an engine from 28 on keeps others from its containers' own addresses,
+// ahead of everything of ours. Its rule counts what it drops, none of ours does.
+const shielded = "the engine shields its containers"
 
 // trace is one packet on its way.
 type trace struct {
@@ -132,7 +146,7 @@ func (t *trace) forward() {
 		t.drop("containers that are kept apart")
 	case t.out != nil:
 		t.enter()
-	case t.isEngines(t.To.Addr()):
+	case t.engineOf(t.To.Addr()) != nil:
 		t.drop("not published by the engine")
 	default:
 		t.accept("containers to the outside")
@@ -165,13 +179,16 @@ func (t *trace) guarded() bool {
 	if t.To.Addr().Is6() {
 		guard = t.Guard6
 	}
-	return guard && slices.Contains(t.Guarded(), t.In) && !t.isEngines(t.To.Addr())
+	return guard && slices.Contains(t.Guarded(), t.In) && t.engineOf(t.To.Addr()) == nil
 }
 
 // translateSource says whom the server sees.
 func (t *trace) translateSource() {
 	if t.out != nil {
-		if isLoopback4(t.From) || t.dnat && t.out.subnetOf(t.From) != nil {
+		engine := t.engineOf(t.From)
+		// An engine that shields its containers would drop answers to their own addresses,
+		// so it may hide them from ours as from all others.
+		if isLoopback4(t.From) || t.dnat && t.out.subnetOf(t.From) != nil || engine != nil && engine.Shielded {
 			t.fate.Client = t.out.addressFor(t.fate.Server.Addr())
 		}
 		return
@@ -210,11 +227,21 @@ func (p *Plan) networkOf(a netip.Addr) *Network {
 	return nil
 }
 
-// isEngines reports whether an address is in a subnet of an engine's.
-func (p *Plan) isEngines(a netip.Addr) bool {
-	return slices.ContainsFunc(p.Host.Engines, func(e HostLink) bool {
+// isShielded reports whether an engine drops the packet ahead of all translation.
+func (t *trace) isShielded() bool {
+	e := t.engineOf(t.To.Addr())
+	return e != nil && e.Shielded && t.In != "" && t.In != e.Name && !t.Translated
+}
+
+// engineOf is the bridge of an engine's in whose subnet an address is; nil for none.
+func (p *Plan) engineOf(a netip.Addr) *HostLink {
+	i := slices.IndexFunc(p.Host.Engines, func(e HostLink) bool {
 		return slices.ContainsFunc(e.Subnets, func(s netip.Prefix) bool { return s.Contains(a) })
 	})
+	if i < 0 {
+		return nil
+	}
+	return &p.Host.Engines[i]
 }
 
 // subnetOf is that of the network's subnets in which the address lies; nil for none.

@@ -13,12 +13,14 @@ const reachDir = "testdata/reach"
 
 func TestTraceAgreesWithTheTable(t *testing.T) {
 	got := reach.Golden{}
-	for _, k := range reach.Kinds() {
-		p, err := k.Plan()
-		if err != nil {
-			t.Fatalf("%s: %v", k.Name, err)
+	for _, e := range reach.Engines() {
+		for _, k := range reach.Kinds() {
+			p, err := k.Plan(e.Host())
+			if err != nil {
+				t.Fatalf("%s: %v", k.Name, err)
+			}
+			got[reach.Of(k, e)] = k.Table(e.Traced(p))
 		}
-		got[k.Name] = k.Table(reach.Traced(p))
 	}
 	if golden.Update() {
 		if err := got.Write(reachDir); err != nil {

@@ -72,13 +72,14 @@ func Table(t *testing.T, b Backend, golden, bridged string, kinds ...reach.Kind)
 	for _, k := range kinds {
 		t.Run(k.Name, func(t *testing.T) {
 			t.Parallel() // most of it is waiting for silence
-			p, err := k.Plan()
+			engine := reach.Engine{}
+			p, err := k.Plan(engine.Host())
 			if err != nil {
 				t.Fatal(err)
 			}
-			v := scene.NewVillage(t, p, func(h *lab.Host) { b.Protect(t, h, p) })
+			v := scene.NewVillage(t, engine, p, func(h *lab.Host) { b.Protect(t, h, p) })
 			v.Bridged(bridged)
-			v.Agrees(k, tables[k.Name], func() map[string]int { return b.Drops(t, v.Host) })
+			v.Agrees(k, tables[reach.Of(k, engine)], func() map[string]int { return b.Drops(t, v.Host) })
 		})
 	}
 }

@@ -7,9 +7,12 @@ import (
 	"strings"
 )
 
-// Golden are the tables that the judges are held to, by kind of network. Kinds that do
-// not differ share a file: it begins with their names.
+// Golden are the tables that the judges are held to, by name. Those that do not differ
+// share a file: it begins with their names.
 type Golden map[string]string
+
+// Of is the name of the table of a kind of network beside an engine.
+func Of(k Kind, e Engine) string { return k.Name + e.Name }
 
 // Read reads the files of a directory.
 func Read(dir string) (Golden, error) {
@@ -43,18 +46,21 @@ func (g Golden) Write(dir string) error {
 		}
 	}
 	files := map[string]string{} // by table
-	for _, k := range Kinds() {
-		table := g[k.Name]
-		file, ok := files[table]
-		if !ok {
-			file = filepath.Join(dir, strings.ReplaceAll(strings.ReplaceAll(k.Name, ",", ""), " ", "-")+".txt")
-			files[table] = file
-		}
-		heads, _ := os.ReadFile(file)
-		names, _, _ := strings.Cut(string(heads), "\n\n")
-		text := strings.TrimPrefix(names+fmt.Sprintf("\n# %s\n\n%s", k.Name, table), "\n")
-		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
-			return err
+	for _, e := range Engines() {
+		for _, k := range Kinds() {
+			name := Of(k, e)
+			table := g[name]
+			file, ok := files[table]
+			if !ok {
+				file = filepath.Join(dir, strings.NewReplacer(",", "", " ", "-").Replace(name)+".txt")
+				files[table] = file
+			}
+			heads, _ := os.ReadFile(file)
+			names, _, _ := strings.Cut(string(heads), "\n\n")
+			text := strings.TrimPrefix(names+fmt.Sprintf("\n# %s\n\n%s", name, table), "\n")
+			if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -46,6 +46,7 @@ type target struct {
 	ipv4, ipv6 netip.Addr // the zero Addr where the family has no such thing
 	port       uint16
 	machine    string // whose own address it is; "" for one of the host's
+	server     string // who is to answer
 }
 
 func own(name string, proto spec.Proto, port uint16) target {
@@ -54,19 +55,24 @@ func own(name string, proto spec.Proto, port uint16) target {
 	if proto != plan.Ping {
 		text = fmt.Sprintf("%s:%d", name, port)
 	}
-	return target{text, proto, m.IPv4, m.IPv6, port, name}
+	return target{text, proto, m.IPv4, m.IPv6, port, name, name}
+}
+
+// onHost is a port of the host that leads to a container.
+func onHost(port uint16, server string) target {
+	h := machine(Host)
+	return target{fmt.Sprintf("host:%d", port), spec.TCP, h.IPv4, h.IPv6, port, "", server}
 }
 
 // inward are what everybody asks of a container and of the host that publishes its port.
 func inward() []target {
-	h := machine(Host)
 	all := []target{own(A, spec.TCP, Published), own(A, spec.TCP, Unpublished), own(A, plan.Ping, 0)}
-	for _, port := range []uint16{everywhere, oneAddress, loopback} {
-		all = append(all, target{fmt.Sprintf("host:%d", port), spec.TCP, h.IPv4, h.IPv6, port, ""})
+	for _, port := range []uint16{Everywhere, OneAddress, Loopback} {
+		all = append(all, onHost(port, A))
 	}
-	all = append(all, target{fmt.Sprintf("gateway:%d", everywhere), spec.TCP, gateway4(), gateway6(), everywhere, ""})
-	for _, port := range []uint16{everywhere, loopback} {
-		all = append(all, target{fmt.Sprintf("127.0.0.1:%d", port), spec.TCP, netip.MustParseAddr("127.0.0.1"), netip.Addr{}, port, ""})
+	all = append(all, target{fmt.Sprintf("gateway:%d", Everywhere), spec.TCP, gateway4(), gateway6(), Everywhere, "", A})
+	for _, port := range []uint16{Everywhere, Loopback} {
+		all = append(all, target{fmt.Sprintf("127.0.0.1:%d", port), spec.TCP, netip.MustParseAddr("127.0.0.1"), netip.Addr{}, port, "", A})
 	}
 	return all
 }
@@ -75,13 +81,17 @@ func inward() []target {
 func outward() []target {
 	var all []target
 	for _, m := range Machines()[1:] {
-		port := uint16(Unpublished)
-		if m.Bridge == "" {
-			port = Service
+		switch m.Name {
+		case O, D:
+			all = append(all, own(m.Name, spec.TCP, Published), own(m.Name, spec.TCP, Unpublished))
+		case B:
+			all = append(all, own(m.Name, spec.TCP, Unpublished))
+		default:
+			all = append(all, own(m.Name, spec.TCP, Service))
 		}
-		all = append(all, own(m.Name, spec.TCP, port), own(m.Name, plan.Ping, 0))
+		all = append(all, own(m.Name, plan.Ping, 0))
 	}
-	return all
+	return append(all, onHost(ByOther, O), onHost(ByEngine, D))
 }
 
 // Table asks all questions at once and writes what became of them.
@@ -141,7 +151,7 @@ func (k Kind) hasRoute(client string, t target) bool {
 	switch {
 	case client == Outside:
 		return !slices.Contains([]string{A, B, O, D}, t.machine) && t.ipv4 != gateway4()
-	case k.network.Mode4 == spec.Isolated:
+	case k.Network.Mode4 == spec.Isolated:
 		return onWeb(client) == onWeb(t.machine) && t.ipv4 != gateway4()
 	}
 	return true
@@ -167,25 +177,26 @@ func (k Kind) source(client Machine, to netip.Addr) netip.Addr {
 
 // cell says in a word whom the server saw, or what else became of the question.
 func (t target) cell(client Machine, o Outcome) string {
-	server := t.machine
-	if server == "" {
-		server = A
-	}
 	switch {
 	case o.Verdict != hello.Accept:
 		return string(o.Verdict)
 	case t.proto == plan.Ping:
 		return "yes"
-	case o.Server != server:
+	case o.Server != t.server:
 		return "answered by " + o.Server
 	case o.Client == client.IPv4, o.Client == client.IPv6, client.Name == Host && owner(o.Client).Name == Host:
 		return "yes"
 	}
-	for name, addrs := range map[string][]netip.Addr{
+	names := map[string][]netip.Addr{
 		"gateway": {gateway4(), gateway6()},
-		"docker0": {netip.MustParseAddr("172.17.0.1"), netip.MustParseAddr("fd17::1")},
 		"host":    {machine(Host).IPv4, machine(Host).IPv6},
-	} {
+	}
+	for _, b := range Bridges() {
+		for _, a := range b.Addresses {
+			names[b.Name] = append(names[b.Name], a.Addr())
+		}
+	}
+	for name, addrs := range names {
 		if slices.Contains(addrs, o.Client) {
 			return "as " + name
 		}

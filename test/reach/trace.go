@@ -8,13 +8,16 @@ import (
 )
 
 // Traced judges by a plan's own trace.
-func Traced(p *plan.Plan) Judge {
+func (e Engine) Traced(p *plan.Plan) Judge {
 	return func(q Question) Outcome {
-		in := q.Client.Bridge
-		if in == "" && q.Client.Name != Host {
-			in = "eth0"
+		flow := plan.Flow{In: q.Client.Bridge, Proto: q.Proto, From: q.From, To: q.To}
+		if flow.In == "" && q.Client.Name != Host {
+			flow.In = "eth0"
 		}
-		fate := p.Trace(plan.Flow{In: in, Proto: q.Proto, From: q.From, To: q.To})
+		if e.Rules && q.To.Port() == ByEngine && owner(q.To.Addr()).Name == Host {
+			flow.To, flow.Translated = machine(D).port(q.To.Addr(), Published), true
+		}
+		fate := p.Trace(flow)
 		server, port := owner(fate.Server.Addr()), fate.Server.Port()
 		switch {
 		case fate.Dropped:
@@ -33,6 +36,14 @@ func Traced(p *plan.Plan) Judge {
 	}
 }
 
+// port is one of a machine's, of the same family as another address.
+func (m Machine) port(like netip.Addr, port uint16) netip.AddrPort {
+	if like.Is4() {
+		return netip.AddrPortFrom(m.IPv4, port)
+	}
+	return netip.AddrPortFrom(m.IPv6, port)
+}
+
 // owner is whose address it is; the host has more than one.
 func owner(a netip.Addr) Machine {
 	for _, m := range Machines() {
@@ -45,10 +56,12 @@ func owner(a netip.Addr) Machine {
 
 // leaves is the host's address on the interface that leads to a machine.
 func leaves(to Machine, a netip.Addr) netip.Addr {
-	for _, addrs := range host().Addresses {
-		if (to.Bridge == "") == (addrs == machine(Host).IPv4 || addrs == machine(Host).IPv6) && addrs.Is4() == a.Is4() {
-			return addrs
+	for _, b := range Bridges() {
+		for _, gateway := range b.Addresses {
+			if b.Name == to.Bridge && gateway.Contains(a) {
+				return gateway.Addr()
+			}
 		}
 	}
-	return netip.Addr{}
+	return machine(Host).port(a, 0).Addr()
 }

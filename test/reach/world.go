@@ -1,7 +1,10 @@
-// Package reach is the specification of the firewall: for each kind of network, each
-// client and whatever it may ask for, what becomes of the question and whom the
-// server sees. Judges (a plan's own trace, a firewall with real packets) answer the
-// questions; this package asks nobody itself.
+// Package reach is the specification of the firewall: for each kind of network, beside
+// each engine, each client and whatever it may ask for, what becomes of the question and
+// whom the server sees. Judges (a plan's own trace, a firewall with real packets) answer
+// the questions; this package asks nobody itself.
+//
+// Every question is of one family, and the rules of one family do not bear on the other:
+// so a network of IPv4 alone, or of IPv6 alone, has no kind of its own.
 package reach
 
 import (
@@ -16,7 +19,8 @@ import (
 
 // The machines. Containers a and b are on the network in question, o is on another
 // one of ours, d on an engine's bridge. Outside has no route to any container,
-// Neighbour has routes to all. What runs in the host's own network is the host.
+// Neighbour has routes to all. A container in the host's own network (--network host)
+// is the host: neither firewall nor container can tell them apart.
 const (
 	A         = "a"
 	B         = "b"
@@ -60,35 +64,44 @@ func bridgeOf(letter string) string { return "dbr" + strings.Repeat(letter, 12) 
 
 // Kind is a kind of network.
 type Kind struct {
-	Name    string // e.g. nat, internal
-	network spec.Network
+	Name    string       // e.g. nat, internal
+	Network spec.Network // of containers a and b, without ID and pools
+	Other   spec.Network // of container o
 }
 
-// Kinds are all combinations of what bears on who may talk to whom.
+// Kinds are all combinations of what bears on who may talk to whom, and the gateway
+// modes in pairs.
 func Kinds() []Kind {
-	kinds := []Kind{{"isolated", spec.Network{Internal: true, Mode4: spec.Isolated, Mode6: spec.Isolated}}}
+	plain := func(mode spec.GatewayMode) spec.Network {
+		return spec.Network{Masquerade: true, Mode4: mode, Mode6: mode}
+	}
+	nat := plain(spec.NAT)
+	kinds := []Kind{{"isolated", spec.Network{Internal: true, Mode4: spec.Isolated, Mode6: spec.Isolated}, nat}}
 	for _, mode := range []spec.GatewayMode{spec.NAT, spec.Unprotected, spec.Routed} {
 		for i := range 8 {
-			internal, apart, bare := i&4 != 0, i&2 != 0, i&1 != 0
-			name := mode.String()
+			n, name := plain(mode), mode.String()
+			n.Internal, n.Apart, n.Masquerade = i&4 != 0, i&2 != 0, i&1 == 0
 			for _, is := range []struct {
 				on   bool
 				what string
-			}{{internal, ", internal"}, {apart, ", apart"}, {bare, ", not masqueraded"}} {
+			}{{n.Internal, ", internal"}, {n.Apart, ", apart"}, {!n.Masquerade, ", not masqueraded"}} {
 				if is.on {
 					name += is.what
 				}
 			}
-			kinds = append(kinds, Kind{name, spec.Network{Internal: internal, Apart: apart, Masquerade: !bare, Mode4: mode, Mode6: mode}})
+			kinds = append(kinds, Kind{name, n, nat})
 		}
+	}
+	for _, pair := range [][2]spec.GatewayMode{{spec.NAT, spec.Routed}, {spec.NAT, spec.Unprotected}, {spec.Routed, spec.Routed}} {
+		kinds = append(kinds, Kind{fmt.Sprintf("%s and %s", pair[0], pair[1]), plain(pair[0]), plain(pair[1])})
 	}
 	return kinds
 }
 
-// Plan is what the host must have if the network in question is of this kind.
-func (k Kind) Plan() (*plan.Plan, error) {
+// Plan is what a host must have if the network in question is of this kind.
+func (k Kind) Plan(host *plan.Host) (*plan.Plan, error) {
 	var state spec.State
-	for letter, n := range map[string]spec.Network{web: k.network, other: {Masquerade: true}} {
+	for letter, n := range map[string]spec.Network{web: k.Network, other: k.Other} {
 		n.ID = id(letter)
 		for _, prefix := range []string{"172.30." + letter + ".0/24", "fd00:30:" + letter + "::/64"} {
 			p := netip.MustParsePrefix(prefix)
@@ -107,54 +120,51 @@ func (k Kind) Plan() (*plan.Plan, error) {
 			}
 		}
 	}
-	if err := publish(&state); err != nil {
-		return nil, err
+	for _, name := range []string{A, O} {
+		if err := publish(&state, name); err != nil {
+			return nil, err
+		}
 	}
-	return plan.New(state, host()), nil
+	return plan.New(state, host), nil
 }
 
-// Ports of the host that lead to port 80 of container a.
+// Ports of the host that lead to port 80 of a container.
 const (
-	everywhere = 8080 // on all addresses
-	oneAddress = 8081 // on the uplink's
-	loopback   = 8082 // on 127.0.0.1
+	Everywhere = 8080 // to a, from all addresses
+	OneAddress = 8081 // to a, from the uplink's
+	Loopback   = 8082 // to a, from 127.0.0.1
+	ByOther    = 9090 // to o, from all addresses
+	ByEngine   = 7070 // to d, from all addresses, by the engine
 )
 
 // publish does what the driver does with a port map.
-func publish(state *spec.State) error {
-	n, err := state.Network(id(web))
+func publish(state *spec.State, name string) error {
+	h := machine(Host)
+	network, portMap := id(other), []map[string]any{{"Proto": spec.TCP, "Port": Published, "HostPort": ByOther}}
+	if name == A {
+		network, portMap = id(web), []map[string]any{
+			{"Proto": spec.TCP, "Port": Published, "HostPort": Everywhere},
+			{"Proto": spec.TCP, "Port": Published, "HostPort": OneAddress, "HostIP": h.IPv4},
+			{"Proto": spec.TCP, "Port": Published, "HostPort": OneAddress, "HostIP": h.IPv6},
+			{"Proto": spec.TCP, "Port": Published, "HostPort": Loopback, "HostIP": "127.0.0.1"},
+		}
+	}
+	n, err := state.Network(network)
 	if err != nil || n.Internal {
 		return err
 	}
-	h := machine(Host)
-	portMap, err := json.Marshal([]map[string]any{
-		{"Proto": spec.TCP, "Port": 80, "HostPort": everywhere},
-		{"Proto": spec.TCP, "Port": 80, "HostPort": oneAddress, "HostIP": h.IPv4},
-		{"Proto": spec.TCP, "Port": 80, "HostPort": oneAddress, "HostIP": h.IPv6},
-		{"Proto": spec.TCP, "Port": 80, "HostPort": loopback, "HostIP": "127.0.0.1"},
-	})
+	text, err := json.Marshal(portMap)
 	if err != nil {
 		return err
 	}
-	ports, err := spec.Options{"com.docker.network.portmap": portMap}.PortMap(n)
+	ports, err := spec.Options{"com.docker.network.portmap": text}.PortMap(n)
 	if err != nil {
 		return err
 	}
-	if err := state.Open(id(web), id(A), ports.Open); err != nil {
+	if err := state.Open(network, id(name), ports.Open); err != nil {
 		return err
 	}
-	return state.Publish(id(web), id(A), ports.Ports, false)
-}
-
-// host is one that did not forward before we came, with an engine's bridge.
-func host() *plan.Host {
-	h := machine(Host)
-	return &plan.Host{
-		IPv6: true, ForceForwarding: true,
-		Uplinks:   []plan.HostLink{{Name: "eth0"}},
-		Engines:   []plan.HostLink{{Name: "docker0", Subnets: []netip.Prefix{netip.MustParsePrefix("172.17.0.0/16"), netip.MustParsePrefix("fd17::/64")}}},
-		Addresses: []netip.Addr{h.IPv4, h.IPv6, netip.MustParseAddr("172.17.0.1"), netip.MustParseAddr("fd17::1")},
-	}
+	return state.Publish(network, id(name), ports.Ports, false)
 }
 
 func machine(name string) Machine {

@@ -24,10 +24,12 @@ type Village struct {
 }
 
 // NewVillage makes a Village. Before the bridges come, protect puts up the firewall.
-func NewVillage(t testing.TB, p *plan.Plan, protect func(*lab.Host)) *Village {
+func NewVillage(t testing.TB, e reach.Engine, p *plan.Plan, protect func(*lab.Host)) *Village {
 	t.Helper()
-	v := &Village{Town: Settle(t, p, protect), plan: p, trace: reach.Traced(p)}
-	v.Bridge("docker0", docker()...)
+	v := &Village{Town: Settle(t, p, protect), plan: p, trace: e.Traced(p)}
+	for _, b := range reach.Bridges() {
+		v.Bridge(b.Name, b.Addresses...)
+	}
 	// As on a host whose ip_forward is 1: no sysctl helps the firewall.
 	links := []string{"docker0"}
 	for _, n := range p.Networks.All() {
@@ -52,11 +54,6 @@ func NewVillage(t testing.TB, p *plan.Plan, protect func(*lab.Host)) *Village {
 		v.Neighbour.Route(netip.MustParsePrefix(to), v.Host)
 	}
 	return v
-}
-
-// docker are the addresses of the engine's bridge.
-func docker() []netip.Prefix {
-	return []netip.Prefix{netip.MustParsePrefix("172.17.0.1/16"), netip.MustParsePrefix("fd17::1/64")}
 }
 
 // machine is a container at the port of the bridge that the plan gives it.
@@ -91,7 +88,12 @@ func (v *Village) acquaint(name, neighbour string) {
 // settled waits until a container and its gateways know each other, which on a busy
 // machine may take longer than a question is given.
 func (v *Village) settled(m reach.Machine) {
-	gateways := docker()
+	var gateways []netip.Prefix
+	for _, b := range reach.Bridges() {
+		if b.Name == m.Bridge {
+			gateways = b.Addresses
+		}
+	}
 	for _, n := range v.plan.Networks.All() {
 		if n.Bridge.Name == m.Bridge {
 			gateways = n.Bridge.Addresses
