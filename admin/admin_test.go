@@ -63,7 +63,7 @@ func start(t *testing.T) *daemon {
 	socket := filepath.Join(t.TempDir(), "admin.sock")
 	l, err := net.Listen("unix", socket)
 	must(t, err)
-	s := &admin.Server{Engine: d.engine, Pools: pools, Version: "v1", Obstacles: obstacles, Log: logrus.FieldLogger(log), Forget: func() error { return nil }, Removed: func() { d.ended <- struct{}{} }}
+	s := &admin.Server{Engine: d.engine, Pools: pools, Version: "v1", Notices: func() []string { return nil }, Obstacles: obstacles, Log: logrus.FieldLogger(log), Forget: func() error { return nil }, Removed: func() { d.ended <- struct{}{} }}
 	server := &httptest.Server{Listener: l, Config: &http.Server{Handler: s.Handler()}}
 	server.Start()
 	t.Cleanup(server.Close)

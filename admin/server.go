@@ -21,8 +21,8 @@ type Server struct {
 	Engine  *engine.Engine
 	Pools   *ipam.Allocator
 	Version string
-	// Notices are what was found at start and a person should know.
-	Notices []string
+	// Notices are what was found at start, or is found now, and a person should know.
+	Notices func() []string
 	// Obstacles are what of the host a subnet may overlap.
 	Obstacles func() ([]plan.Obstacle, error)
 	Log       logrus.FieldLogger
@@ -69,7 +69,7 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	pools := s.Pools.Pools()
 	all := Status{
 		Version: s.Version, Networks: now.State.Networks.Len(), Pools: len(pools), LoosePools: loosePools(pools),
-		Notices: notices(now.Plan, s.Notices), Drift: merged(now.Drift, drift),
+		Notices: notices(now.Plan, s.Notices()), Drift: merged(now.Drift, drift),
 	}
 	for _, n := range now.State.Networks.All() {
 		all.Endpoints += n.Endpoints.Len()

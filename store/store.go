@@ -23,7 +23,7 @@ const (
 	bootFile  = "boot.db"
 )
 
-// Store is both files. Networks, Pools and Settings are its views, each for one
+// Store is both files. Networks, Pools, Settings and Zones are its views, each for one
 // of those who have something to remember. All of it may be used concurrently.
 type Store struct {
 	state *file // synced before a Save returns

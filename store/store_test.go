@@ -175,6 +175,32 @@ func TestSettingsAreRememberedUntilForgotten(t *testing.T) {
 	}
 }
 
+func TestZonesAreRememberedUntilForgotten(t *testing.T) {
+	h := newHome(t)
+	s := h.open(t)
+	for _, b := range [][2]string{{"dbr1", "trusted"}, {"dbr2", "trusted"}, {"dbr2", "drawbridge"}} {
+		if err := s.Zones().Remember(b[0], b[1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		if err := s.Zones().Forget("dbr1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	closed(t, s)
+	s = h.open(t)
+	bound, err := s.Zones().Bound()
+	if err != nil || bound["dbr2"] != "drawbridge" || len(bound) != 1 {
+		t.Errorf("bound %v, %v; want dbr2 alone, to drawbridge", bound, err)
+	}
+	closed(t, s)
+	h.boot = "boot-2"
+	if bound, err := h.open(t).Zones().Bound(); err != nil || len(bound) != 0 {
+		t.Errorf("bound %v, %v; want none after a boot", bound, err)
+	}
+}
+
 func TestSecondDaemonIsTurnedAway(t *testing.T) {
 	h := newHome(t)
 	s := h.open(t)

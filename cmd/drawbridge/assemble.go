@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -12,6 +13,7 @@ import (
 	"github.com/drawbridge-net/drawbridge/conntrack"
 	"github.com/drawbridge-net/drawbridge/driver"
 	"github.com/drawbridge-net/drawbridge/engine"
+	"github.com/drawbridge-net/drawbridge/firewall/firewalld"
 	"github.com/drawbridge-net/drawbridge/firewall/foreign"
 	"github.com/drawbridge-net/drawbridge/firewall/nftables"
 	"github.com/drawbridge-net/drawbridge/ipam"
@@ -28,6 +30,7 @@ type daemon struct {
 	links    *link.Kernel
 	firewall *nftables.Firewall
 	foreign  *foreign.Rules
+	zones    *firewalld.Zones
 	tracking *conntrack.Table
 	engine   *engine.Engine
 	pools    *ipam.Allocator
@@ -59,6 +62,7 @@ func assemble(ctx context.Context, s settings, log logrus.FieldLogger) (_ *daemo
 		return nil, err
 	}
 	d.foreign = &foreign.Rules{}
+	d.zones = firewalld.New(firewalld.Socket, d.store.Zones())
 	if d.tracking, err = conntrack.New(); err != nil {
 		return nil, err
 	}
@@ -67,14 +71,16 @@ func assemble(ctx context.Context, s settings, log logrus.FieldLogger) (_ *daemo
 	}
 	// In the order of adding: ports are held before anything is translated to
 	// them, drops stand before there is a link, and then come the accepts in somebody
-	// else's chain. What a drop guards is withdrawn before the drop. Connections end
+	// else's chain, and its zones. What a drop guards is withdrawn before the drop. Connections end
 	// where nothing is left that could lead their packets anywhere.
 	layers := []engine.Layer{
 		conntrack.Clear{Table: d.tracking},
+		firewalld.Unbind{Zones: d.zones},
 		foreign.Withdraw{Rules: d.foreign},
 		link.Restore{Kernel: d.links},
 		publish.New(), d.firewall, d.links,
 		foreign.Insert{Rules: d.foreign},
+		firewalld.Bind{Zones: d.zones},
 		d.tracking,
 	}
 	d.engine = engine.New(d.store.Networks(), d, layers, log)
@@ -103,7 +109,10 @@ func (d *daemon) close() {
 	}
 }
 
-func (d *daemon) notices() []string { return append(d.store.Notices(), d.tracking.Notices()...) }
+// notices are what a person should know, now.
+func (d *daemon) notices() []string {
+	return slices.Concat(d.store.Notices(), d.tracking.Notices(), d.zones.Notices())
+}
 
 // Look is what an engine.Observer must tell: the bridges that engines' rules name
 // decide which of the host's links are uplinks.

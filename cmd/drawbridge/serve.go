@@ -96,7 +96,7 @@ func serve(ctx context.Context, s settings, log *logrus.Logger) error {
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	operator := &admin.Server{Engine: d.engine, Pools: d.pools, Version: version(), Notices: d.notices(), Obstacles: d.foreignObstacles, Log: log, Forget: d.store.Discard, Removed: stop}
+	operator := &admin.Server{Engine: d.engine, Pools: d.pools, Version: version(), Notices: d.notices, Obstacles: d.foreignObstacles, Log: log, Forget: d.store.Discard, Removed: stop}
 	docker := driver.New(d.engine, d.pools, d.foreignObstacles, log)
 	adminListener, err := listenAdmin(s.adminSocket)
 	if err != nil {
@@ -117,6 +117,7 @@ func serve(ctx context.Context, s settings, log *logrus.Logger) error {
 		func(ctx context.Context) error { return d.links.Watch(ctx, d.engine.Wake) },
 		func(ctx context.Context) error { return d.firewall.Watch(ctx, d.engine.Wake) },
 		func(ctx context.Context) error { return d.foreign.Watch(ctx, d.engine.Wake) },
+		func(ctx context.Context) error { return d.zones.Watch(ctx, d.engine.Wake) },
 		func(ctx context.Context) error { return d.collect(ctx, log) },
 	)
 	// What is left in the kernel is for networks. Whoever disables a managed plugin
