@@ -54,8 +54,9 @@ type Status struct {
 	// LoosePools are those of which no network of ours was made: one of another
 	// driver's was, or an engine died on the way to it.
 	LoosePools []string     `json:"loose_pools"`
-	Notices    []string     `json:"notices"` // what the person should know
-	Drift      []plan.Drift `json:"drift"`   // where the host differs from the plan
+	Warnings   []string     `json:"warnings"` // what keeps packets from containers, and what cures it
+	Notices    []string     `json:"notices"`  // what else the person should know
+	Drift      []plan.Drift `json:"drift"`    // where the host differs from the plan
 }
 
 func networks(s spec.State, p *plan.Plan) []Network {

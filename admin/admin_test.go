@@ -3,6 +3,7 @@ package admin_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -63,7 +64,7 @@ func start(t *testing.T) *daemon {
 	socket := filepath.Join(t.TempDir(), "admin.sock")
 	l, err := net.Listen("unix", socket)
 	must(t, err)
-	s := &admin.Server{Engine: d.engine, Pools: pools, Version: "v1", Notices: func() []string { return nil }, Obstacles: obstacles, Log: logrus.FieldLogger(log), Forget: func() error { return nil }, Removed: func() { d.ended <- struct{}{} }}
+	s := &admin.Server{Engine: d.engine, Pools: pools, Version: "v1", Warnings: warnings, Notices: func() []string { return nil }, Obstacles: obstacles, Log: logrus.FieldLogger(log), Forget: func() error { return nil }, Removed: func() { d.ended <- struct{}{} }}
 	server := &httptest.Server{Listener: l, Config: &http.Server{Handler: s.Handler()}}
 	server.Start()
 	t.Cleanup(server.Close)
@@ -174,13 +175,21 @@ func TestStatusNamesWhatDiffersOnTheHost(t *testing.T) {
 	d.host.missing = []plan.Drift{{Object: "link dbr3f2a9c0d11ee", Field: "mtu", Want: "1500", Got: "1400"}}
 	got, err := d.client.Status(t.Context())
 	must(t, err)
-	want := admin.Status{Version: "v1", Networks: 1, Endpoints: 1, LoosePools: []string{}, Drift: d.host.missing, Notices: got.Notices}
+	want := admin.Status{Version: "v1", Networks: 1, Endpoints: 1, LoosePools: []string{}, Warnings: []string{"1 network is cut off"}, Drift: d.host.missing, Notices: got.Notices}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("status (-want +got):\n%s", diff)
 	}
 	if all := strings.Join(got.Notices, "\n"); !strings.Contains(all, "eth0") {
 		t.Errorf("the notices do not say that forwarding is on for eth0:\n%s", all)
 	}
+}
+
+// warnings are about a host where somebody drops all.
+func warnings(p *plan.Plan) ([]string, error) {
+	if p.Networks.Len() == 0 {
+		return nil, nil
+	}
+	return []string{fmt.Sprintf("%d network is cut off", p.Networks.Len())}, nil
 }
 
 // obstacles is a host with a tunnel behind which others are.
@@ -201,8 +210,8 @@ func TestStatusNamesWhatASubnetTakesTheWayTo(t *testing.T) {
 func TestStatusOfAHostAsPlannedListsNothingAndNotNull(t *testing.T) {
 	got, err := start(t).client.Status(t.Context())
 	must(t, err)
-	if got.Drift == nil || len(got.Drift) > 0 {
-		t.Errorf("drift: %#v", got.Drift)
+	if got.Drift == nil || len(got.Drift) > 0 || got.Warnings == nil {
+		t.Errorf("drift: %#v, warnings: %#v", got.Drift, got.Warnings)
 	}
 }
 

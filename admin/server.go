@@ -23,6 +23,8 @@ type Server struct {
 	Version string
 	// Notices are what was found at start, or is found now, and a person should know.
 	Notices func() []string
+	// Warnings are what keeps packets from the containers of a plan, as found when asked.
+	Warnings func(*plan.Plan) ([]string, error)
 	// Obstacles are what of the host a subnet may overlap.
 	Obstacles func() ([]plan.Obstacle, error)
 	Log       logrus.FieldLogger
@@ -66,9 +68,15 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	now := s.Engine.Now()
+	warnings, err := s.Warnings(now.Plan)
+	if err != nil {
+		s.fail(w, http.StatusInternalServerError, err)
+		return
+	}
 	pools := s.Pools.Pools()
 	all := Status{
-		Version: s.Version, Networks: now.State.Networks.Len(), Pools: len(pools), LoosePools: loosePools(pools),
+		Warnings: append([]string{}, warnings...),
+		Version:  s.Version, Networks: now.State.Networks.Len(), Pools: len(pools), LoosePools: loosePools(pools),
 		Notices: notices(now.Plan, s.Notices()), Drift: merged(now.Drift, drift),
 	}
 	for _, n := range now.State.Networks.All() {

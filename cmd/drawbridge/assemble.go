@@ -61,7 +61,7 @@ func assemble(ctx context.Context, s settings, log logrus.FieldLogger) (_ *daemo
 	if d.firewall, err = nftables.New(); err != nil {
 		return nil, err
 	}
-	d.foreign = &foreign.Rules{}
+	d.foreign = &foreign.Rules{Warn: func(text string) { log.Warn(text) }}
 	d.zones = firewalld.New(firewalld.Socket, d.store.Zones())
 	if d.tracking, err = conntrack.New(); err != nil {
 		return nil, err
@@ -112,6 +112,16 @@ func (d *daemon) close() {
 // notices are what a person should know, now.
 func (d *daemon) notices() []string {
 	return slices.Concat(d.store.Notices(), d.tracking.Notices(), d.zones.Notices())
+}
+
+// warnings are the chains of others that drop what containers send or are sent.
+func (d *daemon) warnings(p *plan.Plan) ([]string, error) {
+	found, err := d.foreign.Obstacles(p)
+	var all []string
+	for _, o := range found {
+		all = append(all, o.String())
+	}
+	return all, err
 }
 
 // Look is what an engine.Observer must tell: the bridges that engines' rules name

@@ -96,7 +96,7 @@ func serve(ctx context.Context, s settings, log *logrus.Logger) error {
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	operator := &admin.Server{Engine: d.engine, Pools: d.pools, Version: version(), Notices: d.notices, Obstacles: d.foreignObstacles, Log: log, Forget: d.store.Discard, Removed: stop}
+	operator := &admin.Server{Engine: d.engine, Pools: d.pools, Version: version(), Notices: d.notices, Warnings: d.warnings, Obstacles: d.foreignObstacles, Log: log, Forget: d.store.Discard, Removed: stop}
 	docker := driver.New(d.engine, d.pools, d.foreignObstacles, log)
 	adminListener, err := listenAdmin(s.adminSocket)
 	if err != nil {

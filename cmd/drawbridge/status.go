@@ -39,6 +39,9 @@ func (e *env) status() *cobra.Command {
 			err = e.printJSON(s)
 		} else {
 			fmt.Fprintf(e.stdout, "drawbridge %s: %d networks, %d endpoints, %d pools\n", s.Version, s.Networks, s.Endpoints, s.Pools)
+			for _, w := range s.Warnings {
+				fmt.Fprintf(e.stdout, "warning: %s\n", w)
+			}
 			for _, n := range s.Notices {
 				fmt.Fprintf(e.stdout, "note: %s\n", n)
 			}

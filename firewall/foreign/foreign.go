@@ -1,7 +1,8 @@
 // Package foreign is the firewall of others, as far as we must know it and be let
 // through it: it tells which bridges an engine's own iptables or nftables rules
 // name and which FORWARD chains drop what they do not know, and keeps the accepts for
-// our bridges in those chains.
+// our bridges in those chains. It tells of nftables chains that drop our packets where
+// no accept of ours would help.
 //
 // It sets no policy, makes no chain or table and touches no rule without our mark.
 // What its accepts would let through too much is held by firewall/nftables.
@@ -30,8 +31,13 @@ const (
 // Rules are the foreign rules of this network namespace. They are read anew each
 // time; the zero Rules are ready.
 type Rules struct {
-	mu    sync.Mutex
-	tools map[plan.Chain]*iptables.IPTables
+	// Warn, if set, is told of each chain that drops our packets, once, and again if it
+	// was gone meanwhile.
+	Warn func(text string)
+
+	mu     sync.Mutex
+	tools  map[plan.Chain]*iptables.IPTables
+	warned map[string]bool // chains
 	// wrote says that we have changed rules of legacy iptables since Watch read them.
 	wrote atomic.Bool
 }

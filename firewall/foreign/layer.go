@@ -38,6 +38,9 @@ func (l Withdraw) Remove(context.Context) error { return nil }
 
 // Apply adds what is missing and moves what stands in the wrong place.
 func (l Insert) Apply(ctx context.Context, have, want *plan.Plan) error {
+	if have == nil || adds(have, want) {
+		_ = l.Rules.warn(want) // Check, which looks again, tells of the error
+	}
 	if have != nil && !shrinks(want, have) {
 		return nil
 	}
@@ -52,7 +55,17 @@ func (l Insert) Check(ctx context.Context, want *plan.Plan) ([]plan.Drift, error
 	for _, f := range filters {
 		all = append(all, f.check(wanted(want, f))...)
 	}
-	return all, err
+	return all, errors.Join(err, l.Rules.warn(want))
+}
+
+// adds reports whether there is a network more.
+func adds(have, want *plan.Plan) bool {
+	for d := range tree.Diff(have.Networks, want.Networks) {
+		if d.Old == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // Remove takes every rule with our mark out of every FORWARD chain.

@@ -3,7 +3,6 @@ package foreign
 import (
 	"errors"
 	"fmt"
-	"reflect"
 	"strings"
 
 	"github.com/google/nftables"
@@ -23,26 +22,13 @@ const (
 	engineChain = "filter-forward-in__"
 )
 
-const readAttempts = 5
-
-// readNFT reads nftables' side over netlink, without a process. A dump that is
-// overtaken by a change may lack rules and does not say so, hence two in a row must
-// agree. While somebody writes all the time the last one has to do; the event of
-// the last write has us look again.
+// readNFT reads nftables' side over netlink, without a process.
 func readNFT() ([]filter, error) {
-	var last []filter
-	var failed error
-	for range readAttempts {
-		now, err := dumpNFT()
-		if err == nil && reflect.DeepEqual(now, last) {
-			return now, nil
-		}
-		last, failed = now, err
+	filters, err := settled(dumpNFT)
+	if err != nil {
+		return nil, fmt.Errorf("read nftables' rules: %w", err)
 	}
-	if failed != nil {
-		return nil, fmt.Errorf("read nftables' rules: %w", failed)
-	}
-	return last, nil
+	return filters, nil
 }
 
 func dumpNFT() (_ []filter, err error) {

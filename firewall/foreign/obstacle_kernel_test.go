@@ -1,0 +1,201 @@
+package foreign
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/drawbridge-net/drawbridge/plan"
+	"github.com/drawbridge-net/drawbridge/spec"
+	"github.com/drawbridge-net/drawbridge/test/lab"
+	"github.com/drawbridge-net/drawbridge/test/lab/hello"
+)
+
+// uplinked is a host by whose eth0 our containers' packets go.
+var uplinked = &plan.Host{IPv6: true, Uplinks: []plan.HostLink{{Name: "eth0"}}}
+
+func obstaclesOn(t *testing.T, h *lab.Host, want *plan.Plan) []Obstacle {
+	t.Helper()
+	var all []Obstacle
+	var err error
+	h.Do(func() { all, err = new(Rules).Obstacles(want) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// hook is a chain of the forward hook in a table of others.
+func hook(family, body string) string {
+	return fmt.Sprintf("table %s filter {\n chain forward {\n type filter hook forward priority 0; policy drop;\n %s\n }\n}\n", family, body)
+}
+
+func TestKernelChainsThatStopOursAreNamed(t *testing.T) {
+	const policy, main, established = "policy drop", "inet filter forward", "ct state established,related accept\n"
+	for name, row := range map[string]struct {
+		rules        string
+		chain, cause string // "" where ours pass
+	}{
+		"a policy":                           {hook("inet", ""), main, policy},
+		"of one family":                      {hook("ip6", ""), "ip6 filter forward", policy},
+		"a policy behind answers":            {hook("inet", established), main, policy},
+		"answers by a map":                   {hook("inet", "ct state vmap { established : accept, related : accept, invalid : drop }"), main, policy},
+		"a last rule that drops":             {strings.Replace(hook("inet", "iifname lo accept\ncounter drop"), policy, "policy accept", 1), main, "rule 3"},
+		"one that rejects":                   {strings.Replace(hook("inet", "log reject"), policy, "policy accept", 1), main, "rule 2"},
+		"a chain that everything is sent to": {"table inet filter {\n chain deny {\n drop\n }\n}\n" + strings.Replace(hook("inet", "jump deny"), policy, "policy accept", 1), main, "rule 2 of chain deny, to which it leads,"},
+		"others' ports may pass":             {hook("inet", established+"tcp dport 80 accept"), main, policy},
+		"others' bridges may pass":           {hook("inet", established+`iifname { "br-lan", "virbr*" } accept`), main, policy},
+		"our interface's twin may pass":      {hook("inet", established+`iifname "dbrweb" accept`), main, policy},
+		"others' addresses may pass":         {hook("inet", established+"ip saddr 10.0.0.0/8 accept\nip6 saddr fd00:10::/32 accept"), main, policy},
+		"all from the uplink may, to a port": {hook("inet", established+"iifname eth0 tcp dport 22 accept"), main, policy},
+		"ports of a bridge":                  {hook("bridge", ""), "bridge filter forward", policy},
+
+		"both ways by a prefix":      {hook("inet", "iifname \"dbr*\" accept\noifname \"dbr*\" accept"), "", ""},
+		"by its name":                {hook("inet", "iifname dbrweb000000000 accept\noifname dbrweb000000000 accept"), "", ""},
+		"one way, and answers":       {hook("inet", established+`iifname "dbr*" accept`), "", ""},
+		"the other way, and answers": {hook("inet", "ct state { established, related } accept\n"+`oifname "dbr*" accept`), "", ""},
+		"by a set":                   {hook("inet", established+"iifname { dbrold, dbrweb000000000 } accept"), "", ""},
+		"by a set of prefixes":       {hook("inet", established+"iifname { \"br-*\", \"dbr*\", lo } accept"), "", ""},
+		"by a named set": {"table inet filter {\n set lan {\n type ifname\n elements = { dbrweb000000000 }\n }\n}\n" +
+			hook("inet", established+"iifname @lan accept"), "", ""},
+		"by a map to a chain":          {"table inet filter {\n chain ok {\n accept\n }\n}\n" + hook("inet", established+"iifname vmap { eth0 : drop, dbrweb000000000 : jump ok }"), "", ""},
+		"all that is not the uplink's": {hook("inet", established+"iifname != eth0 accept"), "", ""},
+		"by addresses":                 {hook("inet", established+"ip saddr 172.16.0.0/12 accept\nip6 saddr fd00::/8 accept"), "", ""},
+		"only some ports of ours":      {hook("inet", established+"iifname \"dbr*\" tcp dport 443 accept"), "", ""},
+		"only published ports":         {hook("inet", established+"ct status dnat accept"), "", ""},
+		"all that leaves":              {hook("inet", established+"oifname eth0 accept"), "", ""},
+		"only others are dropped":      {strings.Replace(hook("inet", "iifname eth2 drop\nip saddr 10.0.0.0/8 drop\ntcp dport 25 drop"), policy, "policy accept", 1), "", ""},
+		"ports by a prefix":            {hook("bridge", `iifname "dbv*" accept`), "", ""},
+		"it is the input hook":         {strings.Replace(hook("inet", ""), "hook forward", "hook input", 1), "", ""},
+		"it is firewalld's":            {strings.Replace(hook("inet", ""), "filter {", "firewalld {", 1), "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := lab.NewHost(t)
+			seesBridged(h, "0")
+			h.Feed(row.rules, "nft", "-f", "-")
+			before := h.Snapshot()
+			want := planOf(t, uplinked, "web")
+			var chains, causes []string
+			found := obstaclesOn(t, h, want)
+			for _, o := range found {
+				chains, causes = append(chains, o.Table+" "+o.Chain), append(causes, o.Cause)
+			}
+			if diff := cmp.Diff(strings.Fields(strings.ReplaceAll(row.chain, " ", "_")), strings.Fields(strings.ReplaceAll(strings.Join(chains, " "), " ", "_"))); diff != "" {
+				t.Fatalf("chains (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(row.cause, strings.Join(causes, "")); diff != "" {
+				t.Errorf("cause (-want +got):\n%s", diff)
+			}
+			if diff := before.Diff(h.Snapshot()); diff != "" {
+				t.Errorf("looking changed the host:\n%s", diff)
+			}
+			for _, o := range found {
+				for _, line := range o.Cure() {
+					h.Run("sh", "-c", line)
+				}
+			}
+			if left := obstaclesOn(t, h, want); len(left) > 0 {
+				t.Errorf("after its own cure: %v", left)
+			}
+		})
+	}
+}
+
+// seesBridged sets whether what passes from port to port meets the forward hook too.
+func seesBridged(h *lab.Host, value string) {
+	h.Set("net/bridge/bridge-nf-call-iptables", value)
+	h.Set("net/bridge/bridge-nf-call-ip6tables", value)
+}
+
+func TestKernelWhatABridgeShowsToTheForwardHookCounts(t *testing.T) {
+	h := lab.NewHost(t)
+	h.Feed(hook("inet", "ct state established accept\noifname eth0 accept"), "nft", "-f", "-")
+	for value, want := range map[string]int{"0": 0, "1": 1} {
+		seesBridged(h, value)
+		if found := obstaclesOn(t, h, planOf(t, uplinked, "web")); len(found) != want {
+			t.Errorf("bridge-nf-call-iptables %s: want %d chains that stop containers of one network, got %v", value, want, found)
+		}
+	}
+}
+
+// TestKernelTheLineThatIsNamedLetsPacketsPass has a person do as they are told.
+func TestKernelTheLineThatIsNamedLetsPacketsPass(t *testing.T) {
+	for name, rules := range map[string]string{
+		"policy":  hook("inet", ""),
+		"reject":  strings.Replace(hook("ip", "ct state established,related accept\nreject"), "policy drop", "policy accept", 1),
+		"adopted": hook("inet", "iifname \"dbr*\" accept\noifname \"dbr*\" accept"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newPassage(t, nft4)
+			var s spec.State
+			n := newNetwork("web", 0)
+			if name == "adopted" {
+				n.Bridge = "br-lan"
+				p.Host.Run("ip", "link", "set", "dbrweb000000000", "name", "br-lan")
+			}
+			if err := s.AddNetwork(n); err != nil {
+				t.Fatal(err)
+			}
+			want := plan.New(s, uplinked)
+			p.Host.Feed(rules, "nft", "-f", "-")
+			if _, err := p.container.AskFor("tcp", p.outwards, hello.Impatience); err == nil {
+				t.Fatal("it does not stop us")
+			}
+			found := obstaclesOn(t, p.Host, want)
+			if len(found) != 1 {
+				t.Fatalf("want one chain, got %v", found)
+			}
+			for _, line := range found[0].Cure() {
+				if !strings.Contains(found[0].String(), line) {
+					t.Errorf("%q does not tell %q", found[0], line)
+				}
+				p.Host.Run("sh", "-c", line)
+			}
+			p.open()
+			if left := obstaclesOn(t, p.Host, want); len(left) > 0 {
+				t.Errorf("still there: %v", left)
+			}
+		})
+	}
+}
+
+func TestKernelAChainIsToldOfOnceAndAgainAfterItWasGone(t *testing.T) {
+	h := lab.NewHost(t)
+	var told []string
+	l := Insert{&Rules{Warn: func(text string) { told = append(told, text) }}}
+	none, one, two := planOf(t, uplinked), planOf(t, uplinked, "web"), planOf(t, uplinked, "web", "db")
+	step := func(what string, want int, do func() error) {
+		t.Helper()
+		var err error
+		h.Do(func() { err = do() })
+		if err != nil || len(told) != want {
+			t.Fatalf("%s: want it told %d times, got %q %v", what, want, told, err)
+		}
+	}
+	check := func(p *plan.Plan) func() error {
+		return func() error {
+			drift, err := l.Check(context.Background(), p)
+			if len(drift) > 0 {
+				t.Errorf("what we cannot mend is no drift: %v", drift)
+			}
+			return err
+		}
+	}
+	h.Feed(hook("inet", ""), "nft", "-f", "-")
+	step("without a network", 0, check(none))
+	step("with the first network", 1, func() error { return l.Apply(context.Background(), none, one) })
+	step("later", 1, check(one))
+	step("with another network", 1, func() error { return l.Apply(context.Background(), one, two) })
+	h.Run("nft", "add", "chain", "inet", "filter", "forward", "{ policy accept; }")
+	step("once it lets us through", 1, check(two))
+	h.Run("nft", "add", "chain", "inet", "filter", "forward", "{ policy drop; }")
+	step("when it drops again", 2, check(two))
+	if !strings.Contains(told[1], "table inet filter, chain forward: policy drop") {
+		t.Errorf("told %q", told[1])
+	}
+}
