@@ -58,7 +58,7 @@ func (k *Kernel) Look(_ context.Context, engines []plan.HostLink) (*plan.Host, e
 		if err != nil {
 			return nil, err
 		}
-		host.Uplinks = append(host.Uplinks, plan.HostLink{Name: d.name, AcceptRA: accepts})
+		host.Uplinks = append(host.Uplinks, plan.HostLink{Name: d.name, AcceptRA: accepts, Bridge: d.kind == "bridge"})
 	}
 	for _, list := range [][]plan.HostLink{host.Uplinks, host.Engines} {
 		slices.SortFunc(list, func(a, b plan.HostLink) int { return cmp.Compare(a.Name, b.Name) })

@@ -32,7 +32,7 @@ func TestKernelFactsNameUplinksAndEngines(t *testing.T) {
 	got := m.look("engine7", "vanished")
 	want := &plan.Host{
 		IPv6:    true,
-		Uplinks: []plan.HostLink{{Name: "eth0", AcceptRA: true}, {Name: "tun0"}, {Name: "virbr0", AcceptRA: true}},
+		Uplinks: []plan.HostLink{{Name: "eth0", AcceptRA: true}, {Name: "tun0"}, {Name: "virbr0", AcceptRA: true, Bridge: true}},
 		Engines: []plan.HostLink{{Name: "engine7", Shielded: true, Subnets: []netip.Prefix{netip.MustParsePrefix("172.17.0.0/16")}}},
 	}
 	for _, a := range []string{

@@ -100,7 +100,7 @@ func newBridge(n *spec.Network, host *Host) *Bridge {
 func closed(n *spec.Network) bool { return n.Internal || len(n.Pools) == 0 }
 
 func newZone(n *spec.Network) *Zone {
-	z := &Zone{Bridge: BridgeName(n), Internal: closed(n), Apart: n.Apart, Trusted: n.Trusted}
+	z := &Zone{Bridge: BridgeName(n), Internal: closed(n), Apart: n.Apart, Shared: n.Bridge != "", Trusted: n.Trusted}
 	if !z.Internal {
 		z.Mode4, z.Mode6 = n.Mode4, n.Mode6
 	}
@@ -210,22 +210,29 @@ func (p *Plan) planForwarding(state spec.State) {
 	needs4, needs6 := false, false
 	named := map[string]bool{}
 	for _, n := range state.Networks.All() {
-		if !closed(n) {
-			needs4, needs6 = needs4 || n.HasIPv4(), needs6 || n.HasIPv6()
-		}
 		named[n.Bridge] = true
+		if closed(n) {
+			continue
+		}
+		needs4, needs6 = needs4 || n.HasIPv4(), needs6 || n.HasIPv6()
+		if n.Bridge != "" {
+			p.Guarded = append(p.Guarded, n.Bridge)
+		}
 	}
 	p.Guard4 = needs4 && !p.Host.Forwarding4
 	p.Guard6 = needs6 && !p.Host.Forwarding6
 	for _, h := range p.Host.Uplinks {
 		u := p.uplink(h)
-		if u.Adopted = named[h.Name]; u.Adopted {
+		if named[h.Name] { // the network's plan says what it forwards
 			u.Settings = slices.DeleteFunc(u.Settings, func(s Setting) bool { return s.Name != acceptRA })
+		} else {
+			p.Guarded = append(p.Guarded, h.Name)
 		}
-		if !u.Adopted || len(u.Settings) > 0 {
+		if !named[h.Name] || len(u.Settings) > 0 {
 			p.Uplinks = append(p.Uplinks, u)
 		}
 	}
+	slices.Sort(p.Guarded)
 	if p.Guard6 && !p.Host.ForceForwarding {
 		p.Uplinks = append(p.Uplinks, Uplink{Name: Everywhere, Settings: []Setting{{6, "forwarding", 1}}})
 	}

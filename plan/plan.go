@@ -21,9 +21,13 @@ type Plan struct {
 	Host *Host
 	// Uplinks are the host's other interfaces, with what forwarding needs of them.
 	Uplinks []Uplink
-	// Guard4 and Guard6 forbid, each for its family, that packets pass from one
-	// uplink to another: the host did not forward before we came.
+	// Guard4 and Guard6 forbid, each for its family, that packets pass between Guarded
+	// interfaces other than from and to containers: the host did not forward before we
+	// came.
 	Guard4, Guard6 bool
+	// Guarded are the uplinks and, since there may be a LAN behind them, all bridges that
+	// a person named. Sorted.
+	Guarded []string
 
 	Networks tree.Map[spec.ID, *Network]
 }
@@ -96,26 +100,12 @@ type Veth struct {
 // Uplink is an interface of the host that is not ours and that containers'
 // packets may leave or enter by.
 type Uplink struct {
-	Name string // e.g. eth0, or Everywhere
-	// Adopted says that it is a network's bridge as well, whose plan says what it forwards.
-	Adopted  bool
+	Name     string // e.g. eth0, or Everywhere
 	Settings []Setting
 }
 
 // Everywhere is the name of an Uplink that stands for the host-wide switches.
 const Everywhere = "all"
-
-// Guarded are the names of the uplinks between which nothing is forwarded, once we have
-// switched forwarding on.
-func (p *Plan) Guarded() []string {
-	var names []string
-	for _, u := range p.Uplinks {
-		if u.Name != Everywhere && !u.Adopted {
-			names = append(names, u.Name)
-		}
-	}
-	return names
-}
 
 // Setting is one sysctl of an interface: net.ipv4.conf.IF.NAME or net.ipv6.conf.IF.NAME
 // (Documentation/networking/ip-sysctl.rst of the kernel).
@@ -131,6 +121,9 @@ type Zone struct {
 	Subnets  []Subnet
 	Internal bool // nothing passes to or from other interfaces
 	Apart    bool // nothing passes between the network's containers
+	// Shared says that a person named the bridge. It may have been there before, then,
+	// with more on it than containers of ours.
+	Shared bool
 	// Mode4 and Mode6 are NAT, Unprotected or Routed.
 	Mode4, Mode6 spec.GatewayMode
 	// Trusted are interfaces that may reach Open ports, whatever the mode.
@@ -192,6 +185,7 @@ type HostLink struct {
 	Name     string         // e.g. docker0
 	Subnets  []netip.Prefix // of its addresses, e.g. 172.17.0.0/16
 	AcceptRA bool           // it lives from router advertisements
+	Bridge   bool           // it has ports, between which it passes frames
 	// Shielded is an engine's bridge of which the engine drops, ahead of all
 	// translation, what comes for its containers from any other interface.
 	Shielded bool

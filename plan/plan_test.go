@@ -102,16 +102,18 @@ func TestPlanIsTheGoldenText(t *testing.T) {
 	}
 }
 
-// Nothing that containers on an adopted bridge send may be taken for the host's own.
-func TestAdoptedBridgesAreNotGuarded(t *testing.T) {
+// TestWhatOthersMayBeOnIsGuarded whether the host had an address there or not. An
+// internal network needs no guard.
+func TestWhatOthersMayBeOnIsGuarded(t *testing.T) {
 	host := freshHost()
-	host.ForceForwarding = false
-	host.Uplinks = append(host.Uplinks, plan.HostLink{Name: "br-lan", AcceptRA: true})
-	lan := network("1a1", "172.28.0.0/24", "fd00:28::/64")
-	lan.Bridge = "br-lan"
+	host.Uplinks = append(host.Uplinks, plan.HostLink{Name: "br-lan"})
+	lan, named, internal := network("1a1", "172.28.0.0/24"), network("1a2", "172.29.0.0/24"), network("1a3", "172.30.0.0/24")
+	lan.Bridge, named.Bridge, internal.Bridge, internal.Internal = "br-lan", "br-vm", "br-db", true
 	var s spec.State
-	must(t, s.AddNetwork(lan))
-	if diff := cmp.Diff([]string{"eth0"}, plan.New(s, host).Guarded()); diff != "" {
+	for _, n := range []*spec.Network{lan, named, internal, network("1a4", "172.31.0.0/24")} {
+		must(t, s.AddNetwork(n))
+	}
+	if diff := cmp.Diff([]string{"br-lan", "br-vm", "eth0"}, plan.New(s, host).Guarded); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }

@@ -19,7 +19,7 @@ func (p *Plan) String() string {
 		}
 	}
 	if p.Guard4 || p.Guard6 {
-		fmt.Fprintf(&b, "guard ipv4 %t ipv6 %t\n", p.Guard4, p.Guard6)
+		fmt.Fprintf(&b, "guard ipv4 %t ipv6 %t between %s\n", p.Guard4, p.Guard6, strings.Join(p.Guarded, " "))
 	}
 	for _, e := range p.Host.Engines {
 		fmt.Fprintf(&b, "apart from engine bridge %s subnets %v shielded %t\n", e.Name, e.Subnets, e.Shielded)

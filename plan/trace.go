@@ -128,14 +128,12 @@ func (m Mapping) leads(proto spec.Proto, to netip.AddrPort) bool {
 func (t *trace) forward() {
 	same := t.in != nil && t.in == t.out
 	switch {
-	case t.in == nil && t.out == nil:
-		if t.guarded() {
-			t.drop("this host forwards for containers only")
-			return
-		}
-		t.accept("not ours")
 	case same && !t.in.Zone.Apart:
 		t.accept("within one network")
+	case !same && t.guarded():
+		t.drop("this host forwards for containers only")
+	case t.in == nil && t.out == nil:
+		t.accept("not ours")
 	case t.in != nil && t.in.Zone.Internal:
 		t.drop("nothing leaves an internal network")
 	case t.out != nil && t.out.Zone.Internal:
@@ -172,14 +170,20 @@ func (t *trace) enter() {
 	}
 }
 
-// guarded reports whether the packet passes from one uplink to another of a host
-// that did not forward before we came.
+// guarded reports whether the packet passes between interfaces that did not forward to
+// each other before we came, and no container has a part in it.
 func (t *trace) guarded() bool {
-	guard := t.Guard4
-	if t.To.Addr().Is6() {
+	guard, to := t.Guard4, t.fate.Server.Addr()
+	if to.Is6() {
 		guard = t.Guard6
 	}
-	return guard && slices.Contains(t.Guarded(), t.In) && t.engineOf(t.To.Addr()) == nil
+	if !guard || !slices.Contains(t.Guarded, t.In) || t.in != nil && t.in.has(t.From) {
+		return false
+	}
+	if t.out != nil {
+		return t.out.Zone.Shared && !t.out.has(to)
+	}
+	return t.engineOf(to) == nil
 }
 
 // translateSource says whom the server sees.

@@ -1,12 +1,9 @@
 package firewalltest
 
 import (
-	"errors"
 	"net/netip"
 	"strings"
 	"testing"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/drawbridge-net/drawbridge/spec"
 	"github.com/drawbridge-net/drawbridge/test/lab"
@@ -57,7 +54,6 @@ func closed(t *testing.T, b Backend) {
 // loopback sends what a machine on the wire can craft for a host whose bridges have
 // route_localnet.
 func loopback(t *testing.T, b Backend) {
-	const why = "nobody else speaks for the loopback"
 	c := newTown(t, b)
 	scene.Serve(t, c.Host, "host", "tcp 127.0.0.1:22")
 	c.Host.MustReach("tcp", "127.0.0.1:22", "host")
@@ -68,11 +64,9 @@ func loopback(t *testing.T, b Backend) {
 		from.host.Set("net/ipv4/conf/all/route_localnet", "1")
 		from.host.Run("ip", "addr", "del", "127.0.0.1/8", "dev", "lo")
 		from.host.Run("ip", "route", "add", "127.0.0.1", "via", from.via)
-		c.dropped(why, func() { from.host.MustNotReach("tcp", "127.0.0.1:22", hello.Drop) })
+		c.dropped(whyLoopback, func() { from.host.MustNotReach("tcp", "127.0.0.1:22", hello.Drop) })
 		from.host.MustNotReach("tcp", "127.0.0.1:7000", hello.Drop)
 	}
-	c.a2.Run("ip", "addr", "add", "127.0.0.9/32", "dev", "eth0")
-	c.dropped(why, func() { scene.Say(t, c.a2, "127.0.0.9", "172.30.0.1:53") })
 }
 
 // guard sends from one uplink to another of a host that did not forward before we came.
@@ -98,26 +92,6 @@ func guard(t *testing.T, b Backend) {
 			}
 		})
 	}
-}
-
-// nothingLeavesUntranslated sends a segment that belongs to no connection and hence
-// would pass by masquerade.
-func nothingLeavesUntranslated(t *testing.T, b Backend) {
-	c := newTown(t, b)
-	header := make([]byte, 20) // source and destination port 0, no flags, no checksum
-	header[12] = 5 << 4        // its own length
-	var err error
-	c.dropped("would leave untranslated", func() {
-		c.a2.Do(func() {
-			var fd int
-			if fd, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP); err == nil {
-				err = errors.Join(unix.Sendto(fd, header, 0, &unix.SockaddrInet4{Addr: c.Outside.Addr.As4()}), unix.Close(fd))
-			}
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-	})
 }
 
 // acceptsOfOthers has somebody accept everything, ahead of all where that can be.

@@ -42,6 +42,8 @@ func Packets(t *testing.T, b Backend) {
 		"closed":                                        closed,
 		"the loopback is the host's own":                loopback,
 		"the guard keeps the host from being a router":  guard,
+		"no datagram reaches what is closed":            craftedDatagrams,
+		"no frame reaches a container kept apart":       craftedFrames,
 		"nothing leaves untranslated":                   nothingLeavesUntranslated,
 		"containers are kept apart":                     keptApart,
 		"no way leads around through the gateway":       noWayAround,

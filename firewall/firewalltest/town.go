@@ -32,7 +32,7 @@ func newTown(t testing.TB, b Backend) *town {
 		Network("1", spec.Network{Internal: true}, "172.30.2.0/24").
 		Endpoint("a", "e", "172.30.0.2/24", "fd00:30::2/64",
 			scene.TCP("", 8080, 80, 1), scene.UDP("", 8080, 80, 1), scene.TCP("", 9000, 9000, 3), scene.TCP("127.0.0.1", 7000, 80, 1),
-			scene.TCP("192.0.2.1", 7001, 80, 1), scene.TCP("192.0.2.1", 9100, 9100, 3)).
+			scene.UDP("", 8082, 82, 1), scene.UDP("127.0.0.1", 7082, 82, 1), scene.TCP("192.0.2.1", 7001, 80, 1), scene.TCP("192.0.2.1", 9100, 9100, 3)).
 		Endpoint("1", "d", "172.30.2.2/24", "", scene.TCP("", 7100, 80, 1))
 	c := settle(t, b, w)
 	c.Bridge("docker0", netip.MustParsePrefix("172.17.0.1/16"))

@@ -95,15 +95,12 @@ func (f *Firewall) command(family int) string {
 // Apply makes the rules match want, in one transaction for each family and table. If
 // have is nil, or what was built on it fails, it looks first.
 func (f *Firewall) Apply(ctx context.Context, have, want *plan.Plan) error {
-	wanted, refused := render(want)
-	if have != nil {
-		had, _ := render(have)
-		if f.write(ctx, difference(had, wanted)) == nil {
-			return refused
-		}
-		// An error does not mean that nothing happened.
+	wanted := render(want)
+	if have != nil && f.write(ctx, difference(render(have), wanted)) == nil {
+		return nil
 	}
-	return errors.Join(refused, f.mend(ctx, wanted, families(want.Host)))
+	// An error does not mean that nothing happened.
+	return f.mend(ctx, wanted, families(want.Host))
 }
 
 // mend looks at the rules and changes what differs. What fails all at once is done
@@ -133,7 +130,7 @@ func (f *Firewall) missing(ctx context.Context, want ruleset, family int) ([]ste
 
 // Check reports where the rules differ from want.
 func (f *Firewall) Check(ctx context.Context, want *plan.Plan) ([]plan.Drift, error) {
-	wanted, _ := render(want)
+	wanted := render(want)
 	var all []plan.Drift
 	for _, family := range families(want.Host) {
 		steps, err := f.missing(ctx, wanted, family)

@@ -15,7 +15,7 @@ const maxName = 15
 // network are a network's rules, without its endpoints'.
 func (r renderer) network(n *plan.Network) {
 	z := n.Zone
-	r.same(n)
+	r.same(z)
 	if z.Internal {
 		r.say(rankLeave, mangle(chainForward), fmt.Sprintf("-i %s -j DROP", z.Bridge), "nothing leaves an internal network")
 		r.say(rankEnter, mangle(chainForward), fmt.Sprintf("-o %s -j DROP", z.Bridge), "nothing enters an internal network")
@@ -23,6 +23,9 @@ func (r renderer) network(n *plan.Network) {
 		r.say(rankOut, mangle(chainForward), fmt.Sprintf("-i %s -j %s", z.Bridge, chainOut), "from containers")
 		r.say(rankIn, mangle(chainForward), fmt.Sprintf("-o %s -g %s", z.Bridge, chainIn), "to containers")
 	}
+	// That a peer on the same bridge is reached without a gateway a container knows; what
+	// is sent by way of it all the same, e.g. to a published port, would be led astray.
+	r.say(0, mangle(chainAdvice), fmt.Sprintf("-o %s -j DROP", z.Bridge), "no redirects to containers")
 	r.mode(z)
 	for _, s := range z.Subnets {
 		if r.has(s.Prefix.Addr()) {
@@ -34,14 +37,13 @@ func (r renderer) network(n *plan.Network) {
 
 // same judges what goes back into the bridge that it came from, be it bridged or, by
 // way of the gateway, routed.
-func (r renderer) same(n *plan.Network) {
-	z := n.Zone
+func (r renderer) same(z *plan.Zone) {
 	same := fmt.Sprintf("-i %s -o %s", z.Bridge, z.Bridge)
 	bridged := same + " -m physdev --physdev-is-bridged"
 	switch {
 	case !z.Apart:
 		r.say(rankSame, mangle(chainForward), same+" -j RETURN", "within one network")
-	case named(n):
+	case z.Shared:
 		r.say(rankSame, mangle(chainForward), bridged+" -g "+chainApart, "from port to port")
 	case z.Internal:
 		r.say(rankSame, mangle(chainForward), bridged+" -j DROP", whyApart)
@@ -50,10 +52,6 @@ func (r renderer) same(n *plan.Network) {
 		r.say(rankBack, mangle(chainIn), same+" -j DROP", whyApart)
 	}
 }
-
-// named reports whether a person chose the bridge's name. It may have been there
-// before, then, with more on it than containers of ours.
-func named(n *plan.Network) bool { return n.Bridge != nil && n.Bridge.Named }
 
 // mode opens containers' own addresses, whoever asks.
 func (r renderer) mode(z *plan.Zone) {
@@ -100,7 +98,15 @@ func (r renderer) endpoint(n *plan.Network, e *plan.Endpoint) {
 			r.say(rankOpen, mangle(chainOpen), "-d "+single(o.Addr)+" "+ports(o.Proto, o.First, o.Last)+" -j RETURN", "ports that are open")
 		}
 	}
-	if n.Zone.Apart && named(n) {
+	if n.Zone.Shared && r.guards {
+		for _, a := range e.Addresses {
+			if r.has(a) {
+				r.say(rankResident, mangle(chainGuard), fmt.Sprintf("-i %s -s %s -j RETURN", n.Zone.Bridge, single(a)), "from a container")
+				r.say(rankResident, mangle(chainGuard), fmt.Sprintf("-o %s -d %s -j RETURN", n.Zone.Bridge, single(a)), "to a container")
+			}
+		}
+	}
+	if n.Zone.Apart && n.Zone.Shared {
 		r.say(rankPort, mangle(chainApart), "-m physdev --physdev-in "+e.Veth.Name+" -g "+chainApartTo, "from a container that is kept apart")
 		r.say(rankPort, mangle(chainApartTo), "-m physdev --physdev-is-bridged --physdev-out "+e.Veth.Name+" -j DROP", whyApart)
 	}

@@ -1,26 +1,25 @@
 package iptables
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 
 	"github.com/drawbridge-net/drawbridge/plan"
-	"github.com/drawbridge-net/drawbridge/spec"
 )
 
 // Our chains.
 const (
 	chainRaw     = "DRAWBRIDGE-RAW"         // raw: what claims to be of the loopback
 	chainForward = "DRAWBRIDGE-FORWARD"     // mangle: what passes from interface to interface
-	chainGuard   = "DRAWBRIDGE-GUARD"       // mangle: what came by an uplink that forwards only for us
+	chainGuard   = "DRAWBRIDGE-GUARD"       // mangle: what came by an interface that forwards only for containers
 	chainOut     = "DRAWBRIDGE-OUT"         // mangle: what comes from a bridge of ours
 	chainIn      = "DRAWBRIDGE-IN"          // mangle: what goes to one
 	chainOpen    = "DRAWBRIDGE-OPEN"        // mangle: what may go to open ports, and to no others
 	chainApart   = "DRAWBRIDGE-APART"       // mangle: what passes from port to port of a bridge with more on it
 	chainApartTo = "DRAWBRIDGE-APART-TO"    // mangle: what of that comes from a container
+	chainAdvice  = "DRAWBRIDGE-ADVICE"      // mangle: the host's own word for a better way
 	chainPublish = "DRAWBRIDGE-PUBLISH"     // nat: what is meant for this host
 	chainPost    = "DRAWBRIDGE-POSTROUTING" // nat: what leaves
 	chainEnter   = "DRAWBRIDGE-ENTER"       // nat: what leaves by a bridge of ours
@@ -30,24 +29,21 @@ const (
 type renderer struct {
 	ruleset
 	family int
+	// guards says that the host did not forward before we came.
+	guards bool
 	// owner is for whom rules are added.
 	owner plan.Owner
 }
 
-// render is all that a plan wants. An error names a network of which iptables cannot
-// speak; it has no rules.
-func render(p *plan.Plan) (ruleset, error) {
+// render is all that a plan wants.
+func render(p *plan.Plan) ruleset {
 	s := ruleset{}
-	refused := unspeakable(p)
 	for _, family := range families(p.Host) {
-		r := renderer{ruleset: s, family: family}
+		r := renderer{ruleset: s, family: family, guards: family == 4 && p.Guard4 || family == 6 && p.Guard6}
 		r.jumps()
 		r.fixed()
 		r.host(p)
 		for id, n := range p.Networks.All() {
-			if refused[id] != nil {
-				continue
-			}
 			r.owner = plan.Owner{Network: id}
 			r.network(n)
 			for id, e := range n.Endpoints.All() {
@@ -57,32 +53,11 @@ func render(p *plan.Plan) (ruleset, error) {
 		}
 	}
 	s.sort()
-	var all []error
-	for id := range p.Networks.All() {
-		if refused[id] != nil {
-			all = append(all, refused[id])
-		}
-	}
-	return s, errors.Join(all...)
+	return s
 }
 
-// unspeakable are the networks with an interface whose name ends as a wildcard of
-// iptables does, which has no way to say that none is meant.
-func unspeakable(p *plan.Plan) map[spec.ID]error {
-	all := map[spec.ID]error{}
-	for id, n := range p.Networks.All() {
-		for _, name := range append([]string{n.Zone.Bridge}, n.Zone.Trusted...) {
-			if isWildcard(name) {
-				all[id] = &plan.ObjectError{
-					Owner: plan.Owner{Network: id}, Object: "interface " + name,
-					Err: errors.New("to iptables a name that ends in + is a wildcard, choose another"),
-				}
-			}
-		}
-	}
-	return all
-}
-
+// isWildcard reports whether iptables would read the name as every name that begins so,
+// which it has no way to say otherwise. Nobody names an interface of ours like that.
 func isWildcard(name string) bool { return strings.HasSuffix(name, "+") }
 
 // say adds a rule, e.g. say(rankRest, mangle(chainIn), "-j DROP", why).
@@ -106,10 +81,19 @@ func (r renderer) jumps() {
 		r.say(first, raw("PREROUTING"), "-j "+chainRaw, "the loopback is the host's own")
 	}
 	r.say(first, mangle("FORWARD"), "-j "+chainForward, "what enters or leaves a bridge of ours")
+	r.say(first, mangle("OUTPUT"), r.redirect()+" -j "+chainAdvice, "the host's own word for a better way")
 	r.say(anywhere, nat("PREROUTING"), "-m addrtype --dst-type LOCAL -j "+chainPublish, "published ports")
 	r.say(anywhere, nat("OUTPUT"), "-m addrtype --dst-type LOCAL -j "+chainPublish, "published ports, for the host itself")
 	// An engine puts its masquerade ahead of what it finds.
 	r.say(first, nat("POSTROUTING"), "-j "+chainPost, "ahead of an engine's masquerade")
+}
+
+// redirect matches a router's word for a better way.
+func (r renderer) redirect() string {
+	if r.family == 6 {
+		return "-p ipv6-icmp -m icmp6 --icmpv6-type redirect"
+	}
+	return "-p icmp -m icmp --icmp-type redirect"
 }
 
 // Ranks of a jump: ahead of everybody's rules, or wherever somebody has moved it.
@@ -126,13 +110,19 @@ const (
 
 // Ranks in chainForward, where what is returned has been judged.
 const (
-	rankGuard       = iota // the host's uplinks
-	rankSame               // within one bridge
+	rankSame        = iota // within one bridge
+	rankGuard              // the host's uplinks
 	rankLeave              // from internal networks
 	rankEnter              // to internal networks
 	rankEstablished        // answers
 	rankOut                // from any other bridge of ours
 	rankIn                 // to any other bridge of ours
+)
+
+// Ranks in chainGuard.
+const (
+	rankResident = iota // containers
+	rankOthers          // nobody else
 )
 
 // Ranks in chainOut, chainIn and chainApart.
@@ -188,7 +178,7 @@ func (r renderer) fixed() {
 	r.say(rankRest, mangle(chainOpen), "-j DROP", whyNotPublished)
 	r.say(rankLoopback, nat(chainPost), "-o lo -j RETURN", "the host to itself")
 	r.say(rankUntranslated, nat(chainEnter), "-m conntrack ! --ctstate DNAT -j RETURN", "containers' own addresses")
-	for _, empty := range []place{mangle(chainGuard), mangle(chainApart), nat(chainPublish)} {
+	for _, empty := range []place{mangle(chainGuard), mangle(chainApart), mangle(chainAdvice), nat(chainPublish)} {
 		empty.family = r.family
 		r.ruleset[empty] = slices.Clone(r.ruleset[empty]) // there, even if nothing is in it
 	}
@@ -219,19 +209,25 @@ func (r renderer) host(p *plan.Plan) {
 	}
 }
 
-// guard keeps the uplinks of a host that did not forward before we came from
-// forwarding to each other.
+// guard keeps the interfaces of a host that did not forward before we came from
+// forwarding to each other. What a bridge passes from port to port is not meant; where
+// br_netfilter is on it is seen here.
 func (r renderer) guard(p *plan.Plan) {
-	if r.family == 4 && !p.Guard4 || r.family == 6 && !p.Guard6 {
+	if !r.guards {
 		return
 	}
-	for _, name := range p.Guarded() {
+	for _, u := range p.Host.Uplinks {
+		if u.Bridge && !isWildcard(u.Name) {
+			r.say(rankSame, mangle(chainForward), fmt.Sprintf("-i %s -o %s -j RETURN", u.Name, u.Name), "within one network")
+		}
+	}
+	for _, name := range p.Guarded {
 		if isWildcard(name) {
 			continue
 		}
 		const why = "this host forwards for containers only"
 		r.say(rankGuard, mangle(chainForward), fmt.Sprintf("-i %s -j %s", name, chainGuard), why)
-		r.say(0, mangle(chainGuard), fmt.Sprintf("-o %s -j DROP", name), why)
+		r.say(rankOthers, mangle(chainGuard), fmt.Sprintf("-o %s -j DROP", name), why)
 	}
 }
 

@@ -247,11 +247,12 @@ func TestKernelRemoveLeavesTheHostAsItWas(t *testing.T) {
 		m := newMachine(t, lab.NewHost(t), kind)
 		m.remove() // nothing is there
 		for _, family := range []int{4, 6} {
-			for table, chain := range map[string]string{"raw": "PREROUTING", "mangle": "FORWARD"} {
-				m.Run(m.f.command(family), "-t", table, "-A", chain, "-p", "udp", "-j", "ACCEPT")
-			}
-			for _, chain := range []string{"PREROUTING", "OUTPUT", "POSTROUTING"} {
-				m.Run(m.f.command(family), "-t", "nat", "-A", chain, "-p", "udp", "-j", "ACCEPT")
+			for table, chains := range map[string][]string{
+				"raw": {"PREROUTING"}, "mangle": {"FORWARD", "OUTPUT"}, "nat": {"PREROUTING", "OUTPUT", "POSTROUTING"},
+			} {
+				for _, chain := range chains {
+					m.Run(m.f.command(family), "-t", table, "-A", chain, "-p", "udp", "-j", "ACCEPT")
+				}
 			}
 		}
 		before := m.Snapshot()

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"maps"
 	"net/netip"
-	"reflect"
 	"slices"
 	"strings"
 
@@ -126,7 +125,7 @@ func elements(p *plan.Plan) map[element]plan.Owner { return difference(&plan.Pla
 // difference costs what differs between two plans, not what they hold.
 func difference(have, want *plan.Plan) change {
 	c := newChange()
-	if have.Host != want.Host || !reflect.DeepEqual(have.Uplinks, want.Uplinks) || have.Guard4 != want.Guard4 || have.Guard6 != want.Guard6 {
+	if have.Host != want.Host || !slices.Equal(have.Guarded, want.Guarded) || have.Guard4 != want.Guard4 || have.Guard6 != want.Guard6 {
 		c.replace(plan.Owner{}, hostElements(have), hostElements(want))
 	}
 	for n := range tree.Diff(have.Networks, want.Networks) {
@@ -172,8 +171,13 @@ func hostElements(p *plan.Plan) []element {
 	for _, s := range outermost(nets) {
 		all = append(all, prefixElement(setEngineNets, s))
 	}
-	for _, name := range p.Guarded() {
-		// Whichever way the plan switched forwarding on, it did so on each of them.
+	return append(all, guardElements(p)...)
+}
+
+// guardElements are there whichever way the plan switched forwarding on.
+func guardElements(p *plan.Plan) []element {
+	var all []element
+	for _, name := range p.Guarded {
 		if p.Guard4 {
 			all = append(all, element{set: setGuard + "4", key: rawName(name)})
 		}
@@ -181,7 +185,16 @@ func hostElements(p *plan.Plan) []element {
 			all = append(all, element{set: setGuard + "6", key: rawName(name)})
 		}
 	}
+	for _, u := range p.Host.Uplinks {
+		if u.Bridge && (p.Guard4 || p.Guard6) {
+			all = append(all, sameBridge(u.Name))
+		}
+	}
 	return all
+}
+
+func sameBridge(name string) element {
+	return element{set: setSameBridge, key: rawName(name) + rawName(name)}
 }
 
 // outermost leaves out what another prefix contains: the kernel refuses intervals
@@ -203,7 +216,7 @@ func zoneElements(z *plan.Zone) []element {
 		return nil
 	}
 	bridge := rawName(z.Bridge)
-	all := []element{{set: setBridges, key: bridge}, {set: setSameBridge, key: bridge + bridge}}
+	all := []element{{set: setBridges, key: bridge}, sameBridge(z.Bridge)}
 	if z.Apart {
 		all = append(all, element{set: setApartBridges, key: bridge})
 	}
@@ -243,8 +256,9 @@ func modeElements(mode spec.GatewayMode, family, bridge string) []element {
 	return nil
 }
 
-// endpointElements are an endpoint's published and open ports and, if it is to be
-// kept apart from others, its port of the bridge.
+// endpointElements are an endpoint's published and open ports, its addresses where
+// others may be on the bridge and, if it is to be kept apart from others, its port of
+// the bridge.
 func endpointElements(z *plan.Zone, e *plan.Endpoint) []element {
 	if e == nil {
 		return nil
@@ -256,6 +270,11 @@ func endpointElements(z *plan.Zone, e *plan.Endpoint) []element {
 	for _, o := range e.Open {
 		key := rawAddr(o.Addr) + rawProto(o.Proto)
 		all = append(all, element{set: suffixed(setOpen, o.Addr), key: key + rawPort(o.First), last: key + rawPort(o.Last)})
+	}
+	if z.Shared {
+		for _, a := range e.Addresses {
+			all = append(all, element{set: suffixed(setResidents, a), key: rawName(z.Bridge) + rawAddr(a)})
+		}
 	}
 	if z.Apart {
 		all = append(all, element{set: setApart, key: rawName(e.Veth.Name)})

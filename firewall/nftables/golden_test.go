@@ -28,6 +28,7 @@ func TestTheElementsForAPlan(t *testing.T) {
 		"IPv6 is forwarded host-wide or not": olderKernel,
 		"an internal network":                scene.NewWorld(t).Network("a", spec.Network{Internal: true, Masquerade: true}, "172.30.0.0/24"),
 		"a network without masquerade":       scene.NewWorld(t).Network("a", spec.Network{}, "172.30.0.0/24"),
+		"a bridge with a LAN behind it":      scene.Lan(t),
 		"networks with ports and an engine":  scene.Everything(t),
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -17,14 +17,16 @@ type family struct {
 	number       byte   // NFPROTO_IPV6
 	icmpName     string // e.g. ipv6-icmp
 	icmp         byte   // IPPROTO_ICMPV6
+	redirectText string // e.g. icmpv6 type nd-redirect
+	redirectType byte   // ICMP_REDIRECT in linux/icmp.h, NDISC_REDIRECT in net/ndisc.h
 	addr         kind
 	saddr, daddr uint32 // offsets in the header
 }
 
 func families() []family {
 	return []family{
-		{"ip", "ipv4", "4", unix.NFPROTO_IPV4, "icmp", unix.IPPROTO_ICMP, addr4, 12, 16},
-		{"ip6", "ipv6", "6", unix.NFPROTO_IPV6, "ipv6-icmp", unix.IPPROTO_ICMPV6, addr6, 8, 24},
+		{"ip", "ipv4", "4", unix.NFPROTO_IPV4, "icmp", unix.IPPROTO_ICMP, "icmp type redirect", 5, addr4, 12, 16},
+		{"ip6", "ipv6", "6", unix.NFPROTO_IPV6, "ipv6-icmp", unix.IPPROTO_ICMPV6, "icmpv6 type nd-redirect", 137, addr6, 8, 24},
 	}
 }
 
@@ -163,6 +165,16 @@ func (f family) isICMP() []expr.Any {
 	}
 }
 
+// redirect matches a router's word for a better way.
+func (f family) redirect() []expr.Any {
+	return join(f.only(), f.isICMP(), []expr.Any{
+		// [ payload load 1b @ transport header + 0 => reg 1 ]
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1},
+		// [ cmp eq reg 1 TYPE ]
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{f.redirectType}},
+	})
+}
+
 // loopback matches an IPv4 address of 127.0.0.0/8, at one of the two offsets.
 func loopback(offset uint32) []expr.Any {
 	return join(isIPv4(), []expr.Any{
@@ -259,6 +271,19 @@ func (f family) sourceTo(set string) []expr.Any {
 		&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: register(f.words())},
 		// [ lookup reg 1 set SET ]
 		&expr.Lookup{SourceRegister: 1, SetName: f.set(set)},
+	}
+}
+
+// notResident matches KEY . address != @residents: KEY is an interface, the address
+// stands at the offset.
+func (f family) notResident(key expr.MetaKey, offset uint32) []expr.Any {
+	return []expr.Any{
+		// [ meta load KEY => reg 1 ]
+		&expr.Meta{Key: key, Register: 1},
+		// [ payload load LENb @ network header + OFFSET => reg 2 ]
+		&expr.Payload{DestRegister: 2, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: f.addr.datatype().Bytes},
+		// [ lookup reg 1 set SET 0x1 ]
+		&expr.Lookup{SourceRegister: 1, SetName: f.set(setResidents), Invert: true},
 	}
 }
 

@@ -18,6 +18,7 @@ func inetChains() []chain {
 		{"publish4", "", nil, 0, publishRules(v4)},
 		{"publish6", "", nil, 0, slices.Concat(untranslatedRules(), publishRules(v6))},
 		{"forward", nftables.ChainTypeFilter, nftables.ChainHookForward, 0, forwardRules(v4, v6)},
+		{"sent", nftables.ChainTypeFilter, nftables.ChainHookOutput, 0, sentRules(v4, v6)},
 		{"postrouting", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, 99, postroutingRules(v4, v6)},
 	}
 }
@@ -106,21 +107,28 @@ func publishRules(f family) []rule {
 	}
 }
 
+// guardRule lets pass between uplinks, and between them and a bridge that others may be
+// on, only what a container there sends or is sent. What goes back into a bridge has been
+// judged before: where br_netfilter is on, that is also what merely passes from port to
+// port.
+func guardRule(f family) rule {
+	guard, residents := f.set(setGuard), f.set(setResidents)
+	text := fmt.Sprintf("meta nfproto %s iifname @%s oifname @%s iifname . %s saddr != @%s oifname . %s daddr != @%s counter drop",
+		f.proto, guard, guard, f.name, residents, f.name, residents)
+	return rule{text, "this host forwards for containers only", join(f.only(), from(guard), to(guard),
+		f.notResident(expr.MetaKeyIIFNAME, f.saddr), f.notResident(expr.MetaKeyOIFNAME, f.daddr), drop())}
+}
+
 // forwardRules judge, after the guard, only what enters or leaves a bridge of ours.
 func forwardRules(v4, v6 family) []rule {
-	guard := func(f family) rule {
-		set := f.set(setGuard)
-		text := fmt.Sprintf("meta nfproto %s iifname @%s oifname @%s counter drop", f.proto, set, set)
-		return rule{text, "this host forwards for containers only", join(f.only(), from(set), to(set), drop())}
-	}
 	accept := verdict(expr.VerdictAccept)
 	same := fromTo(setSameBridge)
 	return slices.Concat([]rule{
-		guard(v4),
-		guard(v6),
-		{"iifname != @bridges oifname != @bridges accept", "not ours", join(notFromSet(setBridges), notToSet(setBridges), accept)},
 		{"iifname . oifname @same_bridge iifname != @apart_bridges accept", "within one network", join(same, notFromSet(setApartBridges), accept)},
 		{"iifname . oifname @same_bridge " + unmarkedText() + " accept", "from port to port, which the other table has judged", join(same, unmarked(), accept)},
+		guardRule(v4),
+		guardRule(v6),
+		{"iifname != @bridges oifname != @bridges accept", "not ours", join(notFromSet(setBridges), notToSet(setBridges), accept)},
 		{"iifname @internal counter drop", "nothing leaves an internal network", join(from(setInternal), drop())},
 		{"oifname @internal counter drop", "nothing enters an internal network", join(to(setInternal), drop())},
 		{"ct state established,related accept", "answers", join(state(established|related), accept)},
@@ -157,6 +165,20 @@ func modeRules(f family) []rule {
 			join(f.only(), fromTo(setTrusted), f.destination(true), f.opened(), accept),
 		},
 	}
+}
+
+// sentRules judge what the host itself says. That a peer on the same bridge is reached
+// without a gateway a container knows; what is sent by way of it all the same, e.g. to
+// a published port, would be led astray by the advice. No sysctl of a bridge stops it:
+// in IPv4 that of all interfaces is enough, in IPv6 there is none.
+func sentRules(v4, v6 family) []rule {
+	advice := func(f family) rule {
+		return rule{
+			f.redirectText + " oifname @bridges counter drop", "no redirects to containers",
+			join(f.redirect(), to(setBridges), drop()),
+		}
+	}
+	return []rule{advice(v4), advice(v6)}
 }
 
 // postroutingRules see every packet that leaves, bridged ones too where

@@ -25,7 +25,7 @@ const handed = 0x1000
 // The sets and maps. Those that end in 4 or 6 exist once a family.
 const (
 	setBridges      = "bridges"       // our bridges
-	setSameBridge   = "same_bridge"   // each of them with itself
+	setSameBridge   = "same_bridge"   // each of them, and each uplink that is a bridge, with itself
 	setApartBridges = "apart_bridges" // those whose containers are kept apart
 	setApart        = "apart"         // of the other table: these containers' ports
 	setInternal     = "internal"      // those of internal networks
@@ -35,7 +35,8 @@ const (
 	setOpen         = "open"          // + 4 or 6: ports of containers' own addresses
 	setEngines      = "engines"       // the bridges of engines
 	setEngineNets   = "engines"       // + 4 or 6: their subnets
-	setGuard        = "guard"         // + 4 or 6: uplinks that forward only for us
+	setGuard        = "guard"         // + 4 or 6: what forwards only for containers
+	setResidents    = "residents"     // + 4 or 6: containers on bridges that others may be on
 	setMasquerade   = "masquerade"    // + 4 or 6: subnets that hide behind the host's address
 	mapSource       = "source"        // + 4 or 6: subnets that hide behind an address of choice
 	setHairpin      = "hairpin"       // + 4 or 6: each subnet with its bridge
@@ -143,6 +144,7 @@ func familySets(f family) []*set {
 		{name: f.set(setOpen), key: []kind{f.addr, protocol, service}, interval: true},
 		{name: f.set(setEngineNets), key: []kind{f.addr}, interval: true},
 		{name: f.set(setGuard), key: []kind{ifname}},
+		{name: f.set(setResidents), key: []kind{ifname, f.addr}},
 		{name: f.set(setMasquerade), key: []kind{f.addr}, interval: true},
 		{name: f.set(mapSource), key: []kind{f.addr}, value: []kind{f.addr}, interval: true},
 		{name: f.set(setHairpin), key: []kind{f.addr, ifname}, interval: true},

@@ -17,6 +17,9 @@ func drawModes(rt *rapid.T, n *spec.Network) {
 	if rapid.Bool().Draw(rt, "source") {
 		n.Source4, n.Source6 = netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("2001:db8:1::7")
 	}
+	if rapid.Bool().Draw(rt, "shared") {
+		n.Bridge = "lan" + string(n.ID[:1])
+	}
 	n.Trusted = []string{"eth1", "wg0"}[:rapid.IntRange(0, 2).Draw(rt, "trusted")]
 }
 
@@ -57,7 +60,7 @@ func RandomPlan(rt *rapid.T) *plan.Plan {
 			Subnets: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{172, byte(17 + i), 0, 1}), bits)},
 		})
 	}
-	host.Uplinks = []plan.HostLink{{Name: "eth0"}, {Name: "eth1"}}[:rapid.IntRange(0, 2).Draw(rt, "uplinks")]
+	host.Uplinks = []plan.HostLink{{Name: "eth0"}, {Name: "virbr0", Bridge: true}}[:rapid.IntRange(0, 2).Draw(rt, "uplinks")]
 	return plan.New(state, host)
 }
 

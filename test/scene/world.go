@@ -101,6 +101,17 @@ func port(proto spec.Proto, host string, hostPort, containerPort, count uint16) 
 	return p
 }
 
+// Lan is a World whose one network is on a bridge that was there before, with a LAN
+// behind it, on a host that does not forward. Another bridge is none of our business.
+func Lan(t testing.TB) *World {
+	t.Helper()
+	w := NewWorld(t)
+	w.Host.Uplinks = append(w.Host.Uplinks, plan.HostLink{Name: "lan0", Bridge: true}, plan.HostLink{Name: "virbr0", Bridge: true})
+	return w.
+		Network("a", spec.Network{Masquerade: true, Bridge: "lan0", Mode4: spec.Unprotected, Mode6: spec.Unprotected}, "172.30.0.0/24", "fd00:30::/64").
+		Endpoint("a", "e", "172.30.0.2/24", "fd00:30::2/64", TCP("", 8080, 80, 1))
+}
+
 // Everything is a World that has something of all that a firewall can be told.
 func Everything(t testing.TB) *World {
 	t.Helper()
