@@ -19,7 +19,7 @@ const (
 	chainOpen    = "DRAWBRIDGE-OPEN"        // mangle: what may go to open ports, and to no others
 	chainApart   = "DRAWBRIDGE-APART"       // mangle: what passes from port to port of a bridge with more on it
 	chainApartTo = "DRAWBRIDGE-APART-TO"    // mangle: what of that comes from a container
-	chainAdvice  = "DRAWBRIDGE-ADVICE"      // mangle: the host's own word for a better way
+	chainAdvice  = "DRAWBRIDGE-ADVICE"      // mangle: what the host tells of a better way
 	chainPublish = "DRAWBRIDGE-PUBLISH"     // nat: what is meant for this host
 	chainPost    = "DRAWBRIDGE-POSTROUTING" // nat: what leaves
 	chainEnter   = "DRAWBRIDGE-ENTER"       // nat: what leaves by a bridge of ours
@@ -81,7 +81,7 @@ func (r renderer) jumps() {
 		r.say(first, raw("PREROUTING"), "-j "+chainRaw, "the loopback is the host's own")
 	}
 	r.say(first, mangle("FORWARD"), "-j "+chainForward, "what enters or leaves a bridge of ours")
-	r.say(first, mangle("OUTPUT"), r.redirect()+" -j "+chainAdvice, "the host's own word for a better way")
+	r.say(first, mangle("OUTPUT"), r.redirect()+" -j "+chainAdvice, "what the host tells of a better way")
 	r.say(anywhere, nat("PREROUTING"), "-m addrtype --dst-type LOCAL -j "+chainPublish, "published ports")
 	r.say(anywhere, nat("OUTPUT"), "-m addrtype --dst-type LOCAL -j "+chainPublish, "published ports, for the host itself")
 	// An engine puts its masquerade ahead of what it finds.
