@@ -51,12 +51,20 @@ type Status struct {
 	Networks  int    `json:"networks"`
 	Endpoints int    `json:"endpoints"`
 	Pools     int    `json:"pools"`
+	// Firewall is the one that was chosen at start.
+	Firewall Firewall `json:"firewall"`
 	// LoosePools are those of which no network of ours was made: one of another
 	// driver's was, or an engine died on the way to it.
 	LoosePools []string     `json:"loose_pools"`
 	Warnings   []string     `json:"warnings"` // what keeps packets from containers, and what cures it
 	Notices    []string     `json:"notices"`  // what else the person should know
 	Drift      []plan.Drift `json:"drift"`    // where the host differs from the plan
+}
+
+// Firewall is which one there is and why.
+type Firewall struct {
+	Backend string `json:"backend"` // nftables, iptables-nft or iptables-legacy
+	Reason  string `json:"reason"`  // e.g. as told
 }
 
 func networks(s spec.State, p *plan.Plan) []Network {
@@ -127,6 +135,10 @@ func notices(p *plan.Plan, more []string) []string {
 	for _, c := range p.Host.Drops {
 		all = append(all, fmt.Sprintf("the FORWARD chain of iptables-%s drops IPv%d that it does not know: our bridges are let through it by name", c.Kind, c.Family))
 	}
+	if p.Host.Blind && keepsApart(p) {
+		all = append(all, "the firewall does not see what passes within a bridge (net.bridge.bridge-nf-call-iptables and -ip6tables are not both 1): "+
+			"containers that are kept apart are so by their bridge's ports, which count nothing that they drop")
+	}
 	for _, e := range p.Host.Engines {
 		all = append(all, fmt.Sprintf("bridge %s is an engine's: nothing untranslated passes between it and ours", e.Name))
 	}
@@ -139,6 +151,15 @@ func notices(p *plan.Plan, more []string) []string {
 		}
 	}
 	return all
+}
+
+func keepsApart(p *plan.Plan) bool {
+	for _, n := range p.Networks.All() {
+		if n.Zone.Apart {
+			return true
+		}
+	}
+	return false
 }
 
 func uplinkNames(p *plan.Plan) string {

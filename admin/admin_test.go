@@ -28,6 +28,7 @@ import (
 // Layer that knows how many planned links somebody has taken away.
 type host struct {
 	missing []plan.Drift
+	blind   bool  // of the firewall
 	fails   error // of Apply
 	removed bool
 }
@@ -35,7 +36,7 @@ type host struct {
 func (h *host) Load() (spec.State, error)  { return spec.State{}, nil }
 func (h *host) Save(_, _ spec.State) error { return nil }
 func (h *host) Look(context.Context) (*plan.Host, error) {
-	return &plan.Host{Uplinks: []plan.HostLink{{Name: "eth0"}}}, nil
+	return &plan.Host{Uplinks: []plan.HostLink{{Name: "eth0"}}, Blind: h.blind}, nil
 }
 func (h *host) Exists(string) (bool, error)                             { return true, nil }
 func (h *host) Gateway(string) (netip.Addr, error)                      { return netip.Addr{}, nil }
@@ -64,13 +65,18 @@ func start(t *testing.T) *daemon {
 	socket := filepath.Join(t.TempDir(), "admin.sock")
 	l, err := net.Listen("unix", socket)
 	must(t, err)
-	s := &admin.Server{Engine: d.engine, Pools: pools, Version: "v1", Warnings: warnings, Notices: func() []string { return nil }, Obstacles: obstacles, Log: logrus.FieldLogger(log), Forget: func() error { return nil }, Removed: func() { d.ended <- struct{}{} }}
+	s := &admin.Server{
+		Engine: d.engine, Pools: pools, Version: "v1", Firewall: chosen, Warnings: warnings, Notices: func() []string { return nil }, Obstacles: obstacles,
+		Log: logrus.FieldLogger(log), Forget: func() error { return nil }, Removed: func() { d.ended <- struct{}{} },
+	}
 	server := &httptest.Server{Listener: l, Config: &http.Server{Handler: s.Handler()}}
 	server.Start()
 	t.Cleanup(server.Close)
 	d.client = admin.NewClient(socket)
 	return d
 }
+
+var chosen = admin.Firewall{Backend: "iptables-nft", Reason: "as told"} //nolint:gochecknoglobals // a constant
 
 func must(t *testing.T, err error) {
 	t.Helper()
@@ -175,7 +181,7 @@ func TestStatusNamesWhatDiffersOnTheHost(t *testing.T) {
 	d.host.missing = []plan.Drift{{Object: "link dbr3f2a9c0d11ee", Field: "mtu", Want: "1500", Got: "1400"}}
 	got, err := d.client.Status(t.Context())
 	must(t, err)
-	want := admin.Status{Version: "v1", Networks: 1, Endpoints: 1, LoosePools: []string{}, Warnings: []string{"1 network is cut off"}, Drift: d.host.missing, Notices: got.Notices}
+	want := admin.Status{Version: "v1", Firewall: chosen, Networks: 1, Endpoints: 1, LoosePools: []string{}, Warnings: []string{"1 network is cut off"}, Drift: d.host.missing, Notices: got.Notices}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("status (-want +got):\n%s", diff)
 	}

@@ -21,6 +21,8 @@ type Server struct {
 	Engine  *engine.Engine
 	Pools   *ipam.Allocator
 	Version string
+	// Firewall is the one that was chosen.
+	Firewall Firewall
 	// Notices are what was found at start, or is found now, and a person should know.
 	Notices func() []string
 	// Warnings are what keeps packets from the containers of a plan, as found when asked.
@@ -75,8 +77,8 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	}
 	pools := s.Pools.Pools()
 	all := Status{
-		Warnings: append([]string{}, warnings...),
-		Version:  s.Version, Networks: now.State.Networks.Len(), Pools: len(pools), LoosePools: loosePools(pools),
+		Warnings: append([]string{}, warnings...), Firewall: s.Firewall,
+		Version: s.Version, Networks: now.State.Networks.Len(), Pools: len(pools), LoosePools: loosePools(pools),
 		Notices: notices(now.Plan, s.Notices()), Drift: merged(now.Drift, drift),
 	}
 	for _, n := range now.State.Networks.All() {

@@ -39,22 +39,20 @@ type Table struct {
 	owed map[netip.Addr]bool // those that left and may have entries still
 }
 
-// New opens the socket. A kernel without netlink for connection tracking is none to
-// fail on: see Notices.
-func New() (*Table, error) {
+// New opens the socket. A kernel without netlink for connection tracking, or for
+// netfilter at all, is none to fail on: see Notices.
+func New() *Table {
+	t := &Table{ways: map[uint8]way{}, owed: map[netip.Addr]bool{}}
 	socket, err := nl.Subscribe(unix.NETLINK_NETFILTER)
 	if err != nil {
-		return nil, fmt.Errorf("open nfnetlink: %w", err)
+		t.refused = fmt.Errorf("open nfnetlink: %w", err)
+		return t
 	}
 	// The kernel's own words make better errors; an old kernel has none.
 	_ = socket.SetExtAck(true)
-	t := &Table{
-		sockets: map[int]*nl.SocketHandle{unix.NETLINK_NETFILTER: {Socket: socket}},
-		ways:    map[uint8]way{},
-		owed:    map[netip.Addr]bool{},
-	}
+	t.sockets = map[int]*nl.SocketHandle{unix.NETLINK_NETFILTER: {Socket: socket}}
 	t.refused = t.usable()
-	return t, nil
+	return t
 }
 
 // Close gives the socket back.

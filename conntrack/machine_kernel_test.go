@@ -41,11 +41,7 @@ func newMachine(t testing.TB, h *lab.Host) *machine {
 func newTable(t testing.TB, h *lab.Host) *Table {
 	t.Helper()
 	var table *Table
-	var err error
-	h.Do(func() { table, err = New() })
-	if err != nil {
-		t.Fatal(err)
-	}
+	h.Do(func() { table = New() })
 	t.Cleanup(table.Close)
 	if table.refused != nil {
 		t.Skipf("the kernel lacks netlink for connection tracking: %v", table.refused)

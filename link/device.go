@@ -33,6 +33,7 @@ type device struct {
 	stp      bool // of a bridge: spanning tree on
 	delay    int  // of a bridge: forward delay in hundredths of a second
 	hairpin  bool // of a port of a bridge
+	isolated bool // of a port of a bridge: nothing passes between it and others like it
 	peer     int  // of a veth: index of its other end…
 	peerHere bool // …where that is in our namespace
 }

@@ -165,6 +165,7 @@ func TestKernelTamperingIsNamedAndHealed(t *testing.T) {
 		{"another master", "ip link set VE master dbrbb0000000000", "link VE master: want BR, got dbrbb0000000000"},
 		{"another MTU", "ip link set VE mtu 1400", "link VE mtu: want 1420, got 1400"},
 		{"no hairpin", "bridge link set dev VE hairpin off", "link VE hairpin: want on, got off"},
+		{"an isolated port", "bridge link set dev VE isolated on", "link VE isolated: want off, got on"},
 		{"a host's end that is down", "ip link set VE down", "link VE state: want up, got down"},
 		{"IPv6 on the host's end", "echo 0 >/proc/sys/net/ipv6/conf/VE/disable_ipv6", "link VE ipv6.disable_ipv6: want 1, got 0"},
 		{"another MAC of the peer", "ip link set PEER address 02:00:00:00:00:77", "link PEER address: want "},

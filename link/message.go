@@ -101,10 +101,35 @@ func (k *Kernel) setFlags(d *device, up uint32) error {
 	return k.changeAs(unix.RTM_SETLINK, h)
 }
 
-// setHairpin speaks to the bridge about its port (bridge link set dev IF hairpin on).
-func (k *Kernel) setHairpin(d *device) error {
+// setHairpin is bridge link set dev IF hairpin on.
+func (k *Kernel) setHairpin(d *device) error { return k.changePort(d, nl.IFLA_BRPORT_MODE, 1) }
+
+// setIsolated is bridge link set dev IF isolated on, or off. A kernel that does not know
+// the flag (before 4.18) passes over it, so it is read back.
+func (k *Kernel) setIsolated(d *device, on bool) error {
+	value := byte(0)
+	if on {
+		value = 1
+	}
+	if err := k.changePort(d, nl.IFLA_BRPORT_ISOLATED, value); err != nil {
+		return err
+	}
+	now, err := k.device(d.name)
+	switch {
+	case err != nil:
+		return err
+	case now == nil:
+		return unix.ENODEV
+	case now.isolated != on:
+		return unix.EOPNOTSUPP
+	}
+	return nil
+}
+
+// changePort speaks to the bridge about one of its ports.
+func (k *Kernel) changePort(d *device, attr int, value byte) error {
 	port := nl.NewRtAttr(unix.IFLA_PROTINFO|unix.NLA_F_NESTED, nil)
-	port.AddRtAttr(nl.IFLA_BRPORT_MODE, []byte{1})
+	port.AddRtAttr(attr, []byte{value})
 	return k.changeAs(unix.RTM_SETLINK, header(d, unix.AF_BRIDGE), port)
 }
 

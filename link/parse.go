@@ -80,8 +80,12 @@ func (d *device) parseBridge(kind uint16, value []byte) error {
 }
 
 func (d *device) parsePort(kind uint16, value []byte) error {
-	if kind == nl.IFLA_BRPORT_MODE {
-		d.hairpin = len(value) > 0 && value[0] != 0
+	on := len(value) > 0 && value[0] != 0
+	switch kind {
+	case nl.IFLA_BRPORT_MODE:
+		d.hairpin = on
+	case nl.IFLA_BRPORT_ISOLATED:
+		d.isolated = on
 	}
 	return nil
 }

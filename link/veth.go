@@ -30,6 +30,7 @@ func (p *pass) veth(o object) error {
 		func() error { return p.master(d, v.Bridge) },
 		func() error { return p.settings(v.Name, v.Settings) },
 		func() error { return p.hairpin(d) },
+		func() error { return p.isolated(d, v.Isolated) },
 		func() error { return p.up(d) },
 		func() error { return p.peer(o, d) },
 	} {
@@ -76,7 +77,7 @@ func (p *pass) master(d *device, name string) error {
 		if bridge == nil {
 			return unix.ENODEV
 		}
-		d.hairpin = false // a new port begins without
+		d.hairpin, d.isolated = false, false // a new port begins without
 		return p.kernel.setMaster(d, bridge.index)
 	})
 }
@@ -88,6 +89,22 @@ func (p *pass) hairpin(d *device) error {
 		return nil
 	}
 	return p.differs("hairpin", "on", "off", func() error { return p.kernel.setHairpin(d) })
+}
+
+// isolated has the bridge keep the port apart from others that it keeps apart, or not.
+// It comes before the port is up.
+func (p *pass) isolated(d *device, want bool) error {
+	if d.isolated == want {
+		return nil
+	}
+	return p.differs("isolated", onOff(want), onOff(d.isolated), func() error { return p.kernel.setIsolated(d, want) })
+}
+
+func onOff(on bool) string {
+	if on {
+		return "on"
+	}
+	return "off"
 }
 
 // peer compares the container's end while it is still here. Once the engine has

@@ -79,6 +79,7 @@ func TestKernelForeignChangesWake(t *testing.T) {
 		{"a pair is deleted", "ip link del VE"},
 		{"a pair loses its master", "ip link set VE nomaster"},
 		{"a port loses its hairpin", "bridge link set dev VE hairpin off"},
+		{"a port is isolated", "bridge link set dev VE isolated on"},
 		{"a bridge stops forwarding", "echo 0 >/proc/sys/net/ipv4/conf/BR/forwarding"},
 		{"an uplink stops forwarding", "echo 0 >/proc/sys/net/ipv4/conf/eth0/forwarding"},
 		{"ip_forward is turned on", "echo 1 >/proc/sys/net/ipv4/ip_forward"},

@@ -24,7 +24,7 @@ func New(state spec.State, host *Host) *Plan {
 // that p is the Plan of.
 func (p *Plan) Next(before, state spec.State, host *Host) *Plan {
 	next := &Plan{Host: host, Networks: p.Networks}
-	if p.Host != nil && p.Host.IPv6 != host.IPv6 || p.Host != nil && p.Host.ForceForwarding != host.ForceForwarding {
+	if p.Host != nil && (p.Host.IPv6 != host.IPv6 || p.Host.ForceForwarding != host.ForceForwarding || p.Host.Blind != host.Blind) {
 		before, p, next.Networks = spec.State{}, &Plan{}, tree.Map[spec.ID, *Network]{}
 	}
 	for c := range tree.Diff(before.Networks, state.Networks) {
@@ -118,7 +118,7 @@ func newZone(n *spec.Network) *Zone {
 }
 
 func newEndpoint(n *spec.Network, e *spec.Endpoint, host *Host) *Endpoint {
-	v := &Veth{Name: VethName(e), Peer: PeerName(e), Bridge: BridgeName(n), MAC: e.MAC, MTU: mtu(n), Joined: e.Sandbox != ""}
+	v := &Veth{Name: VethName(e), Peer: PeerName(e), Bridge: BridgeName(n), MAC: e.MAC, MTU: mtu(n), Joined: e.Sandbox != "", Isolated: n.Apart && host.Blind}
 	if n.Bridge != "" {
 		v.MTU = n.MTU // the bridge may be there already, and with another default
 	}

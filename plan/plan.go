@@ -95,6 +95,10 @@ type Veth struct {
 	// then, its sandbox is gone, and a new pair would help nobody.
 	Joined   bool
 	Settings []Setting // of the host's end
+	// Isolated says that the bridge itself passes nothing between this port and others that
+	// are isolated too. It must be off where the firewall sees such frames: those that were
+	// translated for a peer on the same bridge would be lost as well.
+	Isolated bool
 }
 
 // Uplink is an interface of the host that is not ours and that containers'
@@ -178,6 +182,9 @@ type Host struct {
 	// Drops are the FORWARD chains that drop what no rule decides on in particular, by
 	// their policy or by a last rule that drops or rejects everything.
 	Drops []Chain
+	// Blind says that the firewall does not see, in one family at least, what passes from
+	// port to port of one bridge. One that needs br_netfilter for that is blind without.
+	Blind bool
 }
 
 // HostLink is an interface that is not ours.

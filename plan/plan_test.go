@@ -67,6 +67,11 @@ func TestPlanIsTheGoldenText(t *testing.T) {
 	forwarding := freshHost()
 	forwarding.Forwarding4, forwarding.Forwarding6 = true, true
 
+	blind := freshHost()
+	blind.Blind = true
+	apart := network("ab1", "172.27.0.0/24")
+	apart.Apart = true
+
 	for name, row := range map[string]struct {
 		host      *plan.Host
 		networks  []*spec.Network
@@ -76,6 +81,10 @@ func TestPlanIsTheGoldenText(t *testing.T) {
 		"published": {
 			host: freshHost(), networks: []*spec.Network{web},
 			endpoints: map[spec.ID][]*spec.Endpoint{web.ID: {endpoint("e1", "172.30.0.2/24", "", everywhere, loopback)}},
+		},
+		"kept-apart-by-ports-where-the-firewall-is-blind": {
+			host: blind, networks: []*spec.Network{web, apart},
+			endpoints: map[spec.ID][]*spec.Endpoint{web.ID: {endpoint("e1", "172.30.0.2/24", "")}, apart.ID: {endpoint("e2", "172.27.0.2/24", "")}},
 		},
 		"dual-stack": {
 			host: freshHost(), networks: []*spec.Network{dual},
@@ -133,7 +142,7 @@ func must(t interface {
 // planning everything, whatever the order of changes.
 func TestNextEqualsNew(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		hosts := []*plan.Host{freshHost(), {IPv6: false}, {IPv6: true, Forwarding4: true}}
+		hosts := []*plan.Host{freshHost(), {IPv6: false}, {IPv6: true, Forwarding4: true}, {IPv6: true, Blind: true}}
 		var s spec.State
 		host := hosts[0]
 		p := plan.New(s, host)
@@ -159,6 +168,7 @@ func step(t *rapid.T, s *spec.State) {
 	switch rapid.IntRange(0, 6).Draw(t, "what") {
 	case 0:
 		nw.MTU = rapid.SampledFrom([]int{0, 1400}).Draw(t, "mtu")
+		nw.Apart = rapid.Bool().Draw(t, "apart")
 		err = next.AddNetwork(nw)
 	case 1:
 		next.RemoveNetwork(nw.ID)

@@ -21,6 +21,9 @@ func (p *Plan) String() string {
 	if p.Guard4 || p.Guard6 {
 		fmt.Fprintf(&b, "guard ipv4 %t ipv6 %t between %s\n", p.Guard4, p.Guard6, strings.Join(p.Guarded, " "))
 	}
+	if p.Host.Blind {
+		b.WriteString("ports of bridges keep apart what the firewall does not see\n")
+	}
 	for _, e := range p.Host.Engines {
 		fmt.Fprintf(&b, "apart from engine bridge %s subnets %v shielded %t\n", e.Name, e.Subnets, e.Shielded)
 	}
@@ -62,8 +65,12 @@ func (e *Endpoint) print(b *strings.Builder) {
 	if v.MTU != 0 {
 		mtu = strconv.Itoa(v.MTU)
 	}
-	fmt.Fprintf(b, "    link %s type veth peer %s address %s master %s mtu %s joined %t%s\n",
-		v.Name, v.Peer, v.MAC, v.Bridge, mtu, v.Joined, settings(v.Settings))
+	isolated := ""
+	if v.Isolated {
+		isolated = " isolated"
+	}
+	fmt.Fprintf(b, "    link %s type veth peer %s address %s master %s mtu %s joined %t%s%s\n",
+		v.Name, v.Peer, v.MAC, v.Bridge, mtu, v.Joined, isolated, settings(v.Settings))
 	for _, p := range e.Ports {
 		fmt.Fprintf(b, "    hold %s\n", p)
 	}

@@ -31,8 +31,11 @@ type Fate struct {
 	// plan to know.
 	Dropped bool
 	// Why is what decided, e.g. not published.
-	Why    string
-	Server netip.AddrPort
+	Why string
+	// Uncounted says that it was no rule that dropped it but a port of the bridge, so that
+	// no counter tells.
+	Uncounted bool
+	Server    netip.AddrPort
 	// Client is whom the server sees; the zero Addr for the address of the interface
 	// by which the packet leaves the host.
 	Client netip.Addr
@@ -94,6 +97,7 @@ func (t *trace) accept(why string) Fate {
 
 func (t *trace) withinBridge() Fate {
 	if t.in.Zone.Apart && t.in.has(t.From) && t.in.has(t.To.Addr()) {
+		t.fate.Uncounted = t.Host.Blind
 		return t.drop("containers that are kept apart")
 	}
 	return t.accept("within one network")

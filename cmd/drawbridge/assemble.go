@@ -13,9 +13,9 @@ import (
 	"github.com/drawbridge-net/drawbridge/conntrack"
 	"github.com/drawbridge-net/drawbridge/driver"
 	"github.com/drawbridge-net/drawbridge/engine"
+	"github.com/drawbridge-net/drawbridge/firewall"
 	"github.com/drawbridge-net/drawbridge/firewall/firewalld"
 	"github.com/drawbridge-net/drawbridge/firewall/foreign"
-	"github.com/drawbridge-net/drawbridge/firewall/nftables"
 	"github.com/drawbridge-net/drawbridge/ipam"
 	"github.com/drawbridge-net/drawbridge/link"
 	"github.com/drawbridge-net/drawbridge/plan"
@@ -28,7 +28,7 @@ type daemon struct {
 	ground   *net.UnixListener // nil where somebody else took the name
 	store    *store.Store
 	links    *link.Kernel
-	firewall *nftables.Firewall
+	firewall *firewall.Firewall
 	foreign  *foreign.Rules
 	zones    *firewalld.Zones
 	tracking *conntrack.Table
@@ -48,6 +48,11 @@ func assemble(ctx context.Context, s settings, log logrus.FieldLogger) (_ *daemo
 	if d.ground, err = claim(ground); err != nil {
 		return nil, err
 	}
+	// Ahead of all that leaves a trace: where there can be no firewall, nothing is.
+	if d.firewall, err = firewall.Open(ctx, s.firewall); err != nil {
+		return nil, err
+	}
+	log.Infof("firewall: %s", d.firewall)
 	boot, err := link.BootID()
 	if err != nil {
 		return nil, err
@@ -58,27 +63,24 @@ func assemble(ctx context.Context, s settings, log logrus.FieldLogger) (_ *daemo
 	if d.links, err = link.New(d.store.Settings(), s.sysctls); err != nil {
 		return nil, err
 	}
-	if d.firewall, err = nftables.New(); err != nil {
-		return nil, err
-	}
 	d.foreign = &foreign.Rules{Warn: func(text string) { log.Warn(text) }}
 	d.zones = firewalld.New(firewalld.Socket, d.store.Zones())
-	if d.tracking, err = conntrack.New(); err != nil {
-		return nil, err
-	}
+	d.tracking = conntrack.New()
 	if d.pools, err = ipam.New(ipam.Config{Store: d.store.Pools(), Host: d.obstacles, Ranges: s.ranges}); err != nil {
 		return nil, err
 	}
 	// In the order of adding: ports are held before anything is translated to
 	// them, drops stand before there is a link, and then come the accepts in somebody
-	// else's chain, and its zones. What a drop guards is withdrawn before the drop. Connections end
-	// where nothing is left that could lead their packets anywhere.
+	// else's chain, and its zones. What a drop guards is withdrawn before the drop, and what
+	// another firewall left when all stands that is to replace it. Connections end where
+	// nothing is left that could lead their packets anywhere.
 	layers := []engine.Layer{
 		conntrack.Clear{Table: d.tracking},
 		firewalld.Unbind{Zones: d.zones},
 		foreign.Withdraw{Rules: d.foreign},
 		link.Restore{Kernel: d.links},
 		publish.New(), d.firewall, d.links,
+		firewall.Retired{Firewall: d.firewall},
 		foreign.Insert{Rules: d.foreign},
 		firewalld.Bind{Zones: d.zones},
 		d.tracking,
@@ -111,7 +113,7 @@ func (d *daemon) close() {
 
 // notices are what a person should know, now.
 func (d *daemon) notices() []string {
-	return slices.Concat(d.store.Notices(), d.tracking.Notices(), d.zones.Notices())
+	return slices.Concat(d.store.Notices(), d.firewall.Notices(), d.tracking.Notices(), d.zones.Notices())
 }
 
 // warnings are the chains of others that drop what containers send or are sent.
@@ -125,7 +127,7 @@ func (d *daemon) warnings(p *plan.Plan) ([]string, error) {
 }
 
 // Look is what an engine.Observer must tell: the bridges that engines' rules name
-// decide which of the host's links are uplinks.
+// decide which of the host's links are uplinks, and the firewall knows what it sees.
 func (d *daemon) Look(ctx context.Context) (*plan.Host, error) {
 	engines, drops, err := d.foreign.Look(ctx)
 	if err != nil {
@@ -136,6 +138,7 @@ func (d *daemon) Look(ctx context.Context) (*plan.Host, error) {
 		return nil, fmt.Errorf("read links: %w", err)
 	}
 	host.Drops = drops
+	host.Blind = d.firewall.Blind(host.IPv6)
 	return host, nil
 }
 

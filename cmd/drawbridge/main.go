@@ -32,8 +32,9 @@ type env struct {
 	adminSocket string
 	// pluginSockets matches that of a managed plugin, as the host sees it.
 	pluginSockets string
-	// logLevel is LOG_LEVEL of the environment, which a managed plugin's settings are.
-	logLevel string
+	// logLevel and firewall are LOG_LEVEL and FIREWALL of the environment, which a managed
+	// plugin's settings are.
+	logLevel, firewall string
 	// dockerSocket is an engine's API, asked for the names of containers.
 	dockerSocket string
 }
@@ -43,7 +44,10 @@ var errTrouble = errors.New("trouble found")
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	code := run(ctx, &env{stdout: os.Stdout, stderr: os.Stderr, logLevel: os.Getenv("LOG_LEVEL"), pluginSockets: admin.PluginSockets}, os.Args[1:])
+	code := run(ctx, &env{
+		stdout: os.Stdout, stderr: os.Stderr, pluginSockets: admin.PluginSockets,
+		logLevel: os.Getenv("LOG_LEVEL"), firewall: os.Getenv("FIREWALL"),
+	}, os.Args[1:])
 	stop()
 	os.Exit(code)
 }

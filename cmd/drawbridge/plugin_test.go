@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -64,8 +65,12 @@ func TestPluginConfigFitsServe(t *testing.T) {
 	if got := len(admin.PluginSockets) - len("*") + 64; got >= sunPath {
 		t.Errorf("the operator's socket has a path of %d bytes", got)
 	}
-	if e := config.Env; len(e) != 1 || e[0].Name != "LOG_LEVEL" || e[0].Value != serve.Flag("log-level").DefValue {
-		t.Errorf("env: %v", e)
+	env := map[string]string{}
+	for _, e := range config.Env {
+		env[e.Name] = e.Value
+	}
+	if want := map[string]string{"LOG_LEVEL": serve.Flag("log-level").DefValue, "FIREWALL": serve.Flag("firewall").DefValue}; !maps.Equal(env, want) {
+		t.Errorf("env: want %v, got %v", want, env)
 	}
 }
 

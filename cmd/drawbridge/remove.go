@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/drawbridge-net/drawbridge/admin"
+	"github.com/drawbridge-net/drawbridge/firewall"
 )
 
 func (e *env) remove() *cobra.Command {
@@ -33,7 +34,7 @@ forced.`,
 		Args: cobra.MaximumNArgs(1),
 	}
 	force := c.Flags().Bool("force", false, "also what Docker still has; its containers lose it")
-	s := settings{sysctls: "/proc/sys"}
+	s := settings{sysctls: "/proc/sys", firewall: firewall.Auto}
 	c.Flags().StringVar(&s.stateDir, "state-dir", "/var/lib/drawbridge", "the state, if no daemon is running")
 	c.Flags().StringVar(&s.runDir, "run-dir", "/run/drawbridge", "the state of this boot, if no daemon is running")
 	e.dockerFlag(c)

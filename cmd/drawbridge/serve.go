@@ -19,6 +19,7 @@ import (
 
 	"github.com/drawbridge-net/drawbridge/admin"
 	"github.com/drawbridge-net/drawbridge/driver"
+	"github.com/drawbridge-net/drawbridge/firewall"
 )
 
 // settings are the flags of serve.
@@ -29,6 +30,7 @@ type settings struct {
 	runDir       string
 	ranges       ranges
 	sysctls      string
+	firewall     firewall.Mode
 	logLevel     logrus.Level
 }
 
@@ -50,6 +52,11 @@ containers do not notice whether it runs. Where there is no network, it leaves n
 					return fmt.Errorf("LOG_LEVEL: %w", err)
 				}
 			}
+			if !c.Flags().Changed("firewall") && e.firewall != "" {
+				if err := s.firewall.UnmarshalText([]byte(e.firewall)); err != nil {
+					return fmt.Errorf("FIREWALL: %w", err)
+				}
+			}
 			return serve(c.Context(), s, e.log(s.logLevel))
 		},
 	}
@@ -58,6 +65,7 @@ containers do not notice whether it runs. Where there is no network, it leaves n
 	c.Flags().StringVar(&s.runDir, "run-dir", "/run/drawbridge", "what dies with the boot")
 	c.Flags().Var(&s.ranges, "pool", "choose subnets that nobody names from here, e.g. 10.64.0.0/12=24; repeatable, either family (default "+defaultRanges()+")")
 	c.Flags().StringVar(&s.sysctls, "sysctls", "/proc/sys", "where sysctls of net can be written")
+	c.Flags().TextVar(&s.firewall, "firewall", firewall.Auto, "nftables, iptables, or auto: nftables where the kernel takes a trial of all that is needed; also by FIREWALL in the environment")
 	c.Flags().TextVar(&s.logLevel, "log-level", logrus.InfoLevel, "debug, info, warn or error; also by LOG_LEVEL in the environment")
 	return c
 }
@@ -96,7 +104,10 @@ func serve(ctx context.Context, s settings, log *logrus.Logger) error {
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	operator := &admin.Server{Engine: d.engine, Pools: d.pools, Version: version(), Notices: d.notices, Warnings: d.warnings, Obstacles: d.foreignObstacles, Log: log, Forget: d.store.Discard, Removed: stop}
+	operator := &admin.Server{
+		Engine: d.engine, Pools: d.pools, Version: version(), Firewall: admin.Firewall{Backend: d.firewall.Name, Reason: d.firewall.Reason},
+		Notices: d.notices, Warnings: d.warnings, Obstacles: d.foreignObstacles, Log: log, Forget: d.store.Discard, Removed: stop,
+	}
 	docker := driver.New(d.engine, d.pools, d.foreignObstacles, log)
 	adminListener, err := listenAdmin(s.adminSocket)
 	if err != nil {
@@ -110,16 +121,16 @@ func serve(ctx context.Context, s settings, log *logrus.Logger) error {
 	if err := notifyReady(); err != nil {
 		log.WithError(err).Warn("tell the service manager that we are ready")
 	}
-	err = together(ctx, stop,
+	tasks := []func(context.Context) error{
 		func(ctx context.Context) error { return docker.Serve(ctx, dockerListener) },
 		func(ctx context.Context) error { return serveAdmin(ctx, operator, adminListener) },
 		d.engine.Run,
-		func(ctx context.Context) error { return d.links.Watch(ctx, d.engine.Wake) },
-		func(ctx context.Context) error { return d.firewall.Watch(ctx, d.engine.Wake) },
-		func(ctx context.Context) error { return d.foreign.Watch(ctx, d.engine.Wake) },
-		func(ctx context.Context) error { return d.zones.Watch(ctx, d.engine.Wake) },
 		func(ctx context.Context) error { return d.collect(ctx, log) },
-	)
+	}
+	for _, watch := range append(d.firewall.Watches(), d.links.Watch, d.foreign.Watch, d.zones.Watch) {
+		tasks = append(tasks, func(ctx context.Context) error { return watch(ctx, d.engine.Wake) })
+	}
+	err = together(ctx, stop, tasks...)
 	// What is left in the kernel is for networks. Whoever disables a managed plugin
 	// that has none must not need another command for the rest.
 	if err == nil && d.engine.Now().State.Networks.Len() == 0 {

@@ -39,6 +39,7 @@ func (e *env) status() *cobra.Command {
 			err = e.printJSON(s)
 		} else {
 			fmt.Fprintf(e.stdout, "drawbridge %s: %d networks, %d endpoints, %d pools\n", s.Version, s.Networks, s.Endpoints, s.Pools)
+			fmt.Fprintf(e.stdout, "firewall: %s (%s)\n", s.Firewall.Backend, s.Firewall.Reason)
 			for _, w := range s.Warnings {
 				fmt.Fprintf(e.stdout, "warning: %s\n", w)
 			}

@@ -186,3 +186,20 @@ func TestKernelWatchSeesLegacyRulesChange(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestKernelWithoutNFTablesHasNoRulesThere and yet the older ones are read.
+func TestKernelWithoutNFTablesHasNoRulesThere(t *testing.T) {
+	h := lab.NewHost(t)
+	for _, kind := range []string{"nft", "legacy"} {
+		h.Run("iptables-"+kind, "-P", "FORWARD", "DROP")
+	}
+	h.DoWithoutNetfilter(func() {
+		_, drops, err := (&Rules{}).Look(context.Background())
+		if want := []plan.Chain{{Family: 4, Kind: kindLegacy}}; err != nil || !slices.Equal(drops, want) {
+			t.Errorf("want %v, got %v, %v", want, drops, err)
+		}
+		if found, err := (&Rules{}).Obstacles(&plan.Plan{Host: &plan.Host{}}); err != nil || len(found) > 0 {
+			t.Errorf("obstacles %v, %v", found, err)
+		}
+	})
+}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
 
 	"github.com/drawbridge-net/drawbridge/plan"
 )
@@ -191,11 +192,15 @@ const readAttempts = 5
 
 // settled reads until two times in a row agree. A dump that is overtaken by a change
 // may lack rules and does not say so. While somebody writes all the time the last one
-// has to do; the event of the last write has us look again.
+// has to do; the event of the last write has us look again. Without nftables there is
+// nothing to be read.
 func settled[T any](dump func() (T, error)) (last T, failed error) {
 	var some bool
 	for range readAttempts {
 		now, err := dump()
+		if absent(err) {
+			return last, nil
+		}
 		if failed = err; err != nil {
 			some = false
 			continue
@@ -206,4 +211,11 @@ func settled[T any](dump func() (T, error)) (last T, failed error) {
 		last, some = now, true
 	}
 	return last, failed
+}
+
+// absent reports whether there is no nftables to be read: the kernel has no netlink for
+// netfilter, or nobody behind it who speaks of tables (nfnetlink_rcv_msg in
+// net/netfilter/nfnetlink.c), or we are kept from it.
+func absent(err error) bool {
+	return slices.ContainsFunc([]error{unix.EPROTONOSUPPORT, unix.EINVAL, unix.EPERM}, func(e error) bool { return errors.Is(err, e) })
 }

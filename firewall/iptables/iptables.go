@@ -8,8 +8,8 @@
 // rules grows with networks, published and open ports; a contiguous range is one rule.
 //
 // It sees what passes from port to port of one bridge only where
-// net.bridge.bridge-nf-call-iptables is 1. Where it is not, it does not keep the
-// containers of one network apart: that is left to the bridge's ports (package link).
+// net.bridge.bridge-nf-call-iptables is 1. Where it is not (see Blind), it does not keep
+// the containers of one network apart: that is left to the bridge's ports (package link).
 package iptables
 
 import (
@@ -134,6 +134,19 @@ func (f *Firewall) Check(ctx context.Context, want *plan.Plan) ([]plan.Drift, er
 	var all []plan.Drift
 	for _, family := range families(want.Host) {
 		steps, err := f.missing(ctx, wanted, family)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, f.drift(steps)...)
+	}
+	return all, nil
+}
+
+// Left reports what stands of ours, for whom nothing should.
+func (f *Firewall) Left(ctx context.Context) ([]plan.Drift, error) {
+	var all []plan.Drift
+	for _, family := range []int{4, 6} {
+		steps, err := f.missing(ctx, ruleset{}, family)
 		if err != nil {
 			return nil, err
 		}

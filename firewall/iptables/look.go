@@ -18,7 +18,7 @@ type standing map[place][]string
 // look reads what stands in one family.
 func (f *Firewall) look(ctx context.Context, family int) (standing, error) {
 	if f.kind == Legacy {
-		if there, err := hasLegacy(family); err != nil || !there {
+		if there, err := hasTables(family); err != nil || !there {
 			return standing{}, err
 		}
 	}
@@ -36,9 +36,17 @@ func (f *Firewall) look(ctx context.Context, family int) (standing, error) {
 	return seen, nil
 }
 
-// hasLegacy reports whether x_tables has any table of the family. Asking it for rules
+// HasLegacy reports whether this network namespace has any rules of legacy iptables. It
+// makes no tables and needs no command.
+func HasLegacy() (bool, error) {
+	there4, err4 := hasTables(4)
+	there6, err6 := hasTables(6)
+	return there4 || there6, errors.Join(err4, err6)
+}
+
+// hasTables reports whether x_tables has any table of the family. Asking it for rules
 // would make one, and with it a hook that every packet passes.
-func hasLegacy(family int) (bool, error) {
+func hasTables(family int) (bool, error) {
 	name := "/proc/thread-self/net/ip_tables_names"
 	if family == 6 {
 		name = "/proc/thread-self/net/ip6_tables_names"

@@ -23,7 +23,11 @@ type place struct {
 const chainPrefix = "DRAWBRIDGE-"
 
 // ours reports whether the chain is one of ours, and not one that others made.
-func (p place) ours() bool { return strings.HasPrefix(p.chain, chainPrefix) }
+func (p place) ours() bool { return IsOurs(p.chain) }
+
+// IsOurs reports whether a chain is ours, by its name. None of our rules stands without
+// one: in chains of others we have only jumps.
+func IsOurs(chain string) bool { return strings.HasPrefix(chain, chainPrefix) }
 
 // tables are those that we use, in the order in which packets meet them.
 func tables() []string { return []string{"raw", "mangle", "nat"} }

@@ -9,9 +9,9 @@ import (
 
 const pollEvery = 2 * time.Second
 
-// Watch calls wake once at its beginning and whenever rules of ours, or what stands
-// ahead of them, have changed, until ctx ends. Legacy iptables has no events, so it
-// polls; the caller may have done a change itself.
+// Watch calls wake once at its beginning and whenever rules of ours, what stands ahead
+// of them or what Blind says have changed, until ctx ends. Neither legacy iptables nor
+// a sysctl has events, so it polls; the caller may have done a change itself.
 func (f *Firewall) Watch(ctx context.Context, wake func()) error {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
@@ -37,6 +37,7 @@ func (f *Firewall) Watch(ctx context.Context, wake func()) error {
 // fingerprint is all that an Apply would look at, of both families.
 func (f *Firewall) fingerprint(ctx context.Context) string {
 	var b strings.Builder
+	fmt.Fprintln(&b, Blind(4), Blind(6))
 	for _, family := range []int{4, 6} {
 		seen, err := f.look(ctx, family)
 		if err != nil {

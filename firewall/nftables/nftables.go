@@ -38,7 +38,7 @@ type Firewall struct {
 func New() (*Firewall, error) {
 	f := &Firewall{rules: newRuleset()}
 	if err := f.connect(); err != nil {
-		return nil, fmt.Errorf("nftables: %w", err)
+		return nil, fmt.Errorf("open nfnetlink: %w", err)
 	}
 	return f, nil
 }
@@ -129,8 +129,8 @@ func (f *Firewall) mend(ctx context.Context, want *plan.Plan) error {
 	return errors.Join(refused, f.piecemeal(ctx, rebuild, c))
 }
 
-// errBridgeless says what an operator can not change.
-var errBridgeless = fmt.Errorf("the kernel can not keep containers of one network apart, it was built without CONFIG_NF_TABLES_BRIDGE: %w", unix.EOPNOTSUPP)
+// ErrBridgeless says what an operator can not change.
+var ErrBridgeless = fmt.Errorf("the kernel can not keep containers of one network apart, it was built without CONFIG_NF_TABLES_BRIDGE: %w", unix.EOPNOTSUPP)
 
 // possible is what of a change this kernel can do, and an error for each network and
 // endpoint that wants more.
@@ -141,7 +141,7 @@ func (f *Firewall) possible(c change) (change, error) {
 	c, owners := c.without(setApart, setApartBridges)
 	var refused []error
 	for _, owner := range owners {
-		refused = append(refused, &plan.ObjectError{Owner: owner, Object: f.rules.bridge.String(), Err: errBridgeless})
+		refused = append(refused, &plan.ObjectError{Owner: owner, Object: f.rules.bridge.String(), Err: ErrBridgeless})
 	}
 	return c, errors.Join(refused...)
 }
@@ -174,17 +174,59 @@ func (f *Firewall) piecemeal(ctx context.Context, rebuild bool, c change) error 
 	return errors.Join(failed...)
 }
 
+// Left reports what stands of ours, for whom nothing should.
+func (f *Firewall) Left(ctx context.Context) ([]plan.Drift, error) {
+	var all []plan.Drift
+	err := f.with(ctx, func(c *conn) error {
+		there, err := f.there(c)
+		for _, t := range there {
+			all = append(all, plan.Drift{Object: t.String(), Field: "table", Got: "present"})
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look for %s: %w", f.rules.inet, err)
+	}
+	return all, nil
+}
+
+// Chains are the names of all chains, in whichever table. Those of iptables-nft are among
+// them.
+func (f *Firewall) Chains(ctx context.Context) ([]string, error) {
+	var names []string
+	err := f.with(ctx, func(c *conn) error {
+		chains, err := c.nft.ListChains()
+		for _, ch := range chains {
+			names = append(names, ch.Name)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list nftables' chains: %w", err)
+	}
+	return names, nil
+}
+
+// there are our tables that stand.
+func (f *Firewall) there(c *conn) ([]*table, error) {
+	var all []*table
+	for _, t := range f.tables() {
+		_, err := c.nft.ListTableOfFamily(tableName, t.kernel.Family)
+		if err == nil {
+			all = append(all, t)
+		} else if !errors.Is(err, unix.ENOENT) {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
 // Remove deletes the tables.
 func (f *Firewall) Remove(ctx context.Context) error {
 	err := f.with(ctx, func(c *conn) error {
-		var there []*table
-		for _, t := range f.tables() {
-			_, err := c.nft.ListTableOfFamily(tableName, t.kernel.Family)
-			if err == nil {
-				there = append(there, t)
-			} else if !errors.Is(err, unix.ENOENT) {
-				return err
-			}
+		there, err := f.there(c)
+		if err != nil {
+			return err
 		}
 		for _, t := range there {
 			c.nft.DelTable(t.kernel)

@@ -102,15 +102,19 @@ type rule struct {
 	exprs   []expr.Any
 }
 
-func newRuleset() *ruleset {
+func newRuleset() *ruleset { return newRulesetIn(tableName) }
+
+// newRulesetIn is that of tables of some name.
+func newRulesetIn(name string) *ruleset {
 	r := &ruleset{sets: map[string]*set{}}
-	r.inet = r.table(nftables.TableFamilyINet, "", inetSets(), inetChains())
-	r.bridge = r.table(nftables.TableFamilyBridge, "bridge ", []*set{{name: setApart, key: []kind{ifname}}}, bridgeChains())
+	inet, bridge := &nftables.Table{Name: name, Family: nftables.TableFamilyINet}, &nftables.Table{Name: name, Family: nftables.TableFamilyBridge}
+	r.inet = r.table(inet, "", inetSets(), inetChains())
+	r.bridge = r.table(bridge, "bridge ", []*set{{name: setApart, key: []kind{ifname}}}, bridgeChains())
 	return r
 }
 
-func (r *ruleset) table(family nftables.TableFamily, label string, sets []*set, chains []chain) *table {
-	t := &table{kernel: &nftables.Table{Name: tableName, Family: family}, label: label, sets: sets, chains: chains}
+func (r *ruleset) table(kernel *nftables.Table, label string, sets []*set, chains []chain) *table {
+	t := &table{kernel: kernel, label: label, sets: sets, chains: chains}
 	slices.SortFunc(sets, func(a, b *set) int { return strings.Compare(a.name, b.name) })
 	for _, s := range sets {
 		r.sets[s.name] = s

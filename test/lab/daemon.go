@@ -21,7 +21,11 @@ func (e *Engine) StartDaemon(args ...string) {
 		socket = behindTap
 	}
 	serve := append([]string{"serve", "--plugin-socket", socket, "--state-dir", filepath.Join(e.dir, "drawbridge")}, args...)
-	e.daemon = e.world.service("drawbridge", e.Command(e.drawbridge(), serve...))
+	var prepare []func() error
+	if e.refused {
+		prepare = append(prepare, refuseNetfilter)
+	}
+	e.daemon = e.world.service("drawbridge", e.Command(e.drawbridge(), serve...), prepare...)
 	e.accepts(socket, e.daemon)
 }
 

@@ -63,6 +63,7 @@ type Engine struct {
 
 	containerd, dockerd, daemon *process
 	tapped                      bool // Drawbridge is behind a Tap
+	refused                     bool // Drawbridge meets a kernel without netlink for netfilter
 }
 
 // Engine starts a private engine on Host. Flags are handed to dockerd.

@@ -84,8 +84,8 @@ func (w *world) path(inside string) string {
 }
 
 // start starts a command in the world. Its process ID is the one that the
-// test's own process sees.
-func (w *world) start(cmd *exec.Cmd) (err error) {
+// test's own process sees. What prepare does to the thread the command inherits.
+func (w *world) start(cmd *exec.Cmd, prepare ...func() error) (err error) {
 	pidfd, err := unix.PidfdOpen(w.init.Process.Pid, 0)
 	if err != nil {
 		return fmt.Errorf("enter the world: %w", err)
@@ -99,6 +99,11 @@ func (w *world) start(cmd *exec.Cmd) (err error) {
 		}
 		if err = unix.Setns(pidfd, unix.CLONE_NEWNS|unix.CLONE_NEWNET|unix.CLONE_NEWPID); err != nil {
 			return
+		}
+		for _, p := range prepare {
+			if err = p(); err != nil {
+				return
+			}
 		}
 		err = cmd.Start()
 	})
@@ -134,7 +139,7 @@ type process struct {
 
 // service starts a long-lived command. Its output is appended to NAME.log in
 // the world's directory; the end of it is shown if the test fails.
-func (w *world) service(name string, cmd *exec.Cmd) *process {
+func (w *world) service(name string, cmd *exec.Cmd, prepare ...func() error) *process {
 	w.t.Helper()
 	p := &process{t: w.t, name: name, cmd: cmd, done: make(chan struct{}), log: filepath.Join(w.dir, name+".log")}
 	_, statErr := os.Stat(p.log)
@@ -144,7 +149,7 @@ func (w *world) service(name string, cmd *exec.Cmd) *process {
 	}
 	defer log.Close()
 	cmd.Stdout, cmd.Stderr = log, log
-	if err := w.start(cmd); err != nil {
+	if err := w.start(cmd, prepare...); err != nil {
 		w.t.Fatalf("start %s: %v", name, err)
 	}
 	go func() {

@@ -1,0 +1,162 @@
+// Package firewall chooses, of the two firewalls that we have, the one for this host,
+// and takes away what the other one has left.
+//
+// It judges no packet and writes no rule: firewall/nftables and firewall/iptables do.
+package firewall
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/drawbridge-net/drawbridge/firewall/iptables"
+	"github.com/drawbridge-net/drawbridge/firewall/nftables"
+	"github.com/drawbridge-net/drawbridge/plan"
+)
+
+// Mode is what a person wants.
+type Mode string
+
+// Auto is NFTables where the kernel takes a trial of it, else IPTables.
+const (
+	Auto     Mode = "auto"
+	NFTables Mode = "nftables"
+	IPTables Mode = "iptables"
+)
+
+// UnmarshalText refuses what is no Mode.
+func (m *Mode) UnmarshalText(text []byte) error {
+	switch mode := Mode(text); mode {
+	case Auto, NFTables, IPTables:
+		*m = mode
+		return nil
+	}
+	return fmt.Errorf("firewall %q: want %s, %s or %s", text, Auto, NFTables, IPTables)
+}
+
+// MarshalText is the reverse.
+func (m Mode) MarshalText() ([]byte, error) { return []byte(m), nil }
+
+// backend is either firewall.
+type backend interface {
+	Apply(ctx context.Context, have, want *plan.Plan) error
+	Check(ctx context.Context, want *plan.Plan) ([]plan.Drift, error)
+	Remove(ctx context.Context) error
+	// Left reports what stands of ours, for whom nothing should.
+	Left(ctx context.Context) ([]plan.Drift, error)
+}
+
+// Firewall is the layer of the one that was chosen. Open makes it.
+type Firewall struct {
+	backend
+	// Name is e.g. iptables-legacy.
+	Name string
+	// Reason is why it was chosen, e.g. auto: nftables refused: operation not permitted.
+	Reason string
+
+	nft     *nftables.Firewall // to look and to be told of changes, even if another was chosen
+	refused error              // why there is no nft
+	ipt     *iptables.Firewall // nil if nft was chosen
+
+	mu     sync.Mutex
+	others map[string]*iptables.Firewall // kinds that were not chosen and have rules of somebody
+}
+
+// Open chooses. It changes nothing on the host.
+func Open(ctx context.Context, mode Mode) (*Firewall, error) {
+	f := &Firewall{Reason: "as told", others: map[string]*iptables.Firewall{}}
+	f.nft, f.refused = nftables.New()
+	err := f.choose(ctx, mode)
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("firewall: %w", err)
+	}
+	return f, nil
+}
+
+// String is e.g. nftables (as told).
+func (f *Firewall) String() string { return f.Name + " (" + f.Reason + ")" }
+
+func (f *Firewall) choose(ctx context.Context, mode Mode) error {
+	if mode == IPTables {
+		return f.useIPTables(ctx)
+	}
+	refused := f.try(ctx)
+	bridgeless := errors.Is(refused, nftables.ErrBridgeless)
+	if mode == NFTables {
+		if refused != nil && !bridgeless {
+			return fmt.Errorf("the kernel refuses nftables: %w: load nf_tables, or use --firewall=%s", refused, IPTables)
+		}
+		f.useNFTables()
+		return nil
+	}
+	if refused == nil {
+		f.Reason = "auto: the kernel took a trial of all that it needs"
+		f.useNFTables()
+		return nil
+	}
+	f.Reason = fmt.Sprintf("auto: nftables refused: %v", refused)
+	err := f.useIPTables(ctx)
+	if err != nil && bridgeless {
+		f.Reason = fmt.Sprintf("auto: of nftables the kernel refused a part (%v), and %v", refused, err)
+		f.useNFTables()
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("the kernel refuses nftables (%w: load nf_tables), and there is no iptables in its place: %w", refused, err)
+	}
+	return nil
+}
+
+func (f *Firewall) try(ctx context.Context) error {
+	if f.refused != nil {
+		return f.refused
+	}
+	return f.nft.Try(ctx)
+}
+
+func (f *Firewall) useNFTables() { f.Name, f.backend = "nftables", f.nft }
+
+func (f *Firewall) useIPTables(ctx context.Context) error {
+	found, err := iptables.Find(ctx)
+	if err != nil {
+		return err
+	}
+	f.Name, f.backend, f.ipt = "iptables-"+found.Kind(), found, found
+	return nil
+}
+
+// Close gives the connection back. What stands in the kernel stays.
+func (f *Firewall) Close() {
+	if f.nft != nil {
+		f.nft.Close()
+	}
+}
+
+// Blind reports whether it does not see what passes from port to port of one bridge, on
+// a host with IPv6 or without. Of two families it must see both.
+func (f *Firewall) Blind(ipv6 bool) bool {
+	return f.ipt != nil && (iptables.Blind(4) || ipv6 && iptables.Blind(6))
+}
+
+// Notices says what users should know of this kernel.
+func (f *Firewall) Notices() []string {
+	if f.refused == nil {
+		return nil
+	}
+	return []string{fmt.Sprintf("nftables cannot be read (%v): what an engine, others or an earlier drawbridge have put there is neither seen nor changed", f.refused)}
+}
+
+// Watches are what tells of changes, each until its ctx ends. Those of nftables concern
+// us in any case: the rules of engines, and what iptables-nft keeps, are among them.
+func (f *Firewall) Watches() []func(ctx context.Context, wake func()) error {
+	var all []func(context.Context, func()) error
+	if f.nft != nil {
+		all = append(all, f.nft.Watch)
+	}
+	if f.ipt != nil {
+		all = append(all, f.ipt.Watch)
+	}
+	return all
+}

@@ -1,0 +1,218 @@
+package firewall
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/drawbridge-net/drawbridge/engine"
+	"github.com/drawbridge-net/drawbridge/plan"
+	"github.com/drawbridge-net/drawbridge/spec"
+	"github.com/drawbridge-net/drawbridge/test/lab"
+	"github.com/drawbridge-net/drawbridge/test/lab/hello"
+	"github.com/drawbridge-net/drawbridge/test/scene"
+)
+
+var (
+	_ engine.Layer = (*Firewall)(nil)
+	_ engine.Layer = Retired{}
+)
+
+// TestKernelTheChoiceTellsItsReason on a kernel with nf_tables and on one without.
+func TestKernelTheChoiceTellsItsReason(t *testing.T) {
+	for _, row := range []struct {
+		mode    Mode
+		without bool   // nf_tables
+		path    string // where commands are
+		want    string // the choice, or why there is none
+	}{
+		{Auto, false, "", "nftables (auto: the kernel took a trial of all that it needs)"},
+		{NFTables, false, "", "nftables (as told)"},
+		{IPTables, false, "", "iptables-nft (as told)"},
+		{Auto, true, "", "iptables-legacy (auto: nftables refused: open nfnetlink: socket: protocol not supported)"},
+		{NFTables, true, "", "use --firewall=iptables"},
+		{IPTables, true, "", "iptables-legacy (as told)"},
+		{Auto, false, "/nonexistent", "nftables (auto: "},
+		{Auto, true, "/nonexistent", "install iptables 1.8 or newer"},
+		{IPTables, false, "/nonexistent", "install iptables 1.8 or newer"},
+	} {
+		t.Run(fmt.Sprint(row.mode, " ", row.without, " ", row.path), func(t *testing.T) {
+			h := lab.NewHost(t)
+			if row.path != "" {
+				t.Setenv("PATH", row.path)
+			}
+			do := h.Do
+			if row.without {
+				do = h.DoWithoutNetfilter
+			}
+			got := ""
+			do(func() {
+				f, err := Open(context.Background(), row.mode)
+				if err != nil {
+					got = err.Error()
+					return
+				}
+				got = f.String()
+				if notices := f.Notices(); (len(notices) > 0) != row.without {
+					t.Errorf("notices %q", notices)
+				}
+				f.Close()
+			})
+			if !strings.Contains(got, row.want) {
+				t.Errorf("want %q, got %q", row.want, got)
+			}
+		})
+	}
+}
+
+// machine is a host on which the firewall changes.
+type machine struct {
+	*lab.Host
+	t *testing.T
+}
+
+// change is what a daemon does that is started anew. Kind, for iptables, is that of an
+// engine's rules.
+func (m machine) change(mode Mode, kind string, want *plan.Plan) *Firewall {
+	m.t.Helper()
+	for _, other := range []string{"nft", "legacy"} {
+		if other == kind {
+			m.Run("iptables-"+other, "-t", "nat", "-N", "DOCKER")
+			defer m.Run("iptables-"+other, "-t", "nat", "-X", "DOCKER")
+		}
+	}
+	var f *Firewall
+	m.Do(func() {
+		var err error
+		if f, err = Open(context.Background(), mode); err != nil {
+			m.t.Error(err)
+			return
+		}
+		for _, l := range []engine.Layer{f, Retired{f}} {
+			if err := l.Apply(context.Background(), nil, want); err != nil {
+				m.t.Error(err)
+			}
+		}
+	})
+	if f == nil {
+		m.t.FailNow()
+	}
+	m.t.Cleanup(f.Close)
+	return f
+}
+
+// left are the left-overs that a layer finds.
+func (m machine) left(l engine.Layer, want *plan.Plan) []string {
+	m.t.Helper()
+	return scene.Drift(m.t, m.Host, l, want)
+}
+
+// TestKernelAChangeOfFirewallMeetsNoFlow changes it in every direction while a stream
+// goes on through a published port, another from a container to the outside, and new
+// ones begin; what is closed stays so.
+func TestKernelAChangeOfFirewallMeetsNoFlow(t *testing.T) {
+	t.Setenv("XTABLES_LOCKFILE", os.DevNull)
+	w := scene.NewWorld(t).
+		Network("a", spec.Network{Masquerade: true}, "172.30.0.0/24", "fd00:30::/64").
+		Endpoint("a", "e", "172.30.0.2/24", "fd00:30::2/64", scene.TCP("", 8080, 80, 1))
+	p := w.Plan()
+	town := scene.Settle(t, p, func(h *lab.Host) { machine{h, t}.change(Auto, "", p) })
+	m := machine{town.Host, t}
+	town.Neighbour.Route(netip.MustParsePrefix("172.30.0.0/24"), m.Host)
+	container := town.Container("a1", scene.Bridge("a"), "172.30.0.2/24", "fd00:30::2/64")
+	scene.Serve(t, town.Outside, "outside", "tcp [::]:80")
+	var stops []func()
+	for what, conn := range map[string]*hello.Conn{
+		"a stream through a published port": town.Outside.Dial("tcp", "192.0.2.1:8080"),
+		"one of IPv6":                       town.Outside.Dial("tcp", "[2001:db8:1::1]:8080"),
+		"a stream to the outside":           container.Dial("tcp", lab.Internet+":80"),
+	} {
+		stops = append(stops, lab.Steadily(t, what, func() error {
+			_, err := conn.Ask(hello.Patience)
+			return err
+		}))
+	}
+	stops = append(stops, lab.Steadily(t, "new streams", func() error {
+		_, err := town.Outside.Ask("tcp", "192.0.2.1:8080")
+		return err
+	}), lab.Steadily(t, "what is closed", func() error {
+		answer, err := town.Neighbour.AskFor("tcp", "172.30.0.2:81", 100*time.Millisecond)
+		if hello.Judge(err) != hello.Drop {
+			return fmt.Errorf("%v %w", answer, err)
+		}
+		return nil
+	}))
+	nft, ipt, legacy := "nftables", "iptables-nft", "iptables-legacy"
+	for _, next := range []string{ipt, legacy, nft, legacy, ipt, nft} {
+		mode, kind := IPTables, strings.TrimPrefix(next, "iptables-")
+		if next == nft {
+			mode, kind = NFTables, ""
+		}
+		f := m.change(mode, kind, p)
+		if f.Name != next {
+			t.Fatalf("want %s, got %s", next, f)
+		}
+		if left := slices.Concat(m.left(f, p), m.left(Retired{f}, p)); len(left) > 0 {
+			t.Errorf("%s: not as planned: %q", next, left)
+		}
+		if all := m.sets(); !slices.Equal(all, []string{next}) {
+			t.Errorf("%s: rules of %q", next, all)
+		}
+	}
+	for _, stop := range stops {
+		stop()
+	}
+}
+
+// sets are the firewalls that have rules of ours, by other means than our own.
+func (m machine) sets() []string {
+	m.t.Helper()
+	var all []string
+	for _, tool := range []string{"iptables-nft", "iptables-legacy"} {
+		if strings.Contains(m.Run(tool+"-save")+m.Run("ip6"+tool[2:]+"-save"), "DRAWBRIDGE") {
+			all = append(all, tool)
+		}
+	}
+	if strings.Contains(m.Run("nft", "list", "tables"), "drawbridge") {
+		all = append(all, "nftables")
+	}
+	return all
+}
+
+// TestKernelLeftOversAreNamedAndTakenAway also if they come when nobody expects them.
+func TestKernelLeftOversAreNamedAndTakenAway(t *testing.T) {
+	t.Setenv("XTABLES_LOCKFILE", os.DevNull)
+	p := scene.Everything(t).Plan()
+	m := machine{lab.NewHost(t), t}
+	for _, row := range []struct {
+		mode        Mode
+		others      string // a script
+		drift, left string
+	}{
+		{NFTables, "iptables-nft -t mangle -N DRAWBRIDGE-OLD", "iptables-nft mangle DRAWBRIDGE-OLD chain: want nothing, got present", "iptables-nft"},
+		{NFTables, "ip6tables-legacy -t nat -N DRAWBRIDGE-OLD; ip6tables-legacy -t nat -A OUTPUT -j DRAWBRIDGE-OLD", "ip6tables-legacy nat OUTPUT rule: want nothing, got -j DRAWBRIDGE-OLD", "iptables-legacy"},
+		{IPTables, "nft add table bridge drawbridge", "table bridge drawbridge table: want nothing, got present", "nftables"},
+	} {
+		f := m.change(row.mode, "", p)
+		m.Run("sh", "-ec", row.others)
+		if all := m.sets(); !slices.Contains(all, row.left) || len(all) != 2 {
+			t.Errorf("rules of %q", all)
+		}
+		if got := m.left(Retired{f}, p); !slices.Contains(got, row.drift) {
+			t.Errorf("want %q, got %q", row.drift, got)
+		}
+		m.Do(func() {
+			if err := (Retired{f}).Apply(context.Background(), nil, p); err != nil {
+				t.Error(err)
+			}
+		})
+		if left := slices.Concat(m.left(f, p), m.left(Retired{f}, p)); len(left) > 0 {
+			t.Errorf("not as planned: %q", left)
+		}
+	}
+}
