@@ -84,17 +84,3 @@ func TestEngineThatStartsAfterUsDecidesAsWithoutUs(t *testing.T) {
 		s.MustReach("c1", "tcp", lab.Internet+":80", "outside")
 	})
 }
-
-func TestEngineFirewallWipedByOthersComesBack(t *testing.T) {
-	eachEngineAfter(t, bootDocker, func(s *site) {
-		s.network("web", "--subnet", "172.30.1.0/24")
-		s.Run("c1", "--network", "web", "-p", "8080:80")
-		s.Outside.MustReach("tcp", "192.0.2.1:8080", "c1")
-		for _, wipe := range [][]string{{"iptables-nft", "-F", "FORWARD"}, {"nft", "flush", "ruleset"}} {
-			s.Host.Run(wipe[0], wipe[1:]...)
-			s.comesBack(fmt.Sprint("after ", wipe))
-			s.MustReach("c1", "tcp", lab.Internet+":80", "outside")
-		}
-		bootDocker(s)
-	})
-}
