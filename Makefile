@@ -42,6 +42,10 @@ test-unit: ## ring 1: without privilege, with the race detector
 test-net: ## ring 2: against the kernel, in network namespaces (root or not)
 	$(GO) run ./test/ring kernel -count=1 -exec '$(netns)' -run '$(kernel)' ./...
 
+.PHONY: soak
+soak: ## the reachability table of all kinds of network in all environments: an hour
+	DRAWBRIDGE_SOAK=1 $(GO) run ./test/ring soak -count=1 -timeout 4h -exec '$(netns)' -run '^TestKernelPacketsAgreeWithTheTable$$' ./firewall/...
+
 .PHONY: e2e
 e2e: ## ring 3: the whole product on the oldest and the newest engine (root)
 	test/engines/fetch

@@ -39,6 +39,8 @@ type Fate struct {
 	// Client is whom the server sees; the zero Addr for the address of the interface
 	// by which the packet leaves the host.
 	Client netip.Addr
+	// Foreign says that a rule of an engine's has dropped it, which none of ours counts.
+	Foreign bool
 }
 
 // Trace says what the plan's rules make of a connection's first packet, and those of the
@@ -61,7 +63,8 @@ func (p *Plan) Trace(f Flow) Fate {
 			return t.accept("the host itself")
 		}
 	case t.isShielded():
-		return t.drop(shielded)
+		t.fate.Foreign = true
+		return t.drop("the engine shields its containers")
 	}
 	if f.In != "" {
 		if t.forward(); t.fate.Dropped {
@@ -71,10 +74,6 @@ func (p *Plan) Trace(f Flow) Fate {
 	t.translateSource()
 	return t.fate
 }
-
-// shielded is how an engine from 28 on keeps others from its containers' own addresses,
-// ahead of everything of ours. Its rule counts what it drops, none of ours does.
-const shielded = "the engine shields its containers"
 
 // trace is one packet on its way.
 type trace struct {
@@ -235,7 +234,8 @@ func (p *Plan) networkOf(a netip.Addr) *Network {
 	return nil
 }
 
-// isShielded reports whether an engine drops the packet ahead of all translation.
+// isShielded reports whether an engine drops the packet ahead of all translation, and
+// ahead of everything of ours.
 func (t *trace) isShielded() bool {
 	e := t.engineOf(t.To.Addr())
 	return e != nil && e.Shielded && t.In != "" && t.In != e.Name && !t.Translated

@@ -11,12 +11,13 @@ import (
 
 	"github.com/drawbridge-net/drawbridge/plan"
 	"github.com/drawbridge-net/drawbridge/test/lab"
-	"github.com/drawbridge-net/drawbridge/test/reach"
 	"github.com/drawbridge-net/drawbridge/test/scene"
 )
 
 // Backend is a firewall under test.
 type Backend struct {
+	// Name is one of Backends.
+	Name string
 	// Protect puts it up on a host for a plan.
 	Protect func(t testing.TB, h *lab.Host, p *plan.Plan)
 	// Drops is what each of its rules has dropped so far, by the rule's reason.
@@ -60,28 +61,6 @@ func Packets(t *testing.T, b Backend) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel() // most of it is waiting for silence
 			test(t, b)
-		})
-	}
-}
-
-// Table asks everything that plan.Trace is asked, of all kinds of network.
-func Table(t *testing.T, b Backend, golden, bridged string, kinds ...reach.Kind) {
-	t.Helper()
-	tables, err := reach.Read(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, k := range kinds {
-		t.Run(k.Name, func(t *testing.T) {
-			t.Parallel() // most of it is waiting for silence
-			engine := reach.Engine{}
-			p, err := k.Plan(engine.Host())
-			if err != nil {
-				t.Fatal(err)
-			}
-			v := scene.NewVillage(t, engine, p, func(h *lab.Host) { b.Protect(t, h, p) })
-			v.Bridged(bridged)
-			v.Agrees(k, tables[reach.Of(k, engine)], func() map[string]int { return b.Drops(t, v.Host) })
 		})
 	}
 }

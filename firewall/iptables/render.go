@@ -148,6 +148,7 @@ const (
 // Ranks in chainPost and chainEnter.
 const (
 	rankLoopback     = iota // of the host itself
+	rankKeep                // from an engine's subnet
 	rankUntranslated        // to containers' own addresses
 	rankBridge              // into a bridge of ours
 	rankSource              // from a subnet
@@ -205,7 +206,7 @@ func (r renderer) host(p *plan.Plan) {
 		}
 	}
 	for _, s := range nets {
-		r.say(rankSource, nat(chainEnter), fmt.Sprintf("-s %s -j NETMAP --to %s", s, s), "clients of an engine's networks keep their address")
+		r.say(rankKeep, nat(chainEnter), fmt.Sprintf("-s %s -j NETMAP --to %s", s, s), "clients of an engine's networks keep their address")
 	}
 }
 

@@ -8,12 +8,12 @@ import (
 	"github.com/drawbridge-net/drawbridge/firewall/firewalltest"
 	"github.com/drawbridge-net/drawbridge/plan"
 	"github.com/drawbridge-net/drawbridge/test/lab"
-	"github.com/drawbridge-net/drawbridge/test/reach"
 )
 
 // backend is this firewall for those who judge it by packets.
 func backend() firewalltest.Backend {
 	return firewalltest.Backend{
+		Name: firewalltest.NFTables,
 		Protect: func(t testing.TB, h *lab.Host, p *plan.Plan) {
 			t.Helper()
 			newMachine(t, h).apply(nil, p)
@@ -27,7 +27,7 @@ func backend() firewalltest.Backend {
 func TestKernelPackets(t *testing.T) { firewalltest.Packets(t, backend()) }
 
 func TestKernelPacketsAgreeWithTheTable(t *testing.T) {
-	firewalltest.Table(t, backend(), "../../plan/testdata/reach", "1", reach.Kinds()...)
+	firewalltest.Table(t, backend())
 }
 
 var dropRule = regexp.MustCompile(`counter packets (\d+) bytes \d+ drop comment "([^"]+)"`)

@@ -198,9 +198,9 @@ func postroutingRules(v4, v6 family) []rule {
 				join(translated(), f.only(), f.sourceTo(setHairpin), masquerade),
 			},
 			rule{
-				fmt.Sprintf("ct status dnat oifname @bridges %s saddr @%s snat %s to %s saddr", f.name, f.set(setEngineNets), f.name, f.name),
+				fmt.Sprintf("oifname @bridges %s saddr @%s snat %s to %s saddr", f.name, f.set(setEngineNets), f.name, f.name),
 				"clients of an engine's networks keep their address",
-				join(translated(), to(setBridges), f.only(), f.source(setEngineNets), f.keepSource()),
+				join(to(setBridges), f.only(), f.source(setEngineNets), f.keepSource()),
 			},
 			rule{
 				fmt.Sprintf(`meta nfproto %s oifname != "lo" oifname != @bridges snat %s to %s saddr map @%s`, f.proto, f.name, f.name, f.set(mapSource)),

@@ -31,9 +31,10 @@ type Question struct {
 // Outcome is what became of it.
 type Outcome struct {
 	Verdict hello.Verdict
-	Why     string     // which of our rules dropped it; "" if none did
+	Why     string     // which rule dropped it; "" if none did
 	Server  string     // who answered; "" for ping
 	Client  netip.Addr // whom the server saw; the zero Addr for ping
+	Foreign bool       // Why is no rule of ours
 }
 
 // Judge answers questions.

@@ -21,7 +21,7 @@ func (e Engine) Traced(p *plan.Plan) Judge {
 		server, port := owner(fate.Server.Addr()), fate.Server.Port()
 		switch {
 		case fate.Dropped:
-			return Outcome{Verdict: hello.Drop, Why: fate.Why}
+			return Outcome{Verdict: hello.Drop, Why: fate.Why, Foreign: fate.Foreign}
 		case server.Name == Host && port != Service && q.Proto != plan.Ping:
 			return Outcome{Verdict: hello.Refuse}
 		}

@@ -43,8 +43,9 @@ func Settle(t testing.TB, p *plan.Plan, protect func(*lab.Host)) *Town {
 // Bridged sets whether frames between containers are shown to the firewall.
 func (c *Town) Bridged(value string) {
 	if _, err := c.Host.Try("test", "-e", "/proc/sys/net/bridge"); err == nil {
-		c.Host.Set("net/bridge/bridge-nf-call-iptables", value)
-		c.Host.Set("net/bridge/bridge-nf-call-ip6tables", value)
+		for _, family := range []string{"ip", "ip6", "arp"} {
+			c.Host.Set("net/bridge/bridge-nf-call-"+family+"tables", value)
+		}
 	}
 }
 
@@ -67,14 +68,18 @@ func (c *Town) settings(link string, settings []plan.Setting) {
 func (c *Town) Bridge(name string, addresses ...netip.Prefix) {
 	c.Host.Run("ip", "link", "add", name, "type", "bridge", "stp_state", "0", "forward_delay", "0")
 	c.Host.Set("net/ipv6/conf/"+name+"/accept_dad", "0")
+	c.addresses(name, addresses)
+	c.Host.Run("ip", "link", "set", name, "up")
+}
+
+func (c *Town) addresses(link string, addresses []netip.Prefix) {
 	for _, a := range addresses {
-		args := []string{"addr", "add", a.String(), "dev", name}
+		args := []string{"addr", "add", a.String(), "dev", link}
 		if a.Addr().Is6() {
 			args = append(args, "nodad")
 		}
 		c.Host.Run("ip", args...)
 	}
-	c.Host.Run("ip", "link", "set", name, "up")
 }
 
 // Container is a machine on a bridge of the host, with default routes through it

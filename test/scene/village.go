@@ -4,41 +4,41 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
 
 	"github.com/drawbridge-net/drawbridge/plan"
 	"github.com/drawbridge-net/drawbridge/test/lab"
-	"github.com/drawbridge-net/drawbridge/test/lab/hello"
 	"github.com/drawbridge-net/drawbridge/test/reach"
 )
 
-// Village is a Town with the machines of the reachability table.
+// Village is a Town with the machines of the reachability table, all on the bridges that
+// they have in every plan. What else a plan says of the host changes with Become.
 type Village struct {
 	*Town
-	plan     *plan.Plan
-	trace    reach.Judge
 	machines map[string]*lab.Host
+	plan     *plan.Plan
+	engine   reach.Engine
 }
 
-// NewVillage makes a Village. Before the bridges come, protect puts up the firewall.
-func NewVillage(t testing.TB, e reach.Engine, p *plan.Plan, protect func(*lab.Host)) *Village {
+// NewVillage makes a Village that has become what a plan says, but for its firewall.
+func NewVillage(t testing.TB, e reach.Engine, p *plan.Plan) *Village {
 	t.Helper()
-	v := &Village{Town: Settle(t, p, protect), plan: p, trace: e.Traced(p)}
+	v := &Village{Town: &Town{Lab: lab.New(t), T: t}, plan: &plan.Plan{}, engine: e}
+	links := []string{}
 	for _, b := range reach.Bridges() {
 		v.Bridge(b.Name, b.Addresses...)
+		links = append(links, b.Name)
 	}
-	// As on a host whose ip_forward is 1: no sysctl helps the firewall.
-	links := []string{"docker0"}
 	for _, n := range p.Networks.All() {
+		v.Bridge(n.Bridge.Name)
 		links = append(links, n.Bridge.Name)
 	}
+	// As on a host whose ip_forward is 1: no sysctl helps the firewall.
 	for _, link := range links {
 		v.Host.Set("net/ipv4/conf/"+link+"/forwarding", "1")
 		v.Host.Set("net/ipv6/conf/"+link+"/force_forwarding", "1")
 	}
+	v.Become(p)
 	v.machines = map[string]*lab.Host{reach.Host: v.Host, reach.Outside: v.Outside, reach.Neighbour: v.Neighbour}
 	for _, m := range reach.Machines() {
 		if m.Bridge == "" {
@@ -46,7 +46,7 @@ func NewVillage(t testing.TB, e reach.Engine, p *plan.Plan, protect func(*lab.Ho
 			continue
 		}
 		v.machines[m.Name] = v.machine(m)
-		v.settled(m)
+		v.listen(m)
 	}
 	v.acquaint(reach.A, reach.B)
 	v.acquaint(reach.B, reach.A)
@@ -54,6 +54,31 @@ func NewVillage(t testing.TB, e reach.Engine, p *plan.Plan, protect func(*lab.Ho
 		v.Neighbour.Route(netip.MustParsePrefix(to), v.Host)
 	}
 	return v
+}
+
+// Become gives bridges and uplinks the addresses and settings of another plan. Nothing
+// is remembered of connections: what was open then must not be taken for open now.
+func (v *Village) Become(p *plan.Plan) {
+	v.T.Helper()
+	for _, u := range p.Uplinks {
+		v.settings(u.Name, u.Settings)
+	}
+	for id, n := range p.Networks.All() {
+		link := n.Bridge.Name
+		if before, ok := v.plan.Networks.Get(id); !ok || !slices.Equal(before.Bridge.Addresses, n.Bridge.Addresses) {
+			v.Host.Run("ip", "addr", "flush", "dev", link, "scope", "global")
+			v.addresses(link, n.Bridge.Addresses)
+		}
+		v.Host.Set("net/ipv4/conf/"+link+"/route_localnet", "0")
+		v.settings(link, n.Bridge.Settings)
+	}
+	v.plan = p
+	for _, m := range reach.Machines() {
+		if v.machines[m.Name] != nil && m.Bridge != "" {
+			v.settled(m)
+		}
+	}
+	v.Host.Run("conntrack", "-F")
 }
 
 // machine is a container at the port of the bridge that the plan gives it.
@@ -102,51 +127,4 @@ func (v *Village) settled(m reach.Machine) {
 	for _, gateway := range gateways {
 		v.machines[m.Name].MustPing(gateway.Addr().String())
 	}
-}
-
-// Agrees asks everything with packets and compares with the table of this kind of
-// network. What the plan's trace says that a rule drops that rule must have counted:
-// drops tells what each has dropped so far, by the trace's word for it.
-func (v *Village) Agrees(k reach.Kind, table string, drops func() map[string]int) {
-	v.T.Helper()
-	before := drops()
-	if diff := cmp.Diff(strings.Split(table, "\n"), strings.Split(k.Table(v.judge), "\n")); diff != "" {
-		v.T.Errorf("(-want +got):\n%s", diff)
-	}
-	after := drops()
-	for why, n := range v.reasons(k) {
-		if after[why]-before[why] < n {
-			v.T.Errorf("%q has dropped %d packets, want %d", why, after[why]-before[why], n)
-		}
-	}
-}
-
-// reasons is how many questions each rule drops, by the plan's trace.
-func (v *Village) reasons(k reach.Kind) map[string]int {
-	count := map[string]int{}
-	var mu sync.Mutex
-	k.Table(func(q reach.Question) reach.Outcome {
-		o := v.trace(q)
-		mu.Lock()
-		defer mu.Unlock()
-		if o.Why != "" {
-			count[o.Why]++
-		}
-		return o
-	})
-	return count
-}
-
-// judge asks with packets. It waits long for what the trace says should be answered.
-func (v *Village) judge(q reach.Question) reach.Outcome {
-	wait := hello.Patience
-	if v.trace(q).Verdict == hello.Drop {
-		wait = hello.Impatience
-	}
-	client := v.machines[q.Client.Name]
-	if q.Proto == plan.Ping {
-		return reach.Outcome{Verdict: hello.Judge(client.Ping(q.To.Addr(), wait))}
-	}
-	answer, err := client.AskFor("tcp", q.To.String(), wait)
-	return reach.Outcome{Verdict: hello.Judge(err), Server: answer.Server, Client: answer.Client.Addr().Unmap()}
 }
