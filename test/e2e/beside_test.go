@@ -17,7 +17,12 @@ import (
 // TestEngineDockersNetworksStayAsClosed asks everything of Docker's own containers, with
 // us and without: networks of ours open nothing there, whatever FORWARD's policy is.
 func TestEngineDockersNetworksStayAsClosed(t *testing.T) {
-	eachSite(t, []string{"--userland-proxy=false"}, dockersNetworksStayAsClosed)
+	eachSite(t, []string{"--userland-proxy=false"}, func(s *site) { dockersNetworksStayAsClosed(s) })
+}
+
+// TestEngineDockersNetworksStayAsClosedWithIptables is the same with our second firewall.
+func TestEngineDockersNetworksStayAsClosedWithIptables(t *testing.T) {
+	eachSite(t, []string{"--userland-proxy=false"}, func(s *site) { dockersNetworksStayAsClosed(s, "--firewall=iptables") })
 }
 
 // TestEngineDockersNFTNetworksStayAsClosed is about an engine that writes nftables' rules.
@@ -29,7 +34,7 @@ func TestEngineDockersNFTNetworksStayAsClosed(t *testing.T) {
 	})
 }
 
-func dockersNetworksStayAsClosed(s *site) {
+func dockersNetworksStayAsClosed(s *site, flags ...string) {
 	s.dockersTown()
 	ask := s.dockersQuestions()
 	s.policy("DROP", "DROP")
@@ -40,7 +45,7 @@ func dockersNetworksStayAsClosed(s *site) {
 		s.t.Fatalf("without us, what x1 publishes: %s", got)
 	}
 
-	s.StartDaemon()
+	s.StartDaemon(flags...)
 	s.webAndOther()
 	s.network("back", "--internal", "--ipv6", "--subnet", "172.30.3.0/24", "--subnet", "fd00:30:3::/64")
 	s.Run("c3", "--network", "back")

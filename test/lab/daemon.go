@@ -12,8 +12,8 @@ import (
 const PluginSocket = "/run/docker/plugins/drawbridge.sock"
 
 // StartDaemon starts Drawbridge beside the engine and waits for its socket.
-// Args are more flags for serve. Its state outlives a restart, as /var/lib
-// would.
+// Args are more flags for serve; DRAWBRIDGE_FIREWALL is one that all tests can be run
+// with. Its state outlives a restart, as /var/lib would.
 func (e *Engine) StartDaemon(args ...string) {
 	e.t.Helper()
 	socket := PluginSocket
@@ -21,6 +21,9 @@ func (e *Engine) StartDaemon(args ...string) {
 		socket = behindTap
 	}
 	serve := append([]string{"serve", "--plugin-socket", socket, "--state-dir", filepath.Join(e.dir, "drawbridge")}, args...)
+	if firewall := os.Getenv("DRAWBRIDGE_FIREWALL"); firewall != "" {
+		serve = append(serve, "--firewall="+firewall)
+	}
 	var prepare []func() error
 	if e.refused {
 		prepare = append(prepare, refuseNetfilter)
