@@ -32,10 +32,11 @@ func TestEngineAdministratorsDropsWinAndWhatTheyWipeComesBack(t *testing.T) {
 }
 
 func TestEngineAdministratorsHaveTheSameWithLegacyIptables(t *testing.T) {
-	eachEngineAfter(t, useLegacyIptables, func(s *site) {
+	eachEngineAfter(t, func(s *site) { useLegacyIptables(s); s.installUfw() }, func(s *site) {
 		s.published()
 		s.dropsWin(iptablesLegacy)
 		s.wiped(iptablesLegacy, "iptables-legacy -P FORWARD DROP", "iptables-legacy -F")
+		s.ufwPasses(iptablesLegacy, func() {}, []string{"reload"})
 	})
 }
 
