@@ -5,7 +5,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/drawbridge-net/drawbridge/spec"
 	"github.com/drawbridge-net/drawbridge/test/lab"
 	"github.com/drawbridge-net/drawbridge/test/lab/hello"
 	"github.com/drawbridge-net/drawbridge/test/scene"
@@ -66,31 +65,6 @@ func loopback(t *testing.T, b Backend) {
 		from.host.Run("ip", "route", "add", "127.0.0.1", "via", from.via)
 		c.dropped(whyLoopback, func() { from.host.MustNotReach("tcp", "127.0.0.1:22", hello.Drop) })
 		from.host.MustNotReach("tcp", "127.0.0.1:7000", hello.Drop)
-	}
-}
-
-// guard sends from one uplink to another of a host that did not forward before we came.
-func guard(t *testing.T, b Backend) {
-	for name, forwarding := range map[string]bool{"guarded where the host did not forward": false, "let alone where it did": true} {
-		t.Run(name, func(t *testing.T) {
-			l := lab.New(t)
-			w := scene.NewWorld(t).Network("a", spec.Network{Masquerade: true}, "172.30.0.0/24", "fd00:30::/64")
-			w.Host.Forwarding4, w.Host.Forwarding6 = forwarding, forwarding
-			p := w.Plan()
-			b.Protect(t, l.Host, p)
-			l.Host.Set("net/ipv4/conf/eth0/forwarding", "1")
-			l.Host.Set("net/ipv6/conf/all/forwarding", "1")
-			scene.Serve(t, l.Outside, "outside", "tcp [::]:80")
-			l.Neighbour.Run("ip", "route", "add", lab.Internet+"/32", "via", l.Host.Addr.String())
-			l.Neighbour.Run("ip", "route", "add", lab.Internet6+"/128", "via", l.Host.Addr6.String())
-			for _, address := range []string{lab.Internet + ":80", "[" + lab.Internet6 + "]:80"} {
-				if forwarding {
-					l.Neighbour.MustReach("tcp", address, "outside")
-				} else {
-					l.Neighbour.MustNotReach("tcp", address, hello.Drop)
-				}
-			}
-		})
 	}
 }
 

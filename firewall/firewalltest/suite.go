@@ -43,6 +43,8 @@ func Packets(t *testing.T, b Backend) {
 		"closed":                                        closed,
 		"the loopback is the host's own":                loopback,
 		"the guard keeps the host from being a router":  guard,
+		"a LAN behind a bridge stays where it was":      guardOfLan,
+		"the host sends no redirects to containers":     noRedirects,
 		"no datagram reaches what is closed":            craftedDatagrams,
 		"no frame reaches a container kept apart":       craftedFrames,
 		"nothing leaves untranslated":                   nothingLeavesUntranslated,

@@ -23,8 +23,7 @@ func (r renderer) network(n *plan.Network) {
 		r.say(rankOut, mangle(chainForward), fmt.Sprintf("-i %s -j %s", z.Bridge, chainOut), "from containers")
 		r.say(rankIn, mangle(chainForward), fmt.Sprintf("-o %s -g %s", z.Bridge, chainIn), "to containers")
 	}
-	// That a peer on the same bridge is reached without a gateway a container knows; what
-	// is sent by way of it all the same, e.g. to a published port, would be led astray.
+	// A container that sends to a peer by way of the gateway has been told to.
 	r.say(0, mangle(chainAdvice), fmt.Sprintf("-o %s -j DROP", z.Bridge), "no redirects to containers")
 	r.mode(z)
 	for _, s := range z.Subnets {

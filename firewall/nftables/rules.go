@@ -14,11 +14,11 @@ func inetChains() []chain {
 		{"raw", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, -300, rawRules()},
 		{"prerouting", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, -100, jumpRules(v4, v6)},
 		{"translated", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, -90, markRules()},
+		{"sent", nftables.ChainTypeFilter, nftables.ChainHookOutput, -150, sentRules(v4, v6)},
 		{"output", nftables.ChainTypeNAT, nftables.ChainHookOutput, -100, jumpRules(v4, v6)},
 		{"publish4", "", nil, 0, publishRules(v4)},
 		{"publish6", "", nil, 0, slices.Concat(untranslatedRules(), publishRules(v6))},
 		{"forward", nftables.ChainTypeFilter, nftables.ChainHookForward, 0, forwardRules(v4, v6)},
-		{"sent", nftables.ChainTypeFilter, nftables.ChainHookOutput, 0, sentRules(v4, v6)},
 		{"postrouting", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, 99, postroutingRules(v4, v6)},
 	}
 }
@@ -167,10 +167,10 @@ func modeRules(f family) []rule {
 	}
 }
 
-// sentRules judge what the host itself says. That a peer on the same bridge is reached
-// without a gateway a container knows; what is sent by way of it all the same, e.g. to
-// a published port, would be led astray by the advice. No sysctl of a bridge stops it:
-// in IPv4 that of all interfaces is enough, in IPv6 there is none.
+// sentRules judge what the host itself says. A container that sends to a peer by way of
+// the gateway has been told to, and need not be told of a nearer way. No sysctl of a
+// bridge stops the kernel: in IPv4 that of all interfaces is enough for it to speak, in
+// IPv6 there is none. Translation drops some redirects, and would count none.
 func sentRules(v4, v6 family) []rule {
 	advice := func(f family) rule {
 		return rule{
