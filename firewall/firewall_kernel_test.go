@@ -43,6 +43,7 @@ func TestKernelTheChoiceTellsItsReason(t *testing.T) {
 	} {
 		t.Run(fmt.Sprint(row.mode, " ", row.without, " ", row.path), func(t *testing.T) {
 			h := lab.NewHost(t)
+			before := h.Snapshot()
 			if row.path != "" {
 				t.Setenv("PATH", row.path)
 			}
@@ -65,6 +66,11 @@ func TestKernelTheChoiceTellsItsReason(t *testing.T) {
 			})
 			if !strings.Contains(got, row.want) {
 				t.Errorf("want %q, got %q", row.want, got)
+			}
+			if row.path == "" {
+				if diff := before.Diff(h.Snapshot()); diff != "" {
+					t.Errorf("the choice has changed something (-before +after)\n%s", diff)
+				}
 			}
 		})
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vishvananda/netns"
+
 	"github.com/drawbridge-net/drawbridge/test/lab/hello"
 )
 
@@ -79,6 +81,29 @@ func (e *Engine) askFor(container, network, address string, wait time.Duration) 
 		return hello.Answer{}, fmt.Errorf("%s%w", out, err)
 	}
 	return hello.Parse(out)
+}
+
+// Dial begins a conversation of a container with a server; it ends with the test. Other
+// than Ask it needs no program in the container.
+func (e *Engine) Dial(container, network, address string) *hello.Conn {
+	e.t.Helper()
+	sandbox := strings.TrimSpace(e.Docker("inspect", "-f", "{{.NetworkSettings.SandboxKey}}", container))
+	ns, err := netns.GetFromPath(e.Outer(strings.TrimPrefix(sandbox, "/var"))) // where /var/run leads to
+	if err != nil {
+		e.t.Fatalf("find container %s: %v", container, err)
+	}
+	defer ns.Close()
+	var conn *hello.Conn
+	onOwnThread(func() {
+		if err = netns.Set(ns); err == nil {
+			conn, err = hello.Dial(network, address, hello.Patience)
+		}
+	})
+	if err != nil {
+		e.t.Fatalf("%s: %v", container, err)
+	}
+	e.t.Cleanup(func() { conn.Close() })
+	return conn
 }
 
 // importImage makes Image out of two files; no registry is asked.

@@ -69,6 +69,30 @@ type Engine struct {
 // Engine starts a private engine on Host. Flags are handed to dockerd.
 func (l *Lab) Engine(version string, flags ...string) *Engine {
 	l.t.Helper()
+	return l.engine(version, "", flags)
+}
+
+// LegacyEngine starts one that writes its rules by legacy iptables.
+func (l *Lab) LegacyEngine(version string, flags ...string) *Engine {
+	l.t.Helper()
+	dir := l.t.TempDir()
+	for _, family := range []string{"iptables", "ip6tables"} {
+		for _, what := range []string{"", "-save", "-restore"} {
+			program, err := exec.LookPath(family + "-legacy" + what)
+			if err == nil {
+				err = os.Symlink(program, filepath.Join(dir, family+what))
+			}
+			if err != nil {
+				l.t.Fatal(err)
+			}
+		}
+	}
+	return l.engine(version, dir, flags)
+}
+
+// engine is Engine with a directory in which programs are looked for first.
+func (l *Lab) engine(version, first string, flags []string) *Engine {
+	l.t.Helper()
 	if os.Getuid() != 0 {
 		l.t.Fatal("a private engine needs root")
 	}
@@ -81,6 +105,9 @@ func (l *Lab) Engine(version string, flags ...string) *Engine {
 	e.path = []string{debian + "/usr/sbin", debian + "/usr/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"}
 	if version == Newest {
 		e.path = append([]string{filepath.Join(cache, Newest, "bin")}, e.path...)
+	}
+	if first != "" {
+		e.path = append([]string{first}, e.path...)
 	}
 	if dockerd := e.program("dockerd"); !strings.HasPrefix(dockerd, cache) {
 		l.t.Fatalf("engine %s is not in %s: run test/engines/fetch", version, cache)
@@ -153,6 +180,9 @@ func (e *Engine) StartDocker() {
 		return err
 	})
 }
+
+// Flags has the engine started with other flags from its next start on.
+func (e *Engine) Flags(flags ...string) { e.flags = flags }
 
 // StopDocker ends the engine as a service manager does.
 func (e *Engine) StopDocker() {

@@ -3,10 +3,11 @@ package lab
 import (
 	"sync"
 	"testing"
+	"time"
 )
 
-// Steadily asks over and over until stop is called. The test fails unless every answer
-// was right, and there was more than one.
+// Steadily asks some fifty times a second until stop is called or the test ends. The test fails unless
+// every answer was right, and there was more than one.
 func Steadily(t testing.TB, what string, ask func() error) (stop func()) {
 	t.Helper()
 	end, ended := make(chan struct{}), make(chan struct{})
@@ -14,22 +15,25 @@ func Steadily(t testing.TB, what string, ask func() error) (stop func()) {
 	var failed error
 	go func() {
 		defer close(ended)
+		pace := time.NewTicker(20 * time.Millisecond)
+		defer pace.Stop()
 		for failed == nil {
 			select {
 			case <-end:
 				return
-			default:
+			case <-pace.C:
 				failed = ask()
 				asked++
 			}
 		}
 	}()
-	return sync.OnceFunc(func() {
-		t.Helper()
+	stop = sync.OnceFunc(func() {
 		close(end)
 		<-ended
 		if failed != nil || asked < 2 {
 			t.Errorf("%s: question %d: %v", what, asked, failed)
 		}
 	})
+	t.Cleanup(stop)
+	return stop
 }
