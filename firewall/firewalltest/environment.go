@@ -55,9 +55,9 @@ func (e environment) String() string {
 	return fmt.Sprintf("bridge-nf-call %s, FORWARD %s, %s, %s, %s", e[bridged], e[policy], e[engine], e[tool], e[backend])
 }
 
-// lacks says why a backend cannot keep what the table says of a network in this
-// environment; "" if it can.
-func (e environment) lacks(b Backend, n spec.Network) string {
+// forbids says why the table of a network is not asked in this environment: a backend
+// cannot keep what it says. It is "" if the backend can.
+func (e environment) forbids(b Backend, n spec.Network) string {
 	if b.NeedsBridged && n.Apart && e[bridged] != "1" {
 		return "iptables sees no frames between containers of one bridge"
 	}
@@ -78,6 +78,13 @@ func everything() []environment {
 		all = next
 	}
 	return all
+}
+
+// plain is a backend's plainest environment.
+func plain(b Backend) environment {
+	e := everything()[0]
+	e[backend] = b.Name
+	return e
 }
 
 // meeting is two settings together.

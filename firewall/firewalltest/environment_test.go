@@ -3,6 +3,8 @@ package firewalltest
 import (
 	"slices"
 	"testing"
+
+	"github.com/drawbridge-net/drawbridge/test/reach"
 )
 
 func TestEachTwoSettingsMeet(t *testing.T) {
@@ -31,5 +33,34 @@ func TestEachTwoSettingsMeet(t *testing.T) {
 	}
 	if again := pairwise(); !slices.Equal(few, again) {
 		t.Errorf("another time others are chosen: %v", again)
+	}
+}
+
+// TestEveryKindIsAsked even where some environments forbid it.
+func TestEveryKindIsAsked(t *testing.T) {
+	tables, err := reach.Read(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range []Backend{{Name: NFTables}, {Name: IPTablesNFT, NeedsBridged: true}, {Name: IPTablesLegacy, NeedsBridged: true}} {
+		asked := map[string]bool{} // by name of the table that it has
+		for _, e := range environments(b) {
+			for _, k := range e.kinds(b, tables) {
+				asked[tables[reach.Of(k, e.neighbour())]] = true
+			}
+		}
+		for _, e := range environments(b) {
+			left := map[string][]string{} // out, by reason
+			for _, k := range reach.Kinds() {
+				if reason := e.forbids(b, k.Network); reason != "" {
+					left[reason] = append(left[reason], k.Name)
+				} else if name := reach.Of(k, e.neighbour()); !asked[tables[name]] {
+					t.Errorf("%s: %s is never asked", b.Name, name)
+				}
+			}
+			for reason, names := range left {
+				t.Logf("%s: %s: %q", e, reason, names)
+			}
+		}
 	}
 }

@@ -1,9 +1,9 @@
 // Package firewalltest is what every firewall of ours must stand, judged by packets:
 // containers on a host that has been given a plan, and others who ask for them.
 //
-// The reachability table (test/reach) says who may talk to whom; here is what has no
-// place in it: ranges, UDP, crafted packets, an engine's rules. How a firewall keeps its
-// rules is not looked at.
+// The reachability table (test/reach) says who may talk to whom, and Table asks it in
+// every environment that a host may be; Packets is what has no place in it: ranges, UDP,
+// crafted packets. How a firewall keeps its rules is not looked at.
 package firewalltest
 
 import (

@@ -50,30 +50,20 @@ func Table(t *testing.T, b Backend) {
 
 // environments are those in which a backend is asked.
 func environments(b Backend) []environment {
-	plain := everything()[0]
-	plain[backend] = b.Name
-	if soak() {
-		all := everything()
-		return slices.DeleteFunc(all, func(e environment) bool { return e[backend] != b.Name })
-	}
-	all := []environment{plain}
-	for _, e := range pairwise() {
-		if e[backend] == b.Name && e != plain {
-			all = append(all, e)
-		}
-	}
-	return all
+	all := everything()
+	few := append(pairwise(), plain(b))
+	return slices.DeleteFunc(all, func(e environment) bool {
+		return e[backend] != b.Name || !soak() && !slices.Contains(few, e)
+	})
 }
 
 // kinds are those of which a backend is asked in an environment.
 func (e environment) kinds(b Backend, tables reach.Golden) []reach.Kind {
 	var chosen []reach.Kind
 	seen := map[string]bool{}
-	plain := everything()[0]
-	plain[backend] = b.Name
 	for _, k := range reach.Kinds() {
 		table := tables[reach.Of(k, e.neighbour())]
-		if e.lacks(b, k.Network) == "" && (soak() || e == plain || !seen[table]) {
+		if e.forbids(b, k.Network) == "" && (soak() || e == plain(b) || !seen[table]) {
 			chosen = append(chosen, k)
 			seen[table] = true
 		}

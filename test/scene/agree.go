@@ -53,9 +53,13 @@ func (v *Village) silent(k reach.Kind) (dropped map[string]int, lost []reach.Que
 	return dropped, lost
 }
 
+// patience is how long an answer that should come may take: a hundred questions are
+// asked at once, on several hosts, and silence is told from slowness by nothing else.
+const patience = 4 * hello.Patience
+
 // judge asks with packets. It waits long for what the trace says should be answered.
 func (v *Village) judge(q reach.Question) reach.Outcome {
-	wait := hello.Patience
+	wait := patience
 	if v.engine.Traced(v.plan)(q).Verdict == hello.Drop {
 		wait = hello.Impatience
 	}
