@@ -48,6 +48,7 @@ var needs = map[string]feature{
 	"TestEngineChangesItsOwnFirewall":                      laterFlags,
 	"TestEngineDockersNFTNetworksStayAsClosed":             laterFlags,
 	"TestEngineOptionsTogetherDoWhatTheyDoOnDockersBridge": directAccess,
+	"TestEngineTheTableHoldsBesideNftables":                laterFlags,
 	"TestEngineEachNetworkHasTheMACAskedFor":               perNetworkMAC,
 	"TestEngineGatewayPriorityDecides":                     gatewayPriority,
 	"TestEngineEachFamilyHasItsOwnGateway":                 gatewayPriority,
