@@ -4,6 +4,7 @@ GO      ?= go
 DOCKER  ?= docker
 PREFIX  ?= /usr/local
 UNITDIR ?= /etc/systemd/system
+FIREWALLDDIR ?= /usr/lib/firewalld
 FUZZTIME ?= 30s
 
 # What is built is put here.
@@ -93,10 +94,16 @@ demo: build ## see it work on a private engine; this machine's stays untouched (
 	cd test/demo && ../../bin/demo
 
 .PHONY: install
-install: build ## install the program and its systemd unit on this machine (root)
+install: build ## install the program, its systemd unit and its zone for firewalld on this machine (root)
 	install -D $(bin)/drawbridge $(DESTDIR)$(PREFIX)/bin/drawbridge
 	install -D -m 644 packaging/drawbridge.service $(DESTDIR)$(UNITDIR)/drawbridge.service
 	sed -i 's|/usr/local/bin/|$(PREFIX)/bin/|' $(DESTDIR)$(UNITDIR)/drawbridge.service
+	for f in zones/drawbridge.xml policies/drawbridge-in.xml; do \
+		install -D -m 644 packaging/firewalld/$$f $(DESTDIR)$(FIREWALLDDIR)/$$f || exit 1; \
+	done
+	@# A reload is the only way to have files read, and drops what is not permanent.
+	@if test -z "$(DESTDIR)" && firewall-cmd --state >/dev/null 2>&1 && \
+		! firewall-cmd --get-policies | grep -qw drawbridge-in; then firewall-cmd --reload; fi
 	@echo "now: systemctl daemon-reload && systemctl enable --now drawbridge"
 
 plugin := drawbridge/drawbridge:latest

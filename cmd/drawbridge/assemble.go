@@ -65,6 +65,7 @@ func assemble(ctx context.Context, s settings, log logrus.FieldLogger) (_ *daemo
 	}
 	d.foreign = &foreign.Rules{Warn: func(text string) { log.Warn(text) }}
 	d.zones = firewalld.New(firewalld.Socket, d.store.Zones())
+	d.zones.Warn = d.foreign.Warn
 	d.tracking = conntrack.New()
 	if d.pools, err = ipam.New(ipam.Config{Store: d.store.Pools(), Host: d.obstacles, Ranges: s.ranges}); err != nil {
 		return nil, err
@@ -113,13 +114,14 @@ func (d *daemon) close() {
 
 // notices are what a person should know, now.
 func (d *daemon) notices() []string {
-	return slices.Concat(d.store.Notices(), d.firewall.Notices(), d.tracking.Notices(), d.zones.Notices())
+	return slices.Concat(d.store.Notices(), d.firewall.Notices(), d.tracking.Notices())
 }
 
-// warnings are the chains of others that drop what containers send or are sent.
+// warnings are the chains of others that drop what containers send or are sent, and the
+// zones that reject it.
 func (d *daemon) warnings(p *plan.Plan) ([]string, error) {
 	found, err := d.foreign.Obstacles(p)
-	var all []string
+	all := slices.Clone(d.zones.Warnings())
 	for _, o := range found {
 		all = append(all, o.String())
 	}

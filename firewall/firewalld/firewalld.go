@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,6 +31,9 @@ type Notes interface {
 
 // Zones binds our bridges. Create it with New; Unbind and Bind are its layers.
 type Zones struct {
+	// Warn, if set, is told of each of Warnings, once, and again if it went in between.
+	Warn func(text string)
+
 	socket   string
 	notes    Notes
 	patience time.Duration // for one answer
@@ -37,10 +41,10 @@ type Zones struct {
 
 	// silent says that firewalld owes an answer, and that nobody shall wait for another
 	// before it has given that one; owed has Watch wait for it.
-	silent  atomic.Bool
-	owed    chan struct{}
-	planned atomic.Pointer[planned]
-	notices atomic.Pointer[[]string]
+	silent   atomic.Bool
+	owed     chan struct{}
+	planned  atomic.Pointer[planned]
+	warnings atomic.Pointer[[]string]
 
 	mu sync.Mutex // one conversation at a time
 }
@@ -57,13 +61,23 @@ func New(socket string, notes Notes) *Zones {
 	return &Zones{socket: socket, notes: notes, patience: patience, pause: pause, owed: make(chan struct{}, 1)}
 }
 
-// Notices says what of our bridges firewalld rejects, as far as we know it, and what
-// to do about it. They are as of the last Apply or Check.
-func (z *Zones) Notices() []string {
-	if all := z.notices.Load(); all != nil {
+// Warnings say what of our bridges firewalld rejects, as far as we know it, and what to
+// do about it. They are as of the last Apply or Check.
+func (z *Zones) Warnings() []string {
+	if all := z.warnings.Load(); all != nil {
 		return *all
 	}
 	return nil
+}
+
+func (z *Zones) warn(now []string) {
+	before := z.Warnings()
+	z.warnings.Store(&now)
+	for _, text := range now {
+		if z.Warn != nil && !slices.Contains(before, text) {
+			z.Warn(text)
+		}
+	}
 }
 
 // errSilent says that firewalld is there and does not answer.
@@ -82,7 +96,7 @@ func (z *Zones) converse(ctx context.Context, talk func(*bus) error) (there bool
 	}
 	switch {
 	case isAway(err):
-		z.notices.Store(nil)
+		z.warn(nil)
 		return false, nil
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		z.silent.Store(true)

@@ -116,7 +116,7 @@ func (z *Zones) steps(ctx context.Context, wanted planned, each func(*bus, step)
 		return blameless(err)
 	}
 	if len(wanted) == 0 && len(noted) == 0 {
-		z.notices.Store(nil)
+		z.warn(nil)
 		return nil
 	}
 	there, err := z.converse(ctx, func(b *bus) error {
@@ -124,8 +124,7 @@ func (z *Zones) steps(ctx context.Context, wanted planned, each func(*bus, step)
 		if err != nil {
 			return err
 		}
-		told := seen.notices(wanted, noted)
-		z.notices.Store(&told)
+		z.warn(seen.warnings(wanted, noted))
 		for _, s := range seen.steps(wanted, noted) {
 			if err := each(b, s); err != nil {
 				return err

@@ -124,7 +124,7 @@ func TestWithoutFirewalldNothingIsWrong(t *testing.T) {
 			leave(h)
 			h.are("what went wrong", h.apply(nil, with("dbr1")))
 			h.are("drift", h.check(with("dbr1")))
-			h.are("notices", h.Notices())
+			h.are("warnings", h.Warnings())
 			if err := (Bind{h.Zones}).Remove(context.Background()); err != nil {
 				t.Error(err)
 			}
@@ -285,30 +285,31 @@ func TestABusThatHangsIsWaitedForOnce(t *testing.T) {
 	}
 }
 
-func TestNoticesNameWhatDoesNotWork(t *testing.T) {
+func TestWarningsNameWhatDoesNotWork(t *testing.T) {
 	for _, row := range []struct {
 		name   string
 		change func(*fake)
-		want   []string // what each notice must contain
+		want   []string // what each warning must contain
 	}{
 		{"nothing where zone and policy are there", func(*fake) {}, nil},
 		{"no zone", func(f *fake) { f.zones = []string{builtIn} }, []string{"lacks the zone drawbridge"}},
-		{"no policy", func(f *fake) { f.policies = []string{"other"} }, []string{"lacks the policy drawbridge"}},
-		{"a firewalld without policies", func(f *fake) { f.policies = nil }, []string{"lacks the policy drawbridge"}},
+		{"no policy", func(f *fake) { f.policies = []string{"other"} }, []string{"lacks the policy drawbridge-in"}},
+		{"a firewalld without policies", func(f *fake) { f.policies = nil }, []string{"lacks the policy drawbridge-in"}},
 		{"another zone", func(f *fake) { f.bound["br0"] = "work" }, []string{"bridge br0 is in firewalld's zone work"}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			h := newHost(t)
+			var told []string
+			h.Warn = func(text string) { told = append(told, text) }
 			h.change(row.change)
 			h.apply(nil, with("br0"))
 			h.check(with("br0"))
-			got := h.Notices()
-			fits := slices.EqualFunc(got, row.want, strings.Contains)
-			if !fits {
-				t.Errorf("notices %q, want such with %q", got, row.want)
+			if got := h.Warnings(); !slices.EqualFunc(got, row.want, strings.Contains) {
+				t.Errorf("warnings %q, want such with %q", got, row.want)
 			}
+			h.are("told, each once", told, h.Warnings()...)
 			h.apply(with("br0"), with())
-			h.are("notices without a network", h.Notices())
+			h.are("warnings without a network", h.Warnings())
 		})
 	}
 }

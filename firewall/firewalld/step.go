@@ -10,12 +10,12 @@ import (
 )
 
 // The zones for our bridges. Our own is a file that is installed beside us, with a
-// policy that lets others in where a network allows it. Without it there is always
-// the built-in zone, which accepts what comes from its interfaces, and from others
-// what was translated to them.
+// policy that lets others in where a network allows it; the two may not have one name.
+// Without it there is always the built-in zone, which accepts what comes from its
+// interfaces, and from others what was translated to them.
 const (
 	ownZone   = "drawbridge"
-	ownPolicy = "drawbridge"
+	ownPolicy = "drawbridge-in"
 	builtIn   = "trusted"
 )
 
@@ -85,8 +85,8 @@ func (s *sight) steps(wanted planned, noted map[string]string) []step {
 	return all
 }
 
-// notices tell a person what does not work and what to do about it.
-func (s *sight) notices(wanted planned, noted map[string]string) []string {
+// warnings tell a person what does not work and what to do about it.
+func (s *sight) warnings(wanted planned, noted map[string]string) []string {
 	var all []string
 	const lost = "so nobody outside reaches containers by their own addresses, whatever gateway modes and trusted interfaces say: " +
 		"make install puts it into /usr/lib/firewalld, and firewall-cmd --reload has it read (changes of firewalld that are not permanent are lost by that)"

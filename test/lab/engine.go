@@ -62,6 +62,7 @@ type Engine struct {
 	plugin  string   // the ID of Drawbridge as a managed plugin, "" if it is none
 
 	containerd, dockerd, daemon *process
+	bus, firewalld              *process
 	tapped                      bool // Drawbridge is behind a Tap
 	refused                     bool // Drawbridge meets a kernel without netlink for netfilter
 }
@@ -226,7 +227,7 @@ func (e *Engine) Command(name string, args ...string) *exec.Cmd {
 	cmd.Dir = e.dir
 	cmd.Env = []string{
 		"PATH=" + strings.Join(e.path, ":"), "HOME=" + e.dir, "LC_ALL=C",
-		"LD_LIBRARY_PATH=" + e.libraries(),
+		"LD_LIBRARY_PATH=" + e.libraries(e.debian),
 		"PYTHONPATH=" + e.debian + "/usr/lib/python3/dist-packages",
 		"DOCKER_CONFIG=" + e.dir, "DOCKER_HOST=unix:///run/docker.sock",
 		// The newest engine's way to let the oldest client in.
@@ -258,12 +259,12 @@ func (e *Engine) program(name string) string {
 	return name
 }
 
-// libraries lists the directories of the unpacked libraries, whatever the
+// libraries lists the directories of the libraries of unpacked packages, whatever the
 // machine's architecture.
-func (e *Engine) libraries() string {
+func (e *Engine) libraries(unpacked string) string {
 	var dirs []string
-	for _, pattern := range []string{"/usr/lib/*-linux-gnu*", "/lib/*-linux-gnu*"} {
-		found, _ := filepath.Glob(e.debian + pattern)
+	for _, pattern := range []string{"usr/lib/*-linux-gnu*", "lib/*-linux-gnu*"} {
+		found, _ := filepath.Glob(filepath.Join(unpacked, pattern))
 		dirs = append(dirs, found...)
 	}
 	return strings.Join(dirs, ":")
