@@ -35,7 +35,10 @@ func TestEngineAdministratorsHaveTheSameWithLegacyIptables(t *testing.T) {
 	eachEngineAfter(t, func(s *site) { useLegacyIptables(s); s.installUfw() }, func(s *site) {
 		s.published()
 		s.dropsWin(iptablesLegacy)
-		s.wiped(iptablesLegacy, "iptables-legacy -P FORWARD DROP", "iptables-legacy -F")
+		// From here on we write iptables' rules too.
+		s.StopDaemon()
+		s.StartDaemon("--firewall=iptables")
+		s.wiped(iptablesLegacy, "iptables-legacy -P FORWARD DROP", "iptables-legacy -F", "iptables-legacy -t nat -F", "iptables-legacy -t raw -F")
 		s.ufwPasses(iptablesLegacy, func() {}, []string{"reload"})
 	})
 }
@@ -55,8 +58,10 @@ mount --bind /run/alternatives /etc/alternatives`); err != nil {
 	s.dockersOwn("warm")
 	s.Run("warm", "--network", "warm", "-p", "1:1")
 	s.removeAll()
-	for _, tool := range iptablesLegacy { // to look makes tables
-		s.Host.Run(tool, "-S")
+	for _, tool := range iptablesLegacy {
+		for _, table := range []string{"raw", "mangle", "nat", "filter"} {
+			s.Host.Run(tool, "-t", table, "-S") // to look makes the table
+		}
 	}
 }
 
@@ -199,13 +204,13 @@ func (s *site) saved(tools iptables) (restore func()) {
 	}
 }
 
-// rulesOfOthers are iptables' for IPv4.
+// rulesOfOthers are iptables' for IPv4, and chains but for empty ones that are always there.
 func (s *site) rulesOfOthers(tools iptables) []string {
 	s.t.Helper()
 	var rules []string
 	for line := range strings.Lines(s.Host.Run(tools["IPv4"] + "-save")) {
-		if !strings.HasPrefix(line, "#") && !strings.Contains(strings.ToLower(line), "drawbridge") {
-			line, _, _ := strings.Cut(line, " [") // counters
+		line, _, _ := strings.Cut(line, " [") // counters
+		if strings.ContainsAny(line[:1], "-:") && !strings.HasSuffix(line, " ACCEPT") && !strings.Contains(strings.ToLower(line), "drawbridge") {
 			rules = append(rules, line)
 		}
 	}
