@@ -31,15 +31,13 @@ type Fate struct {
 	// plan to know.
 	Dropped bool
 	// Why is what decided, e.g. not published.
-	Why string
-	// Uncounted says that it was no rule that dropped it but a port of the bridge, so that
-	// no counter tells.
-	Uncounted bool
-	Server    netip.AddrPort
+	Why    string
+	Server netip.AddrPort
 	// Client is whom the server sees; the zero Addr for the address of the interface
 	// by which the packet leaves the host.
 	Client netip.Addr
-	// Foreign says that a rule of an engine's has dropped it, which none of ours counts.
+	// Foreign says that no rule of ours has dropped it, and hence none counts it, but an
+	// engine's or a port of the bridge.
 	Foreign bool
 }
 
@@ -96,7 +94,7 @@ func (t *trace) accept(why string) Fate {
 
 func (t *trace) withinBridge() Fate {
 	if t.in.Zone.Apart && t.in.has(t.From) && t.in.has(t.To.Addr()) {
-		t.fate.Uncounted = t.Host.Blind
+		t.fate.Foreign = t.Host.Blind
 		return t.drop("containers that are kept apart")
 	}
 	return t.accept("within one network")

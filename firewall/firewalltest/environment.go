@@ -10,7 +10,6 @@ import (
 
 	"github.com/drawbridge-net/drawbridge/firewall/foreign"
 	"github.com/drawbridge-net/drawbridge/plan"
-	"github.com/drawbridge-net/drawbridge/spec"
 	"github.com/drawbridge-net/drawbridge/test/lab"
 	"github.com/drawbridge-net/drawbridge/test/reach"
 	"github.com/drawbridge-net/drawbridge/test/recorded"
@@ -53,15 +52,6 @@ func settings() [len(environment{})][]string {
 
 func (e environment) String() string {
 	return fmt.Sprintf("bridge-nf-call %s, FORWARD %s, %s, %s, %s", e[bridged], e[policy], e[engine], e[tool], e[backend])
-}
-
-// forbids says why the table of a network is not asked in this environment: a backend
-// cannot keep what it says. It is "" if the backend can.
-func (e environment) forbids(b Backend, n spec.Network) string {
-	if b.NeedsBridged && n.Apart && e[bridged] != "1" {
-		return "iptables sees no frames between containers of one bridge"
-	}
-	return ""
 }
 
 // everything is every environment, the plainest first.

@@ -81,6 +81,21 @@ func (v *Village) Become(p *plan.Plan) {
 	v.Host.Run("conntrack", "-F")
 }
 
+// Isolate sets the ports of bridges as another plan says that differs in nothing else.
+func (v *Village) Isolate(p *plan.Plan) {
+	v.T.Helper()
+	v.plan = p
+	for _, n := range p.Networks.All() {
+		for _, e := range n.Endpoints.All() {
+			isolated := "off"
+			if e.Veth.Isolated {
+				isolated = "on"
+			}
+			v.Host.Run("bridge", "link", "set", "dev", e.Veth.Name, "isolated", isolated)
+		}
+	}
+}
+
 // machine is a container at the port of the bridge that the plan gives it.
 func (v *Village) machine(m reach.Machine) *lab.Host {
 	bits4, bits6 := "/24", "/64"
@@ -98,14 +113,16 @@ func (v *Village) machine(m reach.Machine) *lab.Host {
 	return v.Container(m.Name, m.Bridge, addresses...)
 }
 
-// acquaint tells a container where its neighbour is. Where they are kept apart it could
-// not find out, and what it asks would never be sent.
+// acquaint tells a container where its neighbour is. Where they are kept apart it may not
+// find out, and what it asks would never be sent.
 func (v *Village) acquaint(name, neighbour string) {
 	link := strings.Fields(v.machines[neighbour].Run("ip", "-o", "link", "show", "dev", "eth0"))
 	mac := link[slices.Index(link, "link/ether")+1]
 	for _, m := range reach.Machines() {
 		if m.Name == neighbour {
-			v.machines[name].Run("ip", "neigh", "replace", m.IPv6.String(), "lladdr", mac, "dev", "eth0", "nud", "permanent")
+			for _, addr := range []netip.Addr{m.IPv4, m.IPv6} {
+				v.machines[name].Run("ip", "neigh", "replace", addr.String(), "lladdr", mac, "dev", "eth0", "nud", "permanent")
+			}
 		}
 	}
 }
