@@ -147,7 +147,7 @@ func (w *reachability) answersAsNoted(engine string, names ...string) {
 	}
 	dockers := readTables(w.t, engine)
 	table := func(k reach.Kind) string { return beside(w.Version(), ours[reach.Of(k, w.engine)]) }
-	w.each("drawbridge", slices.DeleteFunc(choose(names, table), w.unknown), func(k reach.Kind) {
+	w.each("drawbridge", choose(names, table), func(k reach.Kind) {
 		w.settled()
 		w.agrees(k, table(k))
 	})

@@ -129,7 +129,11 @@ func (k Kind) Table(judge Judge) string {
 
 // cell is both families', which are one if they agree.
 func (k Kind) cell(client Machine, t target, judge Judge) string {
-	ipv4, ipv6 := k.one(client, t, t.ipv4, judge), k.one(client, t, t.ipv6, judge)
+	var ipv4, ipv6 string
+	var both sync.WaitGroup
+	both.Go(func() { ipv4 = k.one(client, t, t.ipv4, judge) })
+	both.Go(func() { ipv6 = k.one(client, t, t.ipv6, judge) })
+	both.Wait()
 	if ipv4 == ipv6 || ipv6 == "" {
 		return ipv4
 	}
