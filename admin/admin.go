@@ -142,10 +142,15 @@ func notices(p *plan.Plan, more []string) []string {
 	for _, e := range p.Host.Engines {
 		all = append(all, fmt.Sprintf("bridge %s is an engine's: nothing untranslated passes between it and ours", e.Name))
 	}
+	everywhere := p.Guard6 && !p.Host.ForceForwarding
+	if everywhere {
+		all = append(all, fmt.Sprintf("the host did not forward IPv6: it is on for every interface, since this kernel (before Linux 6.17) has no less, and nothing passes between %s. "+
+			"An engine that starts now finds it on, and leaves the policy of ip6tables' FORWARD as it is", uplinkNames(p)))
+	}
 	for _, f := range []struct {
 		name  string
 		guard bool
-	}{{"IPv4", p.Guard4}, {"IPv6", p.Guard6}} {
+	}{{"IPv4", p.Guard4}, {"IPv6", p.Guard6 && !everywhere}} {
 		if f.guard {
 			all = append(all, fmt.Sprintf("the host does not forward %s: it is on for our bridges and %s only, and nothing passes between those", f.name, uplinkNames(p)))
 		}

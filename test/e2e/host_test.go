@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/drawbridge-net/drawbridge/test/lab"
@@ -62,25 +63,97 @@ func (s *site) uplinksForward(want string, uplinks ...string) error {
 	return nil
 }
 
-// bootDocker has the engine start on a host whose firewall is empty and that
-// forwards nothing, as after a boot.
-func bootDocker(s *site) {
+// haltDocker leaves a host whose firewall is empty and that forwards nothing, as it is
+// before an engine starts.
+func haltDocker(s *site) {
 	s.StopDocker()
 	s.Host.Run("nft", "flush", "ruleset")
 	s.Host.Set("net/ipv4/ip_forward", "0")
+	s.Host.Set("net/ipv6/conf/all/forwarding", "0")
+}
+
+// bootDocker has the engine start on such a host.
+func bootDocker(s *site) {
+	haltDocker(s)
 	s.StartDocker()
 }
 
+// useIPv6 has the engine turn forwarding of IPv6 on, and decide on the policy then.
+func useIPv6(s *site) {
+	s.dockersOwn("six")
+	s.Docker("network", "rm", "six")
+}
+
 func TestEngineThatStartsAfterUsDecidesAsWithoutUs(t *testing.T) {
-	eachEngineAfter(t, bootDocker, func(s *site) {
-		found4, found6 := policies(s)
-		s.network("web", "--subnet", "172.30.1.0/24")
+	boot := func(s *site) {
 		bootDocker(s)
-		if got4, got6 := policies(s); got4 != found4 || got6 != found6 {
-			s.t.Errorf("policies of FORWARD are %s and %s with us, and %s and %s without", got4, got6, found4, found6)
+		useIPv6(s)
+	}
+	eachEngineAfter(t, boot, func(s *site) {
+		without4, without6 := policies(s)
+		leaves := func(when, want4, want6 string) {
+			s.t.Helper()
+			if got4, got6 := policies(s); got4 != want4 || got6 != want6 {
+				s.t.Errorf("%s, policies of FORWARD are %s and %s, want %s and %s", when, got4, got6, want4, want6)
+			}
 		}
+		s.dual("web", "172.30.1.0/24", "fd00:30:1::/64")
+		leaves("with us after the engine", without4, without6)
+		restart := func() {
+			haltDocker(s)
+			s.settled()
+			s.StartDocker()
+			useIPv6(s)
+		}
+		restart()
+		leaves("with the engine after us", without4, without6)
 		s.Run("c1", "--network", "web", "-p", "8080:80")
-		s.Outside.MustReach("tcp", "192.0.2.1:8080", "c1")
-		s.MustReach("c1", "tcp", lab.Internet+":80", "outside")
+		for _, f := range both {
+			s.Outside.MustReach("tcp", join(f.host(s), "8080"), "c1")
+			s.MustReach("c1", "tcp", join(f.internet, "80"), "outside")
+		}
+		s.Docker("rm", "-f", "c1")
+
+		// Before Linux 6.17 forwarding of IPv6 has but one switch, which the engine finds on.
+		s.StopDaemon()
+		s.hideForceForwarding()
+		s.StartDaemon()
+		restart()
+		leaves("with the engine after us and an older kernel", without4, "ACCEPT")
+		if out, err := s.Drawbridge("status"); err != nil || !strings.Contains(out, "leaves the policy of ip6tables' FORWARD as it is") {
+			s.t.Errorf("status does not say what becomes of the policy: %s%v", out, err)
+		}
+		s.Docker("network", "rm", "web")
+		s.StopDaemon()
+		s.showForceForwarding()
+		s.StartDaemon()
+		boot(s)
 	})
+}
+
+// allIPv6 are the switches of IPv6 that are for the whole host.
+const allIPv6 = "/proc/sys/net/ipv6/conf/all"
+
+// hideForceForwarding has programs beside the engine find what an older kernel has.
+func (s *site) hideForceForwarding() {
+	s.t.Helper()
+	s.must("sh", "-c", `set -e; mkdir /run/all; mount --bind "$0" /run/all; mount -t tmpfs older "$0"
+for file in /run/all/*; do
+	name=${file##*/}
+	if [ $name != force_forwarding ]; then : >"$0/$name"; mount --bind $file "$0/$name"; fi
+done`, allIPv6)
+}
+
+// showForceForwarding undoes that.
+func (s *site) showForceForwarding() {
+	s.t.Helper()
+	s.must("sh", "-c", `umount -R "$0"; umount /run/all; rmdir /run/all`, allIPv6)
+}
+
+// must runs a command beside the engine.
+func (s *site) must(name string, args ...string) {
+	s.t.Helper()
+	if out, err := s.Try(name, args...); err != nil {
+		s.t.Fatalf("%s%v", out, err)
+	}
 }
