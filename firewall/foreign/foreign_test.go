@@ -119,6 +119,7 @@ func TestAcceptsStandBehindTheEngineAndAheadOfWhatEndsAll(t *testing.T) {
 		"no engine, behind what decides before it":  {"administrator.iptables", "", "-i br-lan -j ACCEPT", ""},
 		"ahead of a last rule that drops all":       {"administrator.iptables", "-i eth2 -j DROP\n-j DROP", "-i eth2 -j DROP", "-j DROP"},
 		"ahead of one that rejects with a comment":  {"engine-newest.iptables", "-s 10.0.0.0/8 -j DROP\n" + last, "-s 10.0.0.0/8 -j DROP", "-m comment --comment nobody else -j REJECT --reject-with icmp-port-unreachable"},
+		"ahead of who logs and drops":               {"engine-newest.iptables", "-s 10.0.0.0/8 -j DROP\n-j LOGDROP\n-A LOGDROP -j LOG\n-A LOGDROP -j DROP", "-s 10.0.0.0/8 -j DROP", "-j LOGDROP"},
 		"behind a drop that the engine jumps after": {"", "-j DROP\n-j DOCKER-USER\n-i eth2 -j DROP", "-i eth2 -j DROP", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -127,7 +128,10 @@ func TestAcceptsStandBehindTheEngineAndAheadOfWhatEndsAll(t *testing.T) {
 				text = recorded(t, row.recording)
 			}
 			for line := range strings.Lines(row.more) {
-				text += "-A FORWARD " + line
+				if !strings.HasPrefix(line, "-A") {
+					line = "-A FORWARD " + line
+				}
+				text += line
 			}
 			before := newFilter(nft4, text).forward
 			after := before
@@ -162,6 +166,13 @@ func TestWhatEndsAllDecidesWhetherForwardDrops(t *testing.T) {
 		"a DROP for all but one is none":         {"-A FORWARD ! -i eth2 -j DROP", false},
 		"a DROP for a source is none":            {"-A FORWARD -s 10.0.0.0/8 -j DROP", false},
 		"an ACCEPT of all leaves a DROP nothing": {"-A FORWARD -j ACCEPT\n-A FORWARD -j DROP", false},
+		"a jump to who logs and drops":           {"-A FORWARD -j LOGDROP\n-A LOGDROP -m limit --limit 1/sec -j LOG\n-A LOGDROP -j DROP", true},
+		"one by way of another":                  {"-A FORWARD -g OFFICE\n-A OFFICE -i eth2 -j ACCEPT\n-A OFFICE -j LOGDROP\n-A LOGDROP -j LOG\n-A LOGDROP -j REJECT", true},
+		"a jump to who drops some is none":       {"-A FORWARD -j OFFICE\n-A OFFICE -i eth2 -j DROP", false},
+		"nor to who returns first":               {"-A FORWARD -j OFFICE\n-A OFFICE -j RETURN\n-A OFFICE -j DROP", false},
+		"a jump of some to who drops all":        {"-A FORWARD -i eth2 -j LOGDROP\n-A LOGDROP -j DROP", false},
+		"an administrator's DROP in DOCKER-USER": {"-A FORWARD -j DOCKER-USER\n-A DOCKER-USER -j DROP", false},
+		"a chain that leads to itself":           {"-A FORWARD -j A\n-A A -j A", false},
 		"and the policy neither":                 {"-P FORWARD DROP\n-A FORWARD -j ACCEPT", false},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -48,6 +48,12 @@ func TestKernelALastRuleThatDropsAllLetsOursThrough(t *testing.T) {
 			t.Parallel()
 			endsAll(t, c, "-j DROP", true)
 		})
+		if c == nft4 || c == legacy4 {
+			t.Run(command(c)+", by a chain that logs first", func(t *testing.T) {
+				t.Parallel()
+				endsAll(t, c, "-j LOGDROP", true)
+			})
+		}
 		t.Run(command(c)+", alone, with a comment, as well as by policy", func(t *testing.T) {
 			t.Parallel()
 			endsAll(t, c, "-m comment --comment others -j REJECT", false)
@@ -66,7 +72,9 @@ func endsAll(t *testing.T, c plan.Chain, last string, engine bool) {
 	} else {
 		iptables("-P FORWARD DROP")
 	}
-	iptables("-A FORWARD " + last)
+	for _, words := range []string{"-N LOGDROP", "-A LOGDROP -j LOG", "-A LOGDROP -j DROP", "-A FORWARD " + last} {
+		iptables(words)
+	}
 	fresh := p.Host.Run(command(c), "-S")
 	if _, err := p.container.AskFor("tcp", p.outwards, hello.Impatience); err == nil {
 		t.Fatal("passed before we came")

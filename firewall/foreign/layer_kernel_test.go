@@ -302,8 +302,7 @@ func TestKernelOurRulesReadAsTheCommands(t *testing.T) {
 				load(t, h, c, host(c))
 			}
 			want := planOf(t, &plan.Host{Drops: []plan.Chain{c}}, "web")
-			_, chains := parse(theirs.Run(path, "-S", forward))
-			place := fmt.Sprint(spot(chains[forward]) + 1)
+			place := fmt.Sprint(spot(newFilter(c, theirs.Run(path, "-S")).forward) + 1)
 			for _, direction := range []string{"-o", "-i"} {
 				theirs.Run(path, append([]string{"-I", forward, place}, accept{direction, "dbrweb000000000", id("web")}.args()...)...)
 			}

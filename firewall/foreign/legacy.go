@@ -42,11 +42,14 @@ func readLegacy(ctx context.Context) ([]filter, error) {
 }
 
 func newFilter(c plan.Chain, text string) filter {
-	f := filter{Chain: c}
-	policy, chains := parse(text)
-	f.drops, f.forward = dropsRest(policy, chains[forward]), chains[forward]
-	for name, rules := range chains {
-		f.engines, f.shields = bridges(f.engines, name, rules), f.shields || shields(name)
+	f, l := filter{Chain: c}, parse(text)
+	f.forward = l.of(forward)
+	follow(f.forward, l.of)
+	f.drops = dropsRest(l.policy == "DROP", f.forward)
+	for chain := range l.rules {
+		if tells(chain) {
+			f.engines, f.shields = bridges(f.engines, chain, l.of(chain)), f.shields || shields(chain)
+		}
 	}
 	slices.Sort(f.engines)
 	return f

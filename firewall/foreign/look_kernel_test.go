@@ -112,6 +112,11 @@ func TestKernelLookReadsBothKindsAlike(t *testing.T) {
 		load(t, h, nft4, recording)
 		h.Run("iptables-nft", append([]string{"-I", "FORWARD", "2"}, accept{"-i", "dbr0", id("a")}.args()...)...)
 		h.Run("iptables-nft", append([]string{"-I", "FORWARD", "2", "-s", "10.0.0.0"}, accept{"-o", "dbr0", id("a")}.args()...)...)
+		h.Run("iptables-nft", "-N", "LOGDROP")
+		h.Run("iptables-nft", "-A", "LOGDROP", "-j", "LOG", "--log-prefix", "dropped ")
+		h.Run("iptables-nft", "-A", "LOGDROP", "-j", "DROP")
+		h.Run("iptables-nft", "-A", "FORWARD", "-j", "LOGDROP")
+		h.Run("iptables-nft", "-A", "FORWARD", "-j", "RETURN")
 		h.Run("iptables-nft", "-A", "FORWARD", "-i", "br-+", "!", "-o", "dbr0", "-p", "tcp", "--dport", "80", "-j", "REJECT")
 		var filters []filter
 		var err error
@@ -124,7 +129,7 @@ func TestKernelLookReadsBothKindsAlike(t *testing.T) {
 			t.Fatalf("%s: want %d rules, got %d", recording, len(want.forward), len(filters[0].forward))
 		}
 		for i, r := range want.forward {
-			if got := filters[0].forward[i]; got.identity() != r.identity() {
+			if got := filters[0].forward[i]; got.identity() != r.identity() || got.drains != r.drains {
 				t.Errorf("%s: rule %s: want %+v, got %+v", recording, r.args, r.identity(), got.identity())
 			}
 		}

@@ -63,7 +63,11 @@ func dumpFamily(conn *nftables.Conn, family nftables.TableFamily) (f filter, err
 		if c.Table.Name != "filter" || !tells(c.Name) {
 			continue
 		}
-		rules, err := dumpRules(conn, c)
+		dump := dumpRules
+		if c.Name == forward {
+			dump = dumpForward
+		}
+		rules, err := dump(conn, c)
 		if err != nil {
 			return f, fmt.Errorf("chain %s: %w", c.Name, err)
 		}
@@ -73,6 +77,20 @@ func dumpFamily(conn *nftables.Conn, family nftables.TableFamily) (f filter, err
 		}
 	}
 	return f, nil
+}
+
+// dumpForward follows where FORWARD's rules lead.
+func dumpForward(conn *nftables.Conn, c *nftables.Chain) ([]rule, error) {
+	rules, err := dumpRules(conn, c)
+	follow(rules, func(chain string) []rule {
+		if chain == "" || err != nil {
+			return nil
+		}
+		var led []rule
+		led, err = dumpRules(conn, &nftables.Chain{Name: chain, Table: c.Table})
+		return led
+	})
+	return rules, err
 }
 
 func dumpRules(conn *nftables.Conn, c *nftables.Chain) ([]rule, error) {
@@ -144,6 +162,8 @@ func target(v *expr.Verdict) string {
 		return "ACCEPT"
 	case expr.VerdictDrop:
 		return "DROP"
+	case expr.VerdictReturn:
+		return "RETURN"
 	}
 	return v.Chain
 }

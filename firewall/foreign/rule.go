@@ -13,6 +13,7 @@ type rule struct {
 	target  string // e.g. ACCEPT or DOCKER-USER
 	comment string
 	plain   bool     // it matches nothing else
+	drains  bool     // it leads to a chain that drops all that comes, and leaves nothing
 	args    []string // as iptables takes them; nil if not read as text
 	handle  uint64   // nftables' own name of it; 0 if read as text, or not yet there
 }
@@ -74,10 +75,37 @@ func (r rule) ufw() bool {
 	return strings.HasPrefix(r.target, "ufw-") || strings.HasPrefix(r.target, "ufw6-")
 }
 
+// bare reports whether the rule applies to every packet.
+func (r rule) bare() bool { return r.plain && r.in == "" && r.out == "" }
+
 // total reports whether the rule decides on every packet, so that none is left to the
 // rules behind it.
 func (r rule) total() bool {
-	return r.plain && r.in == "" && r.out == "" && (r.target == "ACCEPT" || r.target == "DROP" || r.target == "REJECT")
+	return r.bare() && (r.drains || r.target == "ACCEPT" || r.target == "DROP" || r.target == "REJECT")
+}
+
+// follow finds out where FORWARD's rules lead that send every packet to a chain which
+// is no engine's, and none of ufw's.
+func follow(forward []rule, rulesOf func(chain string) []rule) {
+	for i, r := range forward {
+		forward[i].drains = r.bare() && !r.total() && !r.engine() && !r.ufw() && drains(r.target, rulesOf, deepest)
+	}
+}
+
+// drains reports whether a chain drops all that it does not decide on in particular.
+func drains(chain string, rulesOf func(string) []rule, depth int) bool {
+	for _, r := range rulesOf(chain) {
+		switch {
+		case !r.bare():
+		case r.target == "DROP" || r.target == "REJECT":
+			return true
+		case r.target == "ACCEPT" || r.target == "RETURN" || depth == 0:
+			return false
+		case drains(r.target, rulesOf, depth-1):
+			return true
+		}
+	}
+	return false
 }
 
 // dropsRest reports whether FORWARD drops what no rule decides on in particular: by its
@@ -89,21 +117,34 @@ func dropsRest(policy bool, rules []rule) bool {
 	return policy
 }
 
-// parse reads the text of iptables -S: FORWARD's policy, and the rules of every
-// chain that tells something.
-func parse(text string) (drops bool, chains map[string][]rule) {
-	chains = map[string][]rule{}
+// listing is the text of iptables -S.
+type listing struct {
+	policy string              // FORWARD's, e.g. DROP
+	rules  map[string][]string // of each chain, as text
+}
+
+func parse(text string) listing {
+	l := listing{rules: map[string][]string{}}
 	for line := range strings.Lines(text) {
 		kind, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
 		chain, rest, _ := strings.Cut(rest, " ")
 		switch {
 		case kind == "-P" && chain == forward:
-			drops = rest == "DROP"
-		case kind == "-A" && tells(chain):
-			chains[chain] = append(chains[chain], parseRule(words(rest)))
+			l.policy = rest
+		case kind == "-A":
+			l.rules[chain] = append(l.rules[chain], rest)
 		}
 	}
-	return drops, chains
+	return l
+}
+
+// of are the rules of a chain.
+func (l listing) of(chain string) []rule {
+	rules := make([]rule, len(l.rules[chain]))
+	for i, text := range l.rules[chain] {
+		rules[i] = parseRule(words(text))
+	}
+	return rules
 }
 
 func parseRule(args []string) rule {

@@ -38,7 +38,7 @@ func mendNFT(c plan.Chain, steps []step, next func([]rule) []step) error {
 	}
 	var failed error
 	for range mendAttempts {
-		rules, err := dumpRules(conn, forwardOf(c))
+		rules, err := dumpForward(conn, forwardOf(c))
 		if err != nil {
 			return blame(c, steps, err)
 		}
@@ -59,12 +59,11 @@ func (r *Rules) mendLegacy(ctx context.Context, c plan.Chain, steps []step, next
 	}
 	var failed error
 	for range mendAttempts {
-		lines, err := tool.List("filter", forward)
+		text, err := list(ctx, c)
 		if err != nil {
 			return blame(c, steps, err)
 		}
-		_, chains := parse(strings.Join(lines, "\n"))
-		if steps = next(chains[forward]); len(steps) == 0 {
+		if steps = next(newFilter(c, text).forward); len(steps) == 0 {
 			return nil
 		}
 		failed = write(ctx, tool, c, steps)
