@@ -71,6 +71,7 @@ func TestEngineBesideFirewalld(t *testing.T) {
 		s.Neighbour.MustNotReach("udp", join(s.address("r1", "open"), "80"), hello.Drop)
 
 		s.administratorDecides()
+		s.firewalldHangs()
 		s.reloadWithoutOurZone()
 		s.restartOfFirewalld()
 
@@ -129,10 +130,41 @@ func (s *site) administratorDecides() {
 		_, err := s.TryFirewallCmd("--zone=drawbridge", "--query-interface="+s.bridge("late"))
 		return err
 	})
+	late := s.bridge("late")
+	s.KillDaemon()
+	s.StartDaemon()
 	s.Docker("network", "rm", "late")
+	if list := s.FirewallCmd("--list-all-zones"); strings.Contains(list, late) {
+		s.t.Errorf("a daemon that was killed does not know what it bound:\n%s", list)
+	}
 	s.zoneOf("other", "work")
 	if ports := s.FirewallCmd("--zone=public", "--list-ports"); ports != "7777/tcp" {
 		s.t.Errorf("ports of the administrator: %q", ports)
+	}
+}
+
+// firewalldHangs shows that no network waits for it, and that what was made meanwhile is
+// bound as soon as it answers. The oldest engine itself asks firewalld before it makes a
+// network of whatever driver, and waits without limit.
+func (s *site) firewalldHangs() {
+	s.t.Helper()
+	if s.Version() == lab.Oldest {
+		return
+	}
+	s.FreezeFirewalld()
+	for i := range 3 {
+		began := time.Now()
+		s.network(fmt.Sprint("hung", i), "--subnet", fmt.Sprintf("172.30.%d.0/24", 10+i))
+		s.t.Logf("a network is made within %d ms while firewalld hangs", time.Since(began).Milliseconds())
+	}
+	if out, err := s.Drawbridge("status"); err == nil || !strings.Contains(out, "no answer from firewalld") {
+		s.t.Errorf("status while firewalld hangs: %v\n%s", err, out)
+	}
+	s.ThawFirewalld()
+	s.settled()
+	for i := range 3 {
+		s.zoneOf(fmt.Sprint("hung", i), "drawbridge")
+		s.Docker("network", "rm", fmt.Sprint("hung", i))
 	}
 }
 

@@ -65,6 +65,19 @@ func (e *Engine) StopFirewalld() {
 	e.firewalld.end(syscall.SIGTERM)
 }
 
+// FreezeFirewalld has it answer nothing until it is thawed.
+func (e *Engine) FreezeFirewalld() { e.signalFirewalld(syscall.SIGSTOP) }
+
+// ThawFirewalld has it go on.
+func (e *Engine) ThawFirewalld() { e.signalFirewalld(syscall.SIGCONT) }
+
+func (e *Engine) signalFirewalld(signal os.Signal) {
+	e.t.Helper()
+	if err := e.firewalld.cmd.Process.Signal(signal); err != nil {
+		e.t.Fatalf("%s firewalld: %v", signal, err)
+	}
+}
+
 // FirewallCmd runs firewall-cmd and returns what it printed.
 func (e *Engine) FirewallCmd(args ...string) string {
 	e.t.Helper()
