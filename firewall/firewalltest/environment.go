@@ -16,7 +16,7 @@ import (
 )
 
 // environment is what a host is like around us, and which firewall of ours is on it: one
-// setting of each of settings.
+// setting of each of settings. None excludes another.
 type environment [5]string
 
 // What the settings are of.
