@@ -96,7 +96,6 @@ func (z *Zones) converse(ctx context.Context, talk func(*bus) error) (there bool
 	}
 	switch {
 	case isAway(err):
-		z.warn(nil)
 		return false, nil
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		z.silent.Store(true)

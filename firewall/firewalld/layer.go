@@ -135,6 +135,7 @@ func (z *Zones) steps(ctx context.Context, wanted planned, each func(*bus, step)
 	if there || err != nil {
 		return err
 	}
+	z.warn(z.unheard(wanted))
 	for _, s := range new(sight).steps(wanted, noted) {
 		if s.do == forget {
 			err = errors.Join(err, each(nil, s))
