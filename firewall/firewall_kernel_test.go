@@ -190,6 +190,21 @@ func (m machine) sets() []string {
 	return all
 }
 
+// TestKernelLeftOversWithoutACommandAreNamed if they are ours: legacy iptables that we
+// could never write is somebody else's.
+func TestKernelLeftOversWithoutACommandAreNamed(t *testing.T) {
+	t.Setenv("XTABLES_LOCKFILE", os.DevNull)
+	m := machine{lab.NewHost(t), t}
+	p := scene.Everything(t).Plan()
+	f := m.change(NFTables, "", p)
+	m.Run("iptables-legacy", "-t", "nat", "-N", "THEIRS")
+	m.Run("iptables-nft", "-t", "mangle", "-N", "DRAWBRIDGE-OLD")
+	t.Setenv("PATH", t.TempDir())
+	if got := m.left(Retired{f}, p); len(got) != 1 || !strings.Contains(got[0], "iptables-nft rules: want nothing, got rules of ours may be left: ") || !strings.Contains(got[0], "install iptables") {
+		t.Errorf("left-overs: %q", got)
+	}
+}
+
 // TestKernelLeftOversAreNamedAndTakenAway also if they come when nobody expects them.
 func TestKernelLeftOversAreNamedAndTakenAway(t *testing.T) {
 	t.Setenv("XTABLES_LOCKFILE", os.DevNull)

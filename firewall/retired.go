@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os/exec"
 	"slices"
 
 	"github.com/drawbridge-net/drawbridge/firewall/iptables"
@@ -27,10 +28,12 @@ func (r Retired) Apply(ctx context.Context, have, _ *plan.Plan) error {
 // Check reports left-overs.
 func (r Retired) Check(ctx context.Context, _ *plan.Plan) ([]plan.Drift, error) {
 	all, err := r.all(ctx)
-	if missing := (*plan.ObjectError)(nil); errors.As(err, &missing) {
-		return []plan.Drift{{Object: missing.Object, Field: "rules", Got: missing.Err.Error()}}, nil
-	}
 	var found []plan.Drift
+	if missing := (*plan.ObjectError)(nil); errors.As(err, &missing) {
+		found = append(found, plan.Drift{Object: missing.Object, Field: "rules", Got: missing.Err.Error()})
+	} else if err != nil {
+		return nil, err
+	}
 	for _, b := range all {
 		left, err := b.Left(ctx)
 		if err != nil {
@@ -38,7 +41,7 @@ func (r Retired) Check(ctx context.Context, _ *plan.Plan) ([]plan.Drift, error) 
 		}
 		found = append(found, left...)
 	}
-	return found, err
+	return found, nil
 }
 
 // Remove takes away what was not chosen.
@@ -68,7 +71,7 @@ func (r Retired) all(ctx context.Context) ([]backend, error) {
 		there, err := f.mayHave(ctx, kind)
 		if err == nil && there {
 			var b backend
-			if b, err = f.retired(kind); err == nil {
+			if b, err = f.retired(kind); b != nil {
 				all = append(all, b)
 			}
 		}
@@ -100,6 +103,9 @@ func (f *Firewall) retired(kind string) (backend, error) {
 		return found, nil
 	}
 	found, err := iptables.New(kind)
+	if kind == iptables.Legacy && errors.Is(err, exec.ErrNotFound) {
+		return nil, nil // they are somebody else's: without a command we made none
+	}
 	if err != nil {
 		return nil, &plan.ObjectError{Object: "iptables-" + kind, Err: fmt.Errorf("rules of ours may be left: %w", err)}
 	}
