@@ -55,8 +55,13 @@ type daemon struct {
 
 func start(t *testing.T) *daemon {
 	t.Helper()
+	return startOn(t, &host{})
+}
+
+func startOn(t *testing.T, h *host) *daemon {
+	t.Helper()
 	log, _ := test.NewNullLogger()
-	d := &daemon{host: &host{}, ended: make(chan struct{}, 1)}
+	d := &daemon{host: h, ended: make(chan struct{}, 1)}
 	d.engine = engine.New(d.host, d.host, []engine.Layer{d.host}, log)
 	must(t, d.engine.Start(context.Background()))
 	pools, err := ipam.New(ipam.Config{Store: &ipamtest.Memory{}, Host: func() ([]ipam.Obstacle, error) { return nil, nil }})
@@ -187,6 +192,22 @@ func TestStatusNamesWhatDiffersOnTheHost(t *testing.T) {
 	}
 	if all := strings.Join(got.Notices, "\n"); !strings.Contains(all, "eth0") {
 		t.Errorf("the notices do not say that forwarding is on for eth0:\n%s", all)
+	}
+}
+
+// TestStatusSaysWhoKeepsContainersApartWhereTheFirewallIsBlind once there are such.
+func TestStatusSaysWhoKeepsContainersApartWhereTheFirewallIsBlind(t *testing.T) {
+	d := startOn(t, &host{blind: true})
+	for _, apart := range []bool{false, true} {
+		must(t, d.engine.Do(t.Context(), func(s *spec.State) error {
+			s.RemoveNetwork(networkID)
+			return s.AddNetwork(&spec.Network{ID: networkID, Apart: apart})
+		}))
+		got, err := d.client.Status(t.Context())
+		must(t, err)
+		if all := strings.Join(got.Notices, "\n"); strings.Contains(all, "by their bridge's ports, which count nothing") != apart {
+			t.Errorf("apart %t: %s", apart, all)
+		}
 	}
 }
 

@@ -235,5 +235,16 @@ func TestKernelLeftOversAreNamedAndTakenAway(t *testing.T) {
 		if left := slices.Concat(m.left(f, p), m.left(Retired{f}, p)); len(left) > 0 {
 			t.Errorf("not as planned: %q", left)
 		}
+		m.Run("sh", "-ec", row.others)
+		m.Do(func() {
+			for _, l := range []engine.Layer{Retired{f}, f} {
+				if err := l.Remove(context.Background()); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		if all := m.sets(); len(all) > 0 {
+			t.Errorf("all is removed, and yet there are rules of %q", all)
+		}
 	}
 }
