@@ -120,13 +120,22 @@ type matching struct {
 	applies answer
 	named   bool // a condition names our bridge or an address behind it
 	verdict expr.Verdict
-	loaded  map[uint32][]byte // registers; what is not there is not known
-	telling map[uint32]bool   // those with our bridge or an address behind it
+	loaded  [registers]loaded
+}
+
+// registers is how many a rule has by number (NFT_REG32_15 of the kernel's uapi is the
+// last).
+const registers = 24
+
+// loaded is what a register holds.
+type loaded struct {
+	value   []byte // nil if it is not known
+	telling bool   // it is our bridge or an address behind it
 }
 
 // match goes through a rule up to its verdict.
 func (j *judge) match(p packet, r *nftables.Rule) matching {
-	m := matching{verdict: expr.Verdict{Kind: expr.VerdictContinue}, loaded: map[uint32][]byte{}, telling: map[uint32]bool{}}
+	m := matching{verdict: expr.Verdict{Kind: expr.VerdictContinue}}
 	for _, e := range r.Exprs {
 		switch e := e.(type) {
 		case *expr.Meta:
@@ -142,7 +151,8 @@ func (j *judge) match(p packet, r *nftables.Rule) matching {
 				m.load(e.DestRegister, p.payload(e), true)
 			}
 		case *expr.Bitwise:
-			m.load(e.DestRegister, masked(m.loaded[e.SourceRegister], e.Mask, e.Xor), m.telling[e.SourceRegister])
+			from := *m.at(e.SourceRegister)
+			m.load(e.DestRegister, masked(from.value, e.Mask, e.Xor), from.telling)
 		case *expr.Cmp:
 			m.compare(e)
 		case *expr.Lookup:
@@ -169,7 +179,15 @@ func (j *judge) match(p packet, r *nftables.Rule) matching {
 }
 
 func (m *matching) load(register uint32, value []byte, telling bool) {
-	m.loaded[register], m.telling[register] = value, telling
+	*m.at(register) = loaded{value, telling}
+}
+
+// at is a register; one that there can not be is 0, that of the verdict.
+func (m *matching) at(register uint32) *loaded {
+	if register >= registers {
+		register = unix.NFT_REG_VERDICT
+	}
+	return &m.loaded[register]
 }
 
 // settle takes in a condition on a register; positive is one that is not negated. The
@@ -180,16 +198,16 @@ func (m *matching) settle(register uint32, a answer, positive bool) {
 		m.applies = no
 	case a == maybe:
 		m.applies = maybe
-	case m.telling[register] && positive:
+	case m.at(register).telling && positive:
 		m.named = true
 	}
-	delete(m.loaded, register)
+	*m.at(register) = loaded{}
 }
 
 // compare compares as much as the rule gives, so dbr without a zero byte behind it is
 // every name that begins so.
 func (m *matching) compare(e *expr.Cmp) {
-	value := m.loaded[e.Register]
+	value := m.at(e.Register).value
 	if len(value) < len(e.Data) || len(e.Data) == 0 || e.Op != expr.CmpOpEq && e.Op != expr.CmpOpNeq {
 		m.settle(e.Register, maybe, false)
 		return
@@ -207,7 +225,7 @@ func truth(b bool) answer {
 
 // lookUp asks a set, or takes the verdict out of a map.
 func (j *judge) lookUp(m *matching, e *expr.Lookup) {
-	value := m.loaded[e.SourceRegister]
+	value := m.at(e.SourceRegister).value
 	found, ok := find(j.set(e.SetName), value)
 	switch {
 	case !ok:
@@ -216,7 +234,7 @@ func (j *judge) lookUp(m *matching, e *expr.Lookup) {
 		m.settle(e.SourceRegister, truth((found != nil) != e.Invert), !e.Invert)
 	case e.DestRegister != unix.NFT_REG_VERDICT || found == nil:
 		m.settle(e.SourceRegister, truth(found != nil), true)
-		delete(m.loaded, e.DestRegister)
+		*m.at(e.DestRegister) = loaded{}
 	default:
 		m.settle(e.SourceRegister, yes, true)
 		m.verdict = verdictOf(found.Val)

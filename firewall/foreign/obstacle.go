@@ -93,15 +93,16 @@ func obstacles(want *plan.Plan) (_ []Obstacle, err error) {
 	if err != nil {
 		return nil, err
 	}
+	chains = slices.DeleteFunc(chains, func(c *nftables.Chain) bool { return !others(c) })
+	if len(chains) == 0 {
+		return nil, nil
+	}
 	ways, err := waysOf(want)
 	if err != nil {
 		return nil, err
 	}
 	var all []Obstacle
 	for _, c := range chains {
-		if !others(c) {
-			continue
-		}
 		j := &judge{conn: conn, table: c.Table, rules: map[string][]*nftables.Rule{}, elements: map[string][]nftables.SetElement{}}
 		o := j.obstacle(c, ways)
 		if j.err != nil {
