@@ -36,14 +36,22 @@ const downAgain = `
 func (m *machine) found(script string) {
 	m.t.Helper()
 	m.Run("sh", "-ec", script)
-	lab.Until(m.t, "br-lan is ready", func() error {
-		up := m.Run("ip", "link", "show", "br-lan", "up")
-		if !strings.Contains(up, "LOWER_UP") || m.Sysctl("net/ipv6/conf/br-lan/disable_ipv6") != "0" {
+	m.ready("br-lan")
+	if there, _ := m.Try("ip", "link", "show", "lan1"); there != "" {
+		m.ready("lan1")
+	}
+}
+
+func (m *machine) ready(link string) {
+	m.t.Helper()
+	lab.Until(m.t, link+" is ready", func() error {
+		up := m.Run("ip", "link", "show", link, "up")
+		if !strings.Contains(up, "LOWER_UP") || m.Sysctl("net/ipv6/conf/"+link+"/disable_ipv6") != "0" {
 			return nil
 		}
-		routes := m.Run("ip", "-6", "route", "show", "table", "local", "dev", "br-lan")
+		routes := m.Run("ip", "-6", "route", "show", "table", "local", "dev", link)
 		wanted := []string{"multicast ff00::/8 "}
-		for line := range strings.Lines(m.Run("ip", "-6", "-o", "addr", "show", "dev", "br-lan")) {
+		for line := range strings.Lines(m.Run("ip", "-6", "-o", "addr", "show", "dev", link)) {
 			address, _, _ := strings.Cut(strings.Fields(line)[3], "/")
 			wanted = append(wanted, "local "+address+" ")
 		}
