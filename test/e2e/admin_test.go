@@ -39,7 +39,8 @@ func TestEngineAdministratorsHaveTheSameWithLegacyIptables(t *testing.T) {
 		s.StopDaemon()
 		s.StartDaemon("--firewall=iptables")
 		s.wiped(iptablesLegacy, "iptables-legacy -P FORWARD DROP", "iptables-legacy -F", "iptables-legacy -t nat -F", "iptables-legacy -t raw -F")
-		s.ufwPasses(iptablesLegacy, func() {}, []string{"reload"})
+		s.afterUfw(iptablesLegacy, "--force enable", "reload")
+		s.withoutUfw(iptablesLegacy)
 	})
 }
 

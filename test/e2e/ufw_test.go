@@ -19,41 +19,47 @@ func TestEngineUfwsDefaultLetsContainersThrough(t *testing.T) {
 		s.webAndOther()
 		s.dockersOwn("docker")
 		s.Run("k1", "--network", "docker", "-p", "7070:80")
-		s.ufwPasses(iptablesNFT, func() {
-			for _, f := range both {
-				port := join(f.host(s), "8080")
-				s.sees("from outside", s.Outside.MustReach("tcp", port, "c1"), f.outside(s))
-				s.Host.MustReach("udp", port, "c1")
-				for _, container := range []string{"c1", "c2", "d1"} { // itself, a peer, from another network
-					s.MustReach(container, "tcp", port, "c1")
-				}
-				s.MustReach("c2", "tcp", join(f.address(s, "c1", "web"), "80"), "c1")
-				s.MustNotReach("d1", "tcp", join(f.address(s, "c1", "web"), "80"), hello.Drop)
+		s.afterUfw(iptablesNFT, "--force enable")
+		for _, f := range both {
+			port := join(f.host(s), "8080")
+			s.sees("from outside", s.Outside.MustReach("tcp", port, "c1"), f.outside(s))
+			s.Host.MustReach("udp", port, "c1")
+			for _, container := range []string{"c1", "c2", "d1"} { // itself, a peer, from another network
+				s.MustReach(container, "tcp", port, "c1")
 			}
-			// What ufw denies does not bind containers, neither ours nor Docker's own.
-			s.Outside.MustReach("tcp", "192.0.2.1:7070", "k1")
-		}, []string{"route", "deny", "in", "on", "eth0"}, []string{"reload"})
+			s.MustReach("c2", "tcp", join(f.address(s, "c1", "web"), "80"), "c1")
+			s.MustNotReach("d1", "tcp", join(f.address(s, "c1", "web"), "80"), hello.Drop)
+		}
+		// What ufw denies does not bind containers, neither ours nor Docker's own.
+		s.afterUfw(iptablesNFT, "route deny in on eth0", "reload")
+		s.Outside.MustReach("tcp", "192.0.2.1:7070", "k1")
+		s.withoutUfw(iptablesNFT)
 	})
 }
 
-// ufwPasses has a person enable ufw, give it more commands and disable it. After each
-// containers are reached, and what ufw wrote is as ufw left it.
-func (s *site) ufwPasses(tools iptables, reached func(), more ...[]string) {
+// afterUfw has a person run ufw's commands. After each, containers are reached, and
+// what ufw wrote is as ufw left it.
+func (s *site) afterUfw(tools iptables, commands ...string) {
 	s.t.Helper()
-	for _, command := range append([][]string{{"--force", "enable"}}, append(more, []string{"disable"})...) {
-		s.ufw(command...)
+	for _, command := range commands {
+		s.ufw(strings.Fields(command)...)
 		left := s.rulesOfOthers(tools)
 		for _, f := range both {
 			s.passes(f)
 		}
-		reached()
 		s.settled()
 		if diff := cmp.Diff(left, s.rulesOfOthers(tools)); diff != "" {
 			s.t.Errorf("after ufw %s: rules of others (-as left +later):\n%s", command, diff)
 		}
 	}
+}
+
+// withoutUfw has ufw disabled: it sets FORWARD's policy to ACCEPT.
+func (s *site) withoutUfw(tools iptables) {
+	s.t.Helper()
+	s.afterUfw(tools, "disable")
 	for _, tool := range tools {
-		if rules := s.Host.Run(tool, "-S", "FORWARD"); strings.Contains(rules, "drawbridge") {
+		if rules := s.Host.Run(tool, "-S", "FORWARD"); strings.Contains(rules, "drawbridge network") {
 			s.t.Errorf("%s drops nothing any more, and still has accepts of ours:\n%s", tool, rules)
 		}
 	}
@@ -71,8 +77,6 @@ func (s *site) installUfw() {
 		s.t.Fatalf("%v: run test/engines/fetch", err)
 	}
 	s.ufw("--force", "enable")
-	s.ufw("route", "deny", "in", "on", "eth0")
-	s.ufw("route", "delete", "deny", "in", "on", "eth0")
 	s.ufw("disable")
 }
 
