@@ -195,6 +195,7 @@ func TestKernelWatchSeesLegacyRulesChange(t *testing.T) {
 // TestKernelWithoutNFTablesHasNoRulesThere and yet the older ones are read.
 func TestKernelWithoutNFTablesHasNoRulesThere(t *testing.T) {
 	h := lab.NewHost(t)
+	t.Setenv("XTABLES_LOCKFILE", os.DevNull)
 	for _, kind := range []string{"nft", "legacy"} {
 		h.Run("iptables-"+kind, "-P", "FORWARD", "DROP")
 	}
@@ -203,7 +204,7 @@ func TestKernelWithoutNFTablesHasNoRulesThere(t *testing.T) {
 		if want := []plan.Chain{{Family: 4, Kind: kindLegacy}}; err != nil || !slices.Equal(drops, want) {
 			t.Errorf("want %v, got %v, %v", want, drops, err)
 		}
-		if found, err := (&Rules{}).Obstacles(&plan.Plan{Host: &plan.Host{}}); err != nil || len(found) > 0 {
+		if found, err := (&Rules{}).Obstacles(planOf(t, uplinked, "web")); err != nil || len(found) > 0 {
 			t.Errorf("obstacles %v, %v", found, err)
 		}
 	})
