@@ -17,11 +17,7 @@ func closed(t *testing.T, b Backend) {
 	}
 	scene.Serve(t, c.Outside, "outside", "tcp [::]:80")
 	c.i1.Run("ip", "route", "replace", "default", "via", "172.30.2.1")
-	for name, row := range map[string]struct {
-		from             *lab.Host
-		network, address string
-		want             hello.Verdict
-	}{
+	fates(t, map[string]question{
 		"a container's own address, from a neighbour with a route": {c.Neighbour, "tcp", "172.30.0.2:80", hello.Drop},
 		"the same by UDP":                                          {c.Neighbour, "udp", "172.30.0.2:80", hello.Drop},
 		"the same by IPv6":                                         {c.Neighbour, "tcp", "[fd00:30::2]:80", hello.Drop},
@@ -39,11 +35,7 @@ func closed(t *testing.T, b Backend) {
 		"a port that is published on one address, on another":      {c.Host, "tcp", "127.0.0.1:7001", hello.Refuse},
 		"a port behind the end of a range":                         {c.Outside, "tcp", "192.0.2.1:9003", hello.Refuse},
 		"a published port on ::1, which is refused at once":        {c.Host, "tcp", "[::1]:8080", hello.Refuse},
-	} {
-		t.Run(name, func(*testing.T) {
-			row.from.MustNotReach(row.network, row.address, row.want)
-		})
-	}
+	})
 	c.i1.MustReach("tcp", "172.30.2.3:80", "i2")
 	// Each direction by itself, although one would spoil a conversation.
 	c.dropped("nothing leaves an internal network", func() { c.i1.MustNotReach("tcp", lab.Internet+":80", hello.Drop) })

@@ -68,6 +68,7 @@ func newCounty(t testing.TB, b Backend) *county {
 		number, letter := fmt.Sprint(i+1), fmt.Sprintf("%c", 'a'+i)
 		c.lands[i].container = c.Behind(scene.Veth(letter), "c"+number, scene.Bridge(number), "172.30."+number+".2/24", "fd00:30:"+number+"::2/64")
 		carry(t, c.lands[i].container)
+		settled(t, c.lands[i].container, "172.30."+number+".1", "fd00:30:"+number+"::1")
 	}
 	c.Outside.Route(netip.MustParsePrefix("172.30.3.0/24"), c.Host) // that of mode routed
 	c.Outside.Route(netip.MustParsePrefix("fd00:30:3::/64"), c.Host)
@@ -91,6 +92,7 @@ func (c *county) goFar() *lab.Host {
 	far.Run("ip", "route", "add", "default", "via", "203.0.113.1")
 	far.Run("ip", "route", "add", "default", "via", "2001:db8:7::1")
 	carry(c.T, far)
+	settled(c.T, far, "203.0.113.1", "2001:db8:7::1")
 	return far
 }
 
@@ -189,19 +191,29 @@ func upload(client *lab.Host, address string) error {
 	})
 }
 
-// echo asks for a datagram to be sent back.
-func echo(client *lab.Host, address string, size int) error {
-	return ask(client, "udp", address, func(conn net.Conn) error {
-		sent, got := []byte(strings.Repeat("fragment", size/8)), make([]byte, 1<<16)
-		if _, err := conn.Write(sent); err != nil {
+// echo asks for a datagram to be sent back, and asks again: on a busy machine one may be
+// lost.
+func echo(client *lab.Host, address string, size int) (err error) {
+	sent, got := []byte(strings.Repeat("fragment", size/8)), make([]byte, 1<<16)
+	for deadline := time.Now().Add(hello.Patience); time.Now().Before(deadline); {
+		err = ask(client, "udp", address, func(conn net.Conn) error {
+			if err := conn.SetDeadline(time.Now().Add(hello.Impatience)); err != nil {
+				return err
+			}
+			if _, err := conn.Write(sent); err != nil {
+				return err
+			}
+			n, err := conn.Read(got)
+			if err == nil && string(got[:n]) != string(sent) {
+				err = fmt.Errorf("%d bytes have come back", n)
+			}
 			return err
+		})
+		if err == nil {
+			return nil
 		}
-		n, err := conn.Read(got)
-		if err == nil && string(got[:n]) != string(sent) {
-			err = fmt.Errorf("%d bytes have come back", n)
-		}
-		return err
-	})
+	}
+	return err
 }
 
 // ask connects and asks, with as much patience as a busy machine takes.

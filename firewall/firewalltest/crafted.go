@@ -62,18 +62,20 @@ func craftedDatagrams(t *testing.T, b Backend) {
 		{c.Neighbour, uplink, "192.0.2.3:5353", "172.30.2.2:82", "nothing enters an internal network"},
 	} {
 		p := datagram(row.from, row.to)
-		for _, parts := range [][][]byte{{p.bytes()}, p.fragments()} {
-			say := func() { send(t, row.sender, row.via, parts...) }
-			if row.why == "" {
-				say()
-			} else {
-				c.dropped(row.why, say)
+		t.Run(p.text, func(t *testing.T) {
+			c.T = t
+			for _, parts := range [][][]byte{{p.bytes()}, p.fragments()} {
+				say := func() { send(t, row.sender, row.via, parts...) }
+				if row.why == "" {
+					say()
+				} else {
+					c.dropped(row.why, say)
+				}
 			}
-		}
+		})
 	}
 	for at, in := range inboxes {
-		tell(t, c.Host, at, marker)
-		in.nothingBut(t, marker)
+		in.nothingBut(t, marker, c.Host, at)
 	}
 }
 
@@ -103,17 +105,19 @@ func craftedFrames(t *testing.T, b Backend) {
 			{gateway, "[fd00:30::3]:5353", "[fd00:31::2]:82", whyUnpublished},
 		} {
 			p := datagram(row.from, row.to)
-			c.dropped(row.why, func() { send(t, c.a2, row.via, p.bytes()) })
-			c.dropped(row.why, func() { send(t, c.a2, row.via, p.fragments()...) })
+			t.Run(p.text+" by "+row.via.String(), func(t *testing.T) {
+				c.T = t
+				c.dropped(row.why, func() { send(t, c.a2, row.via, p.bytes()) })
+				c.dropped(row.why, func() { send(t, c.a2, row.via, p.fragments()...) })
+			})
 		}
+		c.T = t
 		if !b.NeedsBridged { // a tagged frame is not shown to iptables
 			p := datagram("172.30.0.3:5353", "172.30.0.2:82")
 			c.dropped(whyApart, func() { sendTagged(t, c.a2, peer, p.bytes()) })
 		}
-		tell(t, c.Host, "172.30.0.2:82", marker)
-		in.nothingBut(t, marker)
-		tell(t, c.Host, "172.30.1.2:82", marker)
-		other.nothingBut(t, marker)
+		in.nothingBut(t, marker, c.Host, "172.30.0.2:82")
+		other.nothingBut(t, marker, c.Host, "172.30.1.2:82")
 	})
 }
 

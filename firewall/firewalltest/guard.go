@@ -26,6 +26,8 @@ func guard(t *testing.T, b Backend) {
 			scene.Serve(t, l.Outside, "outside", "tcp [::]:80")
 			l.Neighbour.Run("ip", "route", "add", lab.Internet+"/32", "via", l.Host.Addr.String())
 			l.Neighbour.Run("ip", "route", "add", lab.Internet6+"/128", "via", l.Host.Addr6.String())
+			settled(t, l.Neighbour, l.Host.Addr.String(), l.Host.Addr6.String())
+			settled(t, l.Host, l.Outside.Addr.String(), l.Outside.Addr6.String())
 			for _, address := range []string{lab.Internet + ":80", "[" + lab.Internet6 + "]:80"} {
 				if forwarding {
 					l.Neighbour.MustReach("tcp", address, "outside")
@@ -72,8 +74,12 @@ func guardOfLan(t *testing.T, b Backend) {
 		{c.Neighbour, "[fd00:30::9]:53"},
 		{c.Neighbour, "192.168.122.2:53"},
 	} {
-		c.dropped(whyGuarded, func() { tell(t, row.from, row.to, "to whom it may not concern") })
+		t.Run("to "+row.to, func(t *testing.T) {
+			c.T = t
+			c.dropped(whyGuarded, func() { tell(t, row.from, row.to, "to whom it may not concern") })
+		})
 	}
+	c.T = t
 	for _, row := range []struct {
 		from                  *lab.Host
 		address, server, sees string

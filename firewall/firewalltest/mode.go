@@ -2,8 +2,9 @@ package firewalltest
 
 import (
 	"fmt"
+	"maps"
+	"net"
 	"net/netip"
-	"strings"
 	"testing"
 
 	"github.com/drawbridge-net/drawbridge/plan"
@@ -75,24 +76,20 @@ func in(n int) (ipv4, ipv6 string) {
 // fate is what becomes of questions to a container's own address.
 type fate struct{ open, closed, ping bool }
 
-func (c *resort) meets(t *testing.T, from *lab.Host, address, server string, want fate) {
-	t.Helper()
-	for port, reached := range map[string]bool{"80": want.open, "81": want.closed} {
-		at := address + ":" + port
-		if strings.Contains(address, ":") {
-			at = "[" + address + "]:" + port
+// meets are somebody's questions to an address of a container's own.
+func (f fate) meets(who string, from *lab.Host, address string) map[string]question {
+	all := map[string]question{}
+	for what, reached := range map[string]bool{"80": f.open, "81": f.closed, ping: f.ping} {
+		q := question{from: from, network: "tcp", address: net.JoinHostPort(address, what), want: hello.Drop}
+		if what == ping {
+			q.network, q.address = ping, address
 		}
 		if reached {
-			from.MustReach("tcp", at, server)
-		} else {
-			from.MustNotReach("tcp", at, hello.Drop)
+			q.want = hello.Accept
 		}
+		all[who+" asks for "+what+" of "+address] = q
 	}
-	if want.ping {
-		from.MustPing(address)
-	} else {
-		from.MustNotPing(address)
-	}
+	return all
 }
 
 func gatewayModes(t *testing.T, b Backend) {
@@ -111,13 +108,15 @@ func gatewayModes(t *testing.T, b Backend) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel() // most of it is waiting for silence
 			ipv4, ipv6 := in(row.network)
-			for _, from := range []*lab.Host{c.Neighbour, c.nat, c.docker} {
+			questions := map[string]question{}
+			for who, from := range map[string]*lab.Host{"a neighbour": c.Neighbour, "a container of ours": c.nat, "one of an engine's": c.docker} {
 				if from == c.nat && row.network == 1 {
 					continue
 				}
-				c.meets(t, from, ipv4, "c"+fmt.Sprint(row.network), row.ipv4)
-				c.meets(t, from, ipv6, "c"+fmt.Sprint(row.network), row.ipv6)
+				maps.Copy(questions, row.ipv4.meets(who, from, ipv4))
+				maps.Copy(questions, row.ipv6.meets(who, from, ipv6))
 			}
+			fates(t, questions)
 		})
 	}
 	// Not even a network that is wide open is open to one that nothing leaves.
@@ -153,11 +152,12 @@ func trustedInterfaces(t *testing.T, b Backend) {
 			t.Parallel()
 			want := fate{open: name == "trusted0"}
 			ipv4, ipv6 := in(1)
-			c.meets(t, from, ipv4, "c1", want)
-			c.meets(t, from, ipv6, "c1", want)
+			questions := want.meets(name, from, ipv4)
+			maps.Copy(questions, want.meets(name, from, ipv6))
 			// Trusted by one network, not by all.
 			ipv4, _ = in(4)
-			c.meets(t, from, ipv4, "c4", fate{})
+			maps.Copy(questions, fate{}.meets(name, from, ipv4))
+			fates(t, questions)
 		})
 	}
 }

@@ -61,6 +61,7 @@ func fragments(t *testing.T, b Backend) {
 		c := newCounty(t, b)
 		c.Bridged(value)
 		peer := c.Container("peer", scene.Bridge("1"), "172.30.1.3/24", "fd00:30:1::3/64")
+		settled(t, peer, "172.30.1.1", "fd00:30:1::1")
 		echoed := func(what string, from *lab.Host, address string) {
 			t.Helper()
 			if err := echo(from, address, large); err != nil {

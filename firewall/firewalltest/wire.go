@@ -287,15 +287,16 @@ func (b *inbox) texts() []string {
 	return slices.Clone(b.got)
 }
 
-// nothingBut waits for a datagram that must arrive, and then no other may have. What came
-// before it would be there by then.
-func (b *inbox) nothingBut(t testing.TB, text string) {
+// nothingBut sends a datagram that must arrive, until it does, and then no other may have.
+// What came before it would be there by then.
+func (b *inbox) nothingBut(t testing.TB, text string, from *lab.Host, to string) {
 	t.Helper()
 	lab.Until(t, "a datagram", func() error {
-		if !slices.Contains(b.texts(), text) {
-			return fmt.Errorf("%q has not come", text)
+		if slices.Contains(b.texts(), text) {
+			return nil
 		}
-		return nil
+		tell(t, from, to, text)
+		return fmt.Errorf("%q has not come", text)
 	})
 	for _, other := range b.texts() {
 		if other != text {

@@ -12,7 +12,7 @@ import (
 
 // TestEngineUplinksForwardForContainersOnly is about a host that forwards nothing:
 // its uplinks, one of which comes late, serve containers and do not become a router
-// between themselves.
+// between themselves, nor for a LAN whose bridge a network adopts.
 func TestEngineUplinksForwardForContainersOnly(t *testing.T) {
 	closed := func(s *site) {
 		s.Host.Set("net/ipv4/ip_forward", "0")
@@ -37,13 +37,33 @@ func TestEngineUplinksForwardForContainersOnly(t *testing.T) {
 			s.Outside.MustReach("tcp", join(host, "8080"), "c1")
 			s.Neighbour.MustNotReach("tcp", join(outside, "80"), hello.Drop)
 		}
+		s.lanStaysWhereItIs("203.0.113.2")
 
 		s.removeAll()
 		if err := s.uplinksForward("0", "eth0", "eth1"); err != nil {
 			s.t.Errorf("after the last network went: %v", err)
 		}
-		s.Host.Run("ip", "link", "del", "eth1")
+		s.Host.Run("sh", "-ec", "ip link del eth1; ip link del lan0; ip link del br-lan")
 	})
+}
+
+// lanStaysWhereItIs has Neighbour behind the bridge of a network, and ask for something
+// outside.
+func (s *site) lanStaysWhereItIs(outside string) {
+	s.t.Helper()
+	s.Cable("lan0", s.Host, s.Neighbour)
+	s.Host.Run("sh", "-ec", `
+		ip link add br-lan type bridge forward_delay 0
+		ip link set lan0 master br-lan up
+		ip addr add 172.30.7.1/24 dev br-lan; ip link set br-lan up`)
+	s.network("lan", "--subnet", "172.30.7.0/24", "--gateway", "172.30.7.1", "-o", bridgeKey+"name=br-lan")
+	s.Run("c2", "--network", "lan")
+	s.Neighbour.Run("sh", "-ec", `
+		ip addr add 172.30.7.200/24 dev lan0; ip link set lan0 up
+		ip route add `+outside+` via 172.30.7.1`)
+	s.Neighbour.MustReach("tcp", join(s.address("c2", "lan"), "80"), "c2")
+	s.MustReach("c2", "tcp", join(outside, "80"), "outside")
+	s.Neighbour.MustNotReach("tcp", join(outside, "80"), hello.Drop)
 }
 
 // uplinksForward returns an error unless all switches of the uplinks have this value.
