@@ -24,12 +24,13 @@ import (
 const inNoOther = "--bridge=none"
 
 // TestEngineWhoReachesWhomStandsInTheTable asks the questions of the reachability table on
-// networks of ours, and then on Docker's own. Ours have the outcomes of plan/testdata/reach,
-// Docker's those that are noted in testdata/bridge; docs/parity.md is made of both.
+// networks of ours, and on Docker's own without us. Ours have the outcomes of
+// plan/testdata/reach, Docker's those that are noted in testdata/bridge, which -update notes
+// anew; docs/parity.md is made of both.
 func TestEngineWhoReachesWhomStandsInTheTable(t *testing.T) {
 	eachEngineWith(t, []string{inNoOther}, warmUpIPv6, func(s *site) {
 		w := s.reachable()
-		w.answersAsNoted(s.Version(), spansAll)
+		w.answersAsNoted(s.Version())
 		if s.Version() == lab.Oldest {
 			// As on a host that forwarded before the engine came.
 			found4, found6 := policies(s)
@@ -40,8 +41,8 @@ func TestEngineWhoReachesWhomStandsInTheTable(t *testing.T) {
 	})
 }
 
-// TestEngineTheTableHoldsBesideNftables is about the newest engine's other
-// backend, which turns forwarding on for nobody. Some kinds are enough, but for a soak.
+// TestEngineTheTableHoldsBesideNftables is about the newest engine's other backend, which
+// turns forwarding on for nobody. A few kinds of network are enough, but for a soak.
 func TestEngineTheTableHoldsBesideNftables(t *testing.T) {
 	forwards := func(s *site) {
 		s.Host.Set("net/ipv4/ip_forward", "1")
@@ -49,11 +50,7 @@ func TestEngineTheTableHoldsBesideNftables(t *testing.T) {
 		warmUpIPv6(s)
 	}
 	eachEngineWith(t, []string{inNoOther, "--ip-forward=false", "--firewall-backend=nftables"}, forwards, func(s *site) {
-		kinds := []string{"nat", "nat, not masqueraded", "nat, apart", "nat, internal", "nat and routed"}
-		if soak() {
-			kinds = []string{spansAll}
-		}
-		s.reachable().answersAsNoted(byNftables, kinds...)
+		s.reachable().answersAsNoted(byNftables, "nat", "nat, not masqueraded", "nat, apart", "nat, internal", "nat and routed")
 	})
 }
 
@@ -131,14 +128,8 @@ func (w *reachability) remove(network string, names ...string) {
 	w.Docker("network", "rm", network)
 }
 
-// spansAll stands for so many kinds of network that each outcome is among them, or
-// for all of them in a soak.
-const spansAll = ""
-
-// soak says that no time is to be spared.
-func soak() bool { return os.Getenv("DRAWBRIDGE_SOAK") != "" }
-
-// answersAsNoted asks the questions of some kinds of network, of ours and of Docker's.
+// answersAsNoted asks the questions of kinds of network, of ours and of Docker's: of these
+// or, if none is named, of so many that each outcome is among them; in a soak of all.
 func (w *reachability) answersAsNoted(engine string, names ...string) {
 	w.t.Helper()
 	ours, err := reach.Read("../../plan/testdata/reach")
@@ -146,41 +137,39 @@ func (w *reachability) answersAsNoted(engine string, names ...string) {
 		w.t.Fatal(err)
 	}
 	dockers := readTables(w.t, engine)
-	table := func(k reach.Kind) string { return beside(w.Version(), ours[reach.Of(k, w.engine)]) }
+	table := func(k reach.Kind) string { return beside(engine, ours[reach.Of(k, w.engine)]) }
+	if golden.Update() {
+		w.note(engine, dockers, names)
+		return
+	}
 	w.each("drawbridge", choose(names, table), func(k reach.Kind) {
 		w.settled()
 		w.agrees(k, table(k))
 	})
-	outcome := func(k reach.Kind) string { return dockers[k.Name] + table(k) }
-	if golden.Update() {
-		outcome = func(k reach.Kind) string { return k.Name }
-	}
-	w.each("bridge", slices.DeleteFunc(choose(names, outcome), w.unknown), func(k reach.Kind) {
-		if !golden.Update() {
-			w.agrees(k, dockers[k.Name])
-			return
-		}
-		dockers[k.Name] = k.Table(w.judge(hello.Patience))
-		dockers.write(w.t, engine)
+	w.StopDaemon()
+	defer w.StartDaemon()
+	w.each("bridge", choose(names, func(k reach.Kind) string { return table(k) + dockers[k.Name] }), func(k reach.Kind) {
+		w.agrees(k, dockers[k.Name])
 	})
 }
 
-// unknown reports whether this engine's own networks cannot be of a kind.
-func (w *reachability) unknown(k reach.Kind) bool {
-	for _, mode := range []spec.GatewayMode{k.Network.Mode4, k.Other.Mode4} {
-		if mode != spec.NAT && apis[w.Version()] < directAccess.since {
-			return true
-		}
-	}
-	return false
+// note writes down what Docker's own networks answer.
+func (w *reachability) note(engine string, dockers tables, names []string) {
+	w.t.Helper()
+	w.StopDaemon()
+	defer w.StartDaemon()
+	w.each("bridge", choose(names, func(k reach.Kind) string { return k.Name }), func(k reach.Kind) {
+		dockers[k.Name] = k.Table(w.judge(hello.Patience))
+		dockers.write(w.t, engine)
+	})
 }
 
 // choose are the kinds of these names, or one for each outcome.
 func choose(names []string, outcome func(reach.Kind) string) []reach.Kind {
 	seen := map[string]bool{}
 	return slices.DeleteFunc(reach.Kinds(), func(k reach.Kind) bool {
-		if !slices.Contains(names, spansAll) {
-			return !slices.Contains(names, k.Name)
+		if len(names) > 0 {
+			return !slices.Contains(names, k.Name) && !soak()
 		}
 		again := seen[outcome(k)]
 		seen[outcome(k)] = true
@@ -188,10 +177,16 @@ func choose(names []string, outcome func(reach.Kind) string) []reach.Kind {
 	})
 }
 
+// soak says that no time is to be spared.
+func soak() bool { return os.Getenv("DRAWBRIDGE_SOAK") != "" }
+
 // each makes the networks of one kind after the other. Their addresses are the same.
 func (w *reachability) each(driver string, kinds []reach.Kind, ask func(reach.Kind)) {
 	w.t.Helper()
 	w.driver = driver
+	if driver == "bridge" {
+		kinds = slices.DeleteFunc(kinds, func(k reach.Kind) bool { return !shows(w.Version(), k) })
+	}
 	var options []string // of the network that o is on
 	for i, k := range kinds {
 		if other := reach.Create(k.Other); i == 0 || !slices.Equal(other, options) {

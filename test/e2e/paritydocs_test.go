@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/drawbridge-net/drawbridge/spec"
 	"github.com/drawbridge-net/drawbridge/test/golden"
 	"github.com/drawbridge-net/drawbridge/test/lab"
 	"github.com/drawbridge-net/drawbridge/test/reach"
@@ -62,6 +63,17 @@ func (all tables) write(t *testing.T, engine string) {
 	}
 }
 
+// versionOf is the lab's word for an engine's version.
+func versionOf(engine string) string {
+	version, _, _ := strings.Cut(engine, " ")
+	return version
+}
+
+// shows reports whether an engine's own networks can be of a kind.
+func shows(version string, k reach.Kind) bool {
+	return apis[version] >= directAccess.since || k.Network.Mode4 == spec.NAT && k.Other.Mode4 == spec.NAT
+}
+
 // grouped is what several kinds of network have in common.
 type grouped struct {
 	kinds []string
@@ -88,7 +100,7 @@ func group(of func(reach.Kind) (string, bool)) []grouped {
 // beside is a table of ours as it is beside an engine as it comes. The table's 20.10
 // writes rules for IPv6; without --ip6tables a process on the host serves its ports.
 func beside(engine, table string) string {
-	if strings.HasPrefix(engine, lab.Newest) {
+	if versionOf(engine) == lab.Newest {
 		return table
 	}
 	row := regexp.MustCompile(fmt.Sprintf(`(?m)^(host:%d +)(yes|drop)$`, reach.ByEngine))
@@ -157,13 +169,13 @@ func TestDocsTellEachDifferenceFromDockersBridge(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	used := map[string]bool{}
+	d := docs{t: t, ours: ours, rows: map[string]string{}, used: map[string]bool{}}
 	var page strings.Builder
 	err = template.Must(template.ParseFiles("testdata/parity.md")).Execute(&page, map[string]string{
-		"Newest":    section(t, lab.Newest, ours, used),
-		"Oldest":    section(t, lab.Oldest, ours, used),
-		"Forwarded": section(t, forwarded, ours, used),
-		"Nftables":  section(t, byNftables, ours, used),
+		"Newest":    d.section(lab.Newest, ""),
+		"Nftables":  d.section(byNftables, lab.Newest),
+		"Oldest":    d.section(lab.Oldest, ""),
+		"Forwarded": d.section(forwarded, lab.Oldest),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -175,7 +187,7 @@ func TestDocsTellEachDifferenceFromDockersBridge(t *testing.T) {
 	var known []string
 	for _, r := range reasons() {
 		known = append(known, r.heading)
-		if !used[r.heading] {
+		if !d.used[r.heading] {
 			t.Errorf("nothing differs any more because of: %s", r.heading)
 		}
 	}
@@ -228,42 +240,64 @@ func link(heading string) string {
 	return fmt.Sprintf("[%s](#%s)", text, strings.NewReplacer(" ", "-", "'", "").Replace(strings.ToLower(heading)))
 }
 
-// section is what differs beside one engine.
-func section(t *testing.T, engine string, ours reach.Golden, used map[string]bool) string {
-	t.Helper()
-	neighbour := reach.Engines()[1]
-	if strings.HasPrefix(engine, lab.Newest) {
-		neighbour = reach.Engines()[2]
-	}
-	theirs := readTables(t, engine)
+// docs is the page in the making.
+type docs struct {
+	t    *testing.T
+	ours reach.Golden
+	rows map[string]string // what differs, by engine and kind
+	used map[string]bool   // headings of reasons
+}
+
+// asAbove stands for the rows of an engine that was told of before.
+const asAbove = "as above"
+
+// section is what differs beside one engine. Of another, above it on the page, nothing is
+// told twice.
+func (p docs) section(engine, above string) string {
+	p.t.Helper()
+	theirs := readTables(p.t, engine)
 	var b strings.Builder
 	for _, g := range group(func(k reach.Kind) (string, bool) {
-		dockers, ok := theirs[k.Name]
-		if !ok {
+		if !shows(versionOf(engine), k) {
 			return "", false
 		}
-		return rows(t, engine, k.Name, differences(beside(engine, ours[reach.Of(k, neighbour)]), dockers), used), true
+		if theirs[k.Name] == "" {
+			p.t.Fatalf("%s: nothing is noted of networks that are %s", engine, k.Name)
+		}
+		rows := p.tell(engine, k, theirs[k.Name])
+		if rows != "" && rows == p.rows[above+k.Name] {
+			rows = asAbove
+		}
+		return rows, true
 	}) {
 		kinds := "**" + strings.Join(g.kinds, "**; **") + "**"
-		if g.text == "" {
+		switch g.text {
+		case "":
 			fmt.Fprintf(&b, "\nNothing differs: %s\n", kinds)
-			continue
+		case asAbove:
+			fmt.Fprintf(&b, "\nAs above: %s\n", kinds)
+		default:
+			fmt.Fprintf(&b, "\n%s\n\n| what | by | ours | Docker's | why |\n| --- | --- | --- | --- | --- |\n%s", kinds, g.text)
 		}
-		fmt.Fprintf(&b, "\n%s\n\n| what | by | ours | Docker's | why |\n| --- | --- | --- | --- | --- |\n%s", kinds, g.text)
 	}
 	return strings.TrimSpace(b.String())
 }
 
-// rows tells of differences. Those that are alike but for what is asked for, or by whom,
-// stand in one row.
-func rows(t *testing.T, engine, kind string, all []difference, used map[string]bool) string {
-	t.Helper()
+// tell makes the rows of one kind of network. Differences that are alike but for what is
+// asked for, or by whom, stand in one row.
+func (p docs) tell(engine string, k reach.Kind, dockers string) string {
+	p.t.Helper()
+	neighbour := reach.Engines()[1]
+	if versionOf(engine) == lab.Newest {
+		neighbour = reach.Engines()[2]
+	}
+	all := differences(beside(engine, p.ours[reach.Of(k, neighbour)]), dockers)
 	for i, d := range all {
-		all[i].why = because(engine, kind, d)
+		all[i].why = because(engine, k.Name, d)
 		if all[i].why == "" {
-			t.Errorf("%s, %s: no reason for %+v", engine, kind, d)
+			p.t.Fatalf("%s, %s: no reason for %+v", engine, k.Name, d)
 		}
-		used[all[i].why] = true
+		p.used[all[i].why] = true
 	}
 	merge(&all, func(d *difference) *string { return &d.from })
 	merge(&all, func(d *difference) *string { return &d.to })
@@ -275,6 +309,7 @@ func rows(t *testing.T, engine, kind string, all []difference, used map[string]b
 		}
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", d.to, by, d.ours, d.dockers, link(d.why))
 	}
+	p.rows[engine+k.Name] = b.String()
 	return b.String()
 }
 
