@@ -68,10 +68,10 @@ func (j *judge) base(p packet, c *nftables.Chain) (fate, string) {
 		return dropped, "policy drop"
 	}
 	if f == dropped && cause.Chain.Name != c.Name {
-		return f, fmt.Sprintf("rule %d of chain %s, to which it leads,", cause.Handle, cause.Chain.Name)
+		return f, fmt.Sprintf("it leads to chain %s, whose rule with handle %d drops", cause.Chain.Name, cause.Handle)
 	}
 	if f == dropped {
-		return f, fmt.Sprintf("rule %d", cause.Handle)
+		return f, fmt.Sprintf("the rule with handle %d drops", cause.Handle)
 	}
 	return f, ""
 }

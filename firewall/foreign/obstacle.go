@@ -1,6 +1,7 @@
 package foreign
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"reflect"
@@ -89,13 +90,9 @@ func obstacles(want *plan.Plan) (_ []Obstacle, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, conn.CloseLasting()) }()
-	chains, err := conn.ListChains()
-	if err != nil {
+	chains, err := chainsOfOthers(conn)
+	if err != nil || len(chains) == 0 {
 		return nil, err
-	}
-	chains = slices.DeleteFunc(chains, func(c *nftables.Chain) bool { return !others(c) })
-	if len(chains) == 0 {
-		return nil, nil
 	}
 	ways, err := waysOf(want)
 	if err != nil {
@@ -113,6 +110,22 @@ func obstacles(want *plan.Plan) (_ []Obstacle, err error) {
 		}
 	}
 	return all, nil
+}
+
+// chainsOfOthers leaves out those of tables that are dormant, which judge nothing.
+func chainsOfOthers(conn *nftables.Conn) ([]*nftables.Chain, error) {
+	tables, err := conn.ListTables()
+	if err != nil {
+		return nil, err
+	}
+	dormant := map[string]bool{}
+	for _, t := range tables {
+		// The library takes the flags, which come in the network's order, for the machine's.
+		flags := binary.BigEndian.Uint32(binary.NativeEndian.AppendUint32(nil, t.Flags))
+		dormant[tableText(t)] = flags&unix.NFT_TABLE_F_DORMANT != 0
+	}
+	chains, err := conn.ListChains()
+	return slices.DeleteFunc(chains, func(c *nftables.Chain) bool { return !others(c) || dormant[tableText(c.Table)] }), err
 }
 
 // others reports whether a chain judges what is forwarded and is somebody else's that

@@ -51,7 +51,7 @@ func waysOf(want *plan.Plan) ([]way, error) {
 	var all []way
 	for _, n := range want.Networks.All() {
 		for _, s := range n.Zone.Subnets {
-			v := village{bridge: n.Bridge.Name, one: s.Prefix.Addr().Next().Next(), family: 6, indexes: indexes}
+			v := village{bridge: n.Bridge.Name, one: s.Prefix.Addr().Next(), family: 6, indexes: indexes}
 			v.two = v.one.Next()
 			if v.one.Is4() {
 				v.family = 4
