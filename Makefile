@@ -44,8 +44,10 @@ test-net: ## ring 2: against the kernel, in network namespaces (root or not)
 	$(GO) run ./test/ring kernel -count=1 -exec '$(netns)' -run '$(kernel)' ./...
 
 .PHONY: soak
-soak: ## the reachability table of all kinds of network in all environments: an hour
+soak: ## the reachability table of all kinds of network in all environments, and on engines (root): two hours
+	test/engines/fetch
 	DRAWBRIDGE_SOAK=1 $(GO) run ./test/ring soak -count=1 -timeout 4h -exec '$(netns)' -run '^TestKernelPacketsAgreeWithTheTable$$' ./firewall/...
+	DRAWBRIDGE_SOAK=1 $(GO) run ./test/ring engine -count=1 -timeout 4h -run '^TestEngineTheTableHolds' ./test/e2e
 
 .PHONY: e2e
 e2e: ## ring 3: the whole product on the oldest and the newest engine (root)
@@ -83,7 +85,7 @@ fuzz: ## run every fuzz target for FUZZTIME (30s)
 
 .PHONY: golden
 golden: ## rewrite the golden files from what the code does now
-	$(GO) test -skip '$(kernel)|$(engine)' \
+	$(GO) test -p 1 -skip '$(kernel)|$(engine)' \
 		$$(grep -rl --include='*_test.go' 'test/golden"' . | xargs -r -n1 dirname | sort -u) -update
 	$(GO) test -count=1 -exec '$(netns)' -run '$(kernel)Docs' ./test/docs -update
 

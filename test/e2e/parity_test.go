@@ -23,11 +23,11 @@ import (
 // of its own.
 const inNoOther = "--bridge=none"
 
-// TestEngineWhoReachesWhomStandsInTheTable asks the questions of the reachability table on
+// TestEngineTheTableHolds asks the questions of the reachability table on
 // networks of ours, and on Docker's own without us. Ours have the outcomes of
 // plan/testdata/reach, Docker's those that are noted in testdata/bridge, which -update notes
 // anew; docs/parity.md is made of both.
-func TestEngineWhoReachesWhomStandsInTheTable(t *testing.T) {
+func TestEngineTheTableHolds(t *testing.T) {
 	eachEngineWith(t, []string{inNoOther}, warmUpIPv6, func(s *site) {
 		w := s.reachable()
 		w.answersAsNoted(s.Version())
