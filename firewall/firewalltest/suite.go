@@ -48,6 +48,7 @@ func Packets(t *testing.T, b Backend) {
 		"a smaller MTU on the way is learned":           pathMTU,
 		"fragments arrive":                              fragments,
 		"IPv4 clients may have link-local addresses":    linkLocalClients,
+		"answers may go by another way than questions":  anotherWayBack,
 		"no datagram reaches what is closed":            craftedDatagrams,
 		"no frame reaches a container kept apart":       craftedFrames,
 		"nothing leaves untranslated":                   nothingLeavesUntranslated,

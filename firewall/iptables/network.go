@@ -62,6 +62,8 @@ func (r renderer) mode(z *plan.Zone) {
 	case spec.Unprotected:
 		r.say(rankOpen, mangle(chainIn), fmt.Sprintf("-o %s -j RETURN", z.Bridge), "gateway mode nat-unprotected")
 	case spec.Routed:
+		// Nothing is translated, and the other half of a connection may go by another router.
+		r.say(rankOpen, mangle(chainOut), fmt.Sprintf("-i %s -j RETURN", z.Bridge), "gateway mode routed")
 		r.say(rankOpen, mangle(chainIn), fmt.Sprintf("-o %s -p %s -j RETURN", z.Bridge, icmp), "gateway mode routed: ping, and what routers report")
 		r.say(rankGate, mangle(chainIn), fmt.Sprintf("-o %s -g %s", z.Bridge, chainOpen), "gateway mode routed")
 	}

@@ -127,8 +127,7 @@ const (
 
 // Ranks in chainOut, chainIn and chainApart.
 const (
-	rankInvalid    = iota // belongs to no connection
-	rankTranslated        // published
+	rankTranslated = iota // published
 	rankBack              // back into the bridge
 	rankPort              // to a port of it
 	rankEngines           // to an engine's containers
@@ -168,11 +167,11 @@ func (r renderer) fixed() {
 		r.say(rankNever, nat(chainPublish), "-s fe80::/10 -j RETURN", "link-local addresses are not routed")
 	}
 	r.say(rankEstablished, mangle(chainForward), "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN", "answers")
-	const invalid, translated = "-m conntrack --ctstate INVALID -j DROP", "-m conntrack --ctstate DNAT -j RETURN"
+	const translated = "-m conntrack --ctstate DNAT -j RETURN"
 	for _, chain := range []string{chainOut, chainIn} {
-		r.say(rankInvalid, mangle(chain), invalid, "would leave untranslated")
 		r.say(rankTranslated, mangle(chain), translated, "published ports, an engine's too")
 	}
+	r.say(rankRest, mangle(chainOut), "-m conntrack --ctstate INVALID -j DROP", "would leave untranslated")
 	// Published to the same bridge, where br_netfilter has it go there without routing.
 	r.say(rankTranslated, mangle(chainApartTo), translated, "published ports")
 	r.say(rankRest, mangle(chainIn), "-j DROP", whyNotPublished)

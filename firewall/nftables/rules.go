@@ -119,6 +119,15 @@ func guardRule(f family) rule {
 		f.notResident(expr.MetaKeyIIFNAME, f.saddr), f.notResident(expr.MetaKeyOIFNAME, f.daddr), drop())}
 }
 
+// invalidRule drops what belongs to no connection, and hence nobody would translate. In
+// mode routed nothing is translated, and the other half of a connection may go by another
+// router.
+func invalidRule(f family) rule {
+	routed := f.set(setRouted)
+	text := fmt.Sprintf("meta nfproto %s iifname @bridges iifname != @%s ct state invalid counter drop", f.proto, routed)
+	return rule{text, "would leave untranslated", join(f.only(), from(setBridges), notFromSet(routed), state(invalid), drop())}
+}
+
 // forwardRules judge, after the guard, only what enters or leaves a bridge of ours.
 func forwardRules(v4, v6 family) []rule {
 	accept := verdict(expr.VerdictAccept)
@@ -132,7 +141,8 @@ func forwardRules(v4, v6 family) []rule {
 		{"iifname @internal counter drop", "nothing leaves an internal network", join(from(setInternal), drop())},
 		{"oifname @internal counter drop", "nothing enters an internal network", join(to(setInternal), drop())},
 		{"ct state established,related accept", "answers", join(state(established|related), accept)},
-		{"ct state invalid counter drop", "would leave untranslated", join(state(invalid), drop())},
+		invalidRule(v4),
+		invalidRule(v6),
 		{"ct status dnat accept", "published ports, an engine's too", join(translated(), accept)},
 		{"iifname . oifname @same_bridge counter drop", "containers that are kept apart, by way of the gateway", join(same, drop())},
 	}, modeRules(v4), modeRules(v6), []rule{
