@@ -371,3 +371,39 @@ func TestKernelWatchTellsOfDamage(t *testing.T) {
 		}
 	})
 }
+
+// TestKernelWatchTellsThatItHasGoneBlind or that it sees again, in either family.
+func TestKernelWatchTellsThatItHasGoneBlind(t *testing.T) {
+	t.Setenv("XTABLES_LOCKFILE", os.DevNull)
+	m := newMachine(t, lab.NewHost(t), NFT)
+	if _, err := m.Try("test", "-e", "/proc/sys/net/bridge"); err != nil {
+		t.Skip("the kernel lacks br_netfilter")
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	woken, done := make(chan struct{}, 100), make(chan error, 1)
+	go func() {
+		m.Do(func() { done <- m.f.Watch(ctx, func() { woken <- struct{}{} }) })
+	}()
+	<-woken // at its beginning
+	for family, name := range map[int]string{4: "net/bridge/bridge-nf-call-iptables", 6: "net/bridge/bridge-nf-call-ip6tables"} {
+		for _, value := range []string{"0", "1"} {
+			m.Set(name, value)
+			m.Do(func() {
+				if Blind(family) != (value == "0") {
+					t.Errorf("%s is %s, and blind is %t", name, value, Blind(family))
+				}
+			})
+			lab.Until(t, "woken by "+name, func() error {
+				if len(woken) == 0 {
+					return errors.New("not yet")
+				}
+				return nil
+			})
+			<-woken
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}

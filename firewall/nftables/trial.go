@@ -3,6 +3,7 @@ package nftables
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
@@ -99,8 +100,10 @@ func (k kind) specimen() (first, last string) {
 		return rawAddr(p.Addr()), rawAddr(lastOf(p))
 	case protocol:
 		return rawProto(spec.TCP), rawProto(spec.TCP)
+	case service:
+		return rawPort(1), rawPort(2)
 	}
-	return rawPort(1), rawPort(2)
+	panic(fmt.Sprintf("nftables: kind %d", k))
 }
 
 // overlapping are two ranges of which the second lies in the first. A kernel that passes

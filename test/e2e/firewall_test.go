@@ -224,6 +224,8 @@ func TestEngineTheFirewallFollowsAKernelWithoutNFTables(t *testing.T) {
 func TestEngineChangesItsOwnFirewall(t *testing.T) {
 	keeps := "--live-restore"
 	eachEngineWith(t, []string{keeps}, warmUpIPv6, func(s *site) {
+		found4, found6 := policies(s)
+		s.policy("DROP", "DROP")
 		s.neighboursKnowTheWay()
 		s.webAndOther()
 		s.dockersOwn("docker")
@@ -246,18 +248,19 @@ func TestEngineChangesItsOwnFirewall(t *testing.T) {
 		stop()
 		s.removeAll()
 		restartDocker(s)
+		s.policy(found4, found6)
 	})
 }
 
-// acceptsStandInForward shows that each of our bridges is let through FORWARD if that
+// acceptsStandInForward shows that each of our bridges is let through FORWARD, which
 // drops, and that nothing else holds an accept of ours.
 func (s *site) acceptsStandInForward() {
 	s.t.Helper()
+	const want = 4 // in and out, of web and other
 	for _, tool := range []string{"iptables-nft", "ip6tables-nft"} {
 		rules := s.Host.Run(tool, "-S")
-		want := 0
-		if strings.Contains(rules, "-P FORWARD DROP\n") {
-			want = 4 // in and out, of web and other
+		if !strings.Contains(rules, "-P FORWARD DROP\n") {
+			s.t.Errorf("%s: FORWARD does not drop", tool)
 		}
 		total, there := 0, 0
 		for line := range strings.Lines(rules) {
