@@ -374,7 +374,7 @@ func TestKernelWatchTellsOfDamage(t *testing.T) {
 
 // TestKernelWatchTellsThatItHasGoneBlind or that it sees again, in either family.
 func TestKernelWatchTellsThatItHasGoneBlind(t *testing.T) {
-	t.Setenv("XTABLES_LOCKFILE", os.DevNull)
+	t.Parallel()
 	m := newMachine(t, lab.NewHost(t), NFT)
 	if _, err := m.Try("test", "-e", "/proc/sys/net/bridge"); err != nil {
 		t.Skip("the kernel lacks br_netfilter")
