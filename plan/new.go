@@ -227,6 +227,9 @@ func (p *Plan) planForwarding(state spec.State) {
 			u.Settings = slices.DeleteFunc(u.Settings, func(s Setting) bool { return s.Name != acceptRA })
 		} else {
 			p.Guarded = append(p.Guarded, h.Name)
+			if h.Bridge {
+				p.Bridges = append(p.Bridges, h.Name)
+			}
 		}
 		if !named[h.Name] || len(u.Settings) > 0 {
 			p.Uplinks = append(p.Uplinks, u)

@@ -28,6 +28,9 @@ type Plan struct {
 	// Guarded are the uplinks and, since there may be a LAN behind them, all bridges that
 	// a person named. Sorted.
 	Guarded []string
+	// Bridges are those of them on which no network is: what they pass from port to port is
+	// none of our business, even where br_netfilter shows it to the firewall.
+	Bridges []string
 
 	Networks tree.Map[spec.ID, *Network]
 }

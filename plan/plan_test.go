@@ -115,15 +115,19 @@ func TestPlanIsTheGoldenText(t *testing.T) {
 // internal network needs no guard.
 func TestWhatOthersMayBeOnIsGuarded(t *testing.T) {
 	host := freshHost()
-	host.Uplinks = append(host.Uplinks, plan.HostLink{Name: "br-lan"})
+	host.Uplinks = append(host.Uplinks, plan.HostLink{Name: "br-lan", Bridge: true}, plan.HostLink{Name: "virbr0", Bridge: true})
 	lan, named, internal := network("1a1", "172.28.0.0/24"), network("1a2", "172.29.0.0/24"), network("1a3", "172.30.0.0/24")
 	lan.Bridge, named.Bridge, internal.Bridge, internal.Internal = "br-lan", "br-vm", "br-db", true
 	var s spec.State
 	for _, n := range []*spec.Network{lan, named, internal, network("1a4", "172.31.0.0/24")} {
 		must(t, s.AddNetwork(n))
 	}
-	if diff := cmp.Diff([]string{"br-lan", "br-vm", "eth0"}, plan.New(s, host).Guarded); diff != "" {
+	p := plan.New(s, host)
+	if diff := cmp.Diff([]string{"br-lan", "br-vm", "eth0", "virbr0"}, p.Guarded); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"virbr0"}, p.Bridges); diff != "" {
+		t.Errorf("a network judges what passes within its bridge (-want +got):\n%s", diff)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/drawbridge-net/drawbridge/plan"
 	"github.com/drawbridge-net/drawbridge/spec"
 	"github.com/drawbridge-net/drawbridge/test/lab"
 	"github.com/drawbridge-net/drawbridge/test/lab/hello"
@@ -26,6 +27,9 @@ func newHamlet(t *testing.T, b Backend, a spec.Network) *hamlet {
 		Network("a", a, "172.30.0.0/24", "fd00:30::/64").
 		Network("b", spec.Network{Masquerade: true}, "172.30.1.0/24", "fd00:31::/64").
 		Endpoint("a", "f", "172.30.0.3/24", "fd00:30::3/64")
+	if a.Bridge != "" {
+		w.Host.Uplinks = append(w.Host.Uplinks, plan.HostLink{Name: a.Bridge, Bridge: true})
+	}
 	if a.Mode4 == spec.Routed {
 		w.Open("a", "e", "172.30.0.2/24", "fd00:30::2/64", scene.TCP("", 0, 80, 1))
 	} else {

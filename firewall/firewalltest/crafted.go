@@ -20,26 +20,6 @@ const (
 	whyUntranslated = "would leave untranslated"
 )
 
-// anotherWayBack has a container of mode routed answer what has come to it by another
-// router.
-func anotherWayBack(t *testing.T, b Backend) {
-	c := newCounty(t, b)
-	seen := newTap(t, c.Outside)
-	via := mac(t, c.Host, scene.Bridge("3"))
-	for from, to := range map[string]string{"172.30.3.2:90": "192.0.2.2:4567", "[fd00:30:3::2]:90": "[2001:db8:1::2]:4567"} {
-		answer := packet{from: netip.MustParseAddrPort(from), to: netip.MustParseAddrPort(to), proto: unix.IPPROTO_TCP, flags: tcpSYN | tcpACK}
-		lab.Until(t, "an answer", func() error {
-			send(t, c.lands[2].container, via, answer.bytes())
-			for _, p := range seen.arrived() {
-				if got, _, _, ok := segment(p); ok && got == answer.from {
-					return nil
-				}
-			}
-			return errors.New("has not come")
-		})
-	}
-}
-
 // marker is what may arrive.
 const marker = "an honest datagram"
 
@@ -188,5 +168,25 @@ func nothingLeavesUntranslated(t *testing.T, b Backend) {
 				t.Errorf("a packet from %s has left", from)
 			}
 		}
+	}
+}
+
+// anotherWayBack has a container of mode routed answer what has come to it by another
+// router.
+func anotherWayBack(t *testing.T, b Backend) {
+	c := newCounty(t, b)
+	seen := newTap(t, c.Outside)
+	via := mac(t, c.Host, scene.Bridge("3"))
+	for from, to := range map[string]string{"172.30.3.2:90": "192.0.2.2:4567", "[fd00:30:3::2]:90": "[2001:db8:1::2]:4567"} {
+		answer := packet{from: netip.MustParseAddrPort(from), to: netip.MustParseAddrPort(to), proto: unix.IPPROTO_TCP, flags: tcpSYN | tcpACK}
+		lab.Until(t, "an answer", func() error {
+			send(t, c.lands[2].container, via, answer.bytes())
+			for _, p := range seen.arrived() {
+				if got, _, _, ok := segment(p); ok && got == answer.from {
+					return nil
+				}
+			}
+			return errors.New("has not come")
+		})
 	}
 }

@@ -216,9 +216,9 @@ func (r renderer) guard(p *plan.Plan) {
 	if !r.guards {
 		return
 	}
-	for _, u := range p.Host.Uplinks {
-		if u.Bridge && !isWildcard(u.Name) {
-			r.say(rankSame, mangle(chainForward), fmt.Sprintf("-i %s -o %s -j RETURN", u.Name, u.Name), "within one network")
+	for _, name := range p.Bridges {
+		if !isWildcard(name) {
+			r.say(rankSame, mangle(chainForward), fmt.Sprintf("-i %s -o %s -j RETURN", name, name), "within one network")
 		}
 	}
 	for _, name := range p.Guarded {

@@ -125,7 +125,8 @@ func elements(p *plan.Plan) map[element]plan.Owner { return difference(&plan.Pla
 // difference costs what differs between two plans, not what they hold.
 func difference(have, want *plan.Plan) change {
 	c := newChange()
-	if have.Host != want.Host || !slices.Equal(have.Guarded, want.Guarded) || have.Guard4 != want.Guard4 || have.Guard6 != want.Guard6 {
+	if have.Host != want.Host || have.Guard4 != want.Guard4 || have.Guard6 != want.Guard6 ||
+		!slices.Equal(have.Guarded, want.Guarded) || !slices.Equal(have.Bridges, want.Bridges) {
 		c.replace(plan.Owner{}, hostElements(have), hostElements(want))
 	}
 	for n := range tree.Diff(have.Networks, want.Networks) {
@@ -185,9 +186,9 @@ func guardElements(p *plan.Plan) []element {
 			all = append(all, element{set: setGuard + "6", key: rawName(name)})
 		}
 	}
-	for _, u := range p.Host.Uplinks {
-		if u.Bridge && (p.Guard4 || p.Guard6) {
-			all = append(all, sameBridge(u.Name))
+	for _, name := range p.Bridges {
+		if p.Guard4 || p.Guard6 {
+			all = append(all, sameBridge(name))
 		}
 	}
 	return all

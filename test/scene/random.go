@@ -60,7 +60,7 @@ func RandomPlan(rt *rapid.T) *plan.Plan {
 			Subnets: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{172, byte(17 + i), 0, 1}), bits)},
 		})
 	}
-	host.Uplinks = []plan.HostLink{{Name: "eth0"}, {Name: "virbr0", Bridge: true}}[:rapid.IntRange(0, 2).Draw(rt, "uplinks")]
+	host.Uplinks = []plan.HostLink{{Name: "eth0"}, {Name: "lan0", Bridge: true}}[:rapid.IntRange(0, 2).Draw(rt, "uplinks")]
 	return plan.New(state, host)
 }
 
