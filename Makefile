@@ -104,8 +104,9 @@ install: build ## install the program, its systemd unit and its zone for firewal
 		install -D -m 644 packaging/firewalld/$$f $(DESTDIR)$(FIREWALLDDIR)/$$f || exit 1; \
 	done
 	@# A reload is the only way to have files read, and drops what is not permanent.
+	@# Before 0.9 firewalld has zones and no policies.
 	@if test -z "$(DESTDIR)" && firewall-cmd --state >/dev/null 2>&1 && \
-		! firewall-cmd --get-policies | grep -qw drawbridge-in; then firewall-cmd --reload; fi
+		! { firewall-cmd --get-policies || firewall-cmd --get-zones; } 2>/dev/null | grep -qw drawbridge; then firewall-cmd --reload; fi
 	@echo "now: systemctl daemon-reload && systemctl enable --now drawbridge"
 
 plugin := drawbridge/drawbridge:latest
