@@ -6,7 +6,6 @@ import (
 	"os"
 
 	"github.com/drawbridge-net/drawbridge/plan"
-	"github.com/drawbridge-net/drawbridge/spec"
 	"github.com/drawbridge-net/drawbridge/tree"
 )
 
@@ -75,13 +74,13 @@ func lacks(from, to *plan.Plan) bool {
 	return false
 }
 
-// planned are the networks' bridges by name, with whose they are.
-type planned map[string]spec.ID
+// planned are the networks by the name of their bridge.
+type planned map[string]*plan.Network
 
 func bridges(p *plan.Plan) planned {
 	all := planned{}
-	for id, n := range p.Networks.All() {
-		all[n.Bridge.Name] = id
+	for _, n := range p.Networks.All() {
+		all[n.Bridge.Name] = n
 	}
 	return all
 }

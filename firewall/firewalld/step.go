@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"github.com/drawbridge-net/drawbridge/plan"
-	"github.com/drawbridge-net/drawbridge/spec"
 )
 
 // The zones for our bridges. Our own is a file that is installed beside us, with a
@@ -45,15 +44,18 @@ const (
 
 type step struct {
 	do      deed
-	bridge  string // e.g. dbr3f2a9c0d11ee
-	zone    string // to which or from which
-	network spec.ID
+	bridge  string        // e.g. dbr3f2a9c0d11ee
+	zone    string        // to which or from which
+	network *plan.Network // nil if it has gone
 }
 
 func (s step) object() string { return "firewalld interface " + s.bridge }
 
 func (s step) drift() plan.Drift {
-	d := plan.Drift{Owner: plan.Owner{Network: s.network}, Object: s.object(), Field: "zone"}
+	d := plan.Drift{Object: s.object(), Field: "zone"}
+	if s.network != nil {
+		d.Owner.Network = s.network.ID
+	}
 	if s.do == bind {
 		d.Want = s.zone
 	} else {
@@ -100,7 +102,7 @@ func (s *sight) warnings(wanted planned, noted map[string]string) []string {
 	for _, name := range slices.Sorted(maps.Keys(wanted)) {
 		if at := s.bound[name]; at != "" && at != noted[name] && at != s.zone() {
 			all = append(all, fmt.Sprintf("network %s: bridge %s is in firewalld's zone %s, where somebody else put it: "+
-				"what that zone rejects does not get through", wanted[name].Short(), name, at))
+				"what that zone rejects does not get through", wanted[name].ID.Short(), name, at))
 		}
 	}
 	return all

@@ -18,9 +18,21 @@ func (z *Zones) unheard(wanted planned) []string {
 		return nil
 	}
 	names := slices.Sorted(maps.Keys(wanted))
+	var commands []string
+	for _, name := range names {
+		commands = append(commands, bindBy("firewall-cmd", name))
+		if wanted[name].Bridge.Named {
+			commands = append(commands, bindBy("firewall-cmd --permanent", name))
+		}
+	}
 	return []string{fmt.Sprintf("firewalld runs, and there is no bus to tell it of our bridges by (a managed plugin has none): "+
-		"it rejects what leaves %s, unless you bind them: firewall-cmd --zone=%s --add-interface=%[3]s, and the same with --permanent",
-		strings.Join(names, ", "), builtIn, names[0])}
+		"it rejects what leaves %s, unless you bind them: %s", strings.Join(names, ", "), strings.Join(commands, "; "))}
+}
+
+// bindBy is a command for a person. What is permanent stays after the network, and hence
+// is for names that the same person chose.
+func bindBy(command, bridge string) string {
+	return command + " --zone=" + builtIn + " --add-interface=" + bridge
 }
 
 // stands reports whether the kernel has firewalld's own table.
