@@ -120,12 +120,15 @@ func (d *daemon) notices() []string {
 // warnings are the chains of others that drop what containers send or are sent, and the
 // zones that reject it.
 func (d *daemon) warnings(p *plan.Plan) ([]string, error) {
-	found, err := d.foreign.Obstacles(p)
 	all := slices.Clone(d.zones.Warnings())
-	for _, o := range found {
-		all = append(all, o.String())
+	found, err := d.foreign.Barriers(p)
+	if err != nil {
+		all = append(all, err.Error())
 	}
-	return all, err
+	for _, b := range found {
+		all = append(all, b.String())
+	}
+	return all, nil
 }
 
 // Look is what an engine.Observer must tell: the bridges that engines' rules name

@@ -192,6 +192,28 @@ func textAt(rules []rule, i int) string {
 
 // TestPlaceHealsAnyOrder shows for any chain that the changes leave every wanted
 // accept once and in its place, everything foreign as it was, and nothing to do.
+func TestEachChainIsReadOnceHoweverManyLeadToIt(t *testing.T) {
+	jump := func(to ...string) (rules []rule) {
+		for _, target := range to {
+			rules = append(rules, rule{plain: true, target: target})
+		}
+		return rules
+	}
+	reads := 0
+	rules := jump("1", "1", "1")
+	follow(rules, func(chain string) []rule {
+		reads++
+		if len(chain) == deepest {
+			return jump("DROP")
+		}
+		next := chain + "1"
+		return append([]rule{{target: "ACCEPT"}}, jump(next, next, next)...)
+	})
+	if reads != deepest || !rules[0].drains || !rules[2].drains {
+		t.Errorf("%d chains: read %d times, drains %t and %t", deepest, reads, rules[0].drains, rules[2].drains)
+	}
+}
+
 func TestPlaceHealsAnyOrder(t *testing.T) {
 	wanted := []accept{{"-i", "dbra", id("a")}, {"-o", "dbra", id("a")}, {"-i", "dbrb", id("b")}}
 	any := []rule{

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"github.com/google/nftables/xt"
 	"golang.org/x/sys/unix"
 )
 
@@ -41,11 +43,15 @@ type packet struct {
 // names our bridge or an address behind it, since whoever wrote it has decided what of
 // ours may pass. Sets are looked up as they are at the moment.
 type judge struct {
-	conn     *nftables.Conn
+	conn     *reader
 	table    *nftables.Table
 	rules    map[string][]*nftables.Rule
 	elements map[string][]nftables.SetElement
 	err      error // of the first reading that failed; nothing is told then
+}
+
+func newJudge(conn *reader, t *nftables.Table) *judge {
+	return &judge{conn: conn, table: t, rules: map[string][]*nftables.Rule{}, elements: map[string][]nftables.SetElement{}}
 }
 
 // fate is what a chain does with a packet.
@@ -76,6 +82,10 @@ func (j *judge) base(p packet, c *nftables.Chain) (fate, string) {
 	return f, ""
 }
 
+// ownChains is how the names of the chains begin that firewall/iptables makes, in tables
+// that are everybody's with iptables-nft.
+const ownChains = "DRAWBRIDGE-"
+
 func (j *judge) chain(p packet, name string, depth int) (fate, *nftables.Rule) {
 	if depth == 0 {
 		return undecided, nil
@@ -97,6 +107,9 @@ func (j *judge) chain(p packet, name string, depth int) (fate, *nftables.Rule) {
 				return undecided, nil
 			}
 		case expr.VerdictJump, expr.VerdictGoto:
+			if strings.HasPrefix(v.Chain, ownChains) {
+				continue
+			}
 			f, by := j.chain(p, v.Chain, depth-1)
 			if f == accepted || m.applies == yes && (f == dropped || v.Kind == expr.VerdictGoto) {
 				return f, by
@@ -167,15 +180,36 @@ func (j *judge) match(p packet, r *nftables.Rule) matching {
 			if e.Name == "REJECT" {
 				m.verdict.Kind = expr.VerdictDrop
 			}
-		case *expr.Counter, *expr.Log, *expr.Immediate, *expr.Notrack, *expr.Objref, *expr.Dynset, *expr.FlowOffload:
-		default: // a condition of which we know nothing
-			m.applies = max(m.applies, maybe)
+		default:
+			if conditional(e) {
+				m.applies = max(m.applies, maybe)
+			}
 		}
 		if m.applies == no {
 			return m
 		}
 	}
 	return m
+}
+
+// conditional reports whether an expression may end a rule for some packets, as one
+// does of which we know nothing.
+func conditional(e expr.Any) bool {
+	switch e := e.(type) {
+	case *expr.Counter, *expr.Log, *expr.Immediate, *expr.Notrack, *expr.FlowOffload:
+		return false
+	case *expr.Match:
+		_, comment := e.Info.(*xt.Comment)
+		return !comment
+	case *expr.Dynset:
+		return len(e.Exprs) > 0 // e.g. limit rate over 100/second, for each address
+	case *expr.Objref:
+		switch e.Type {
+		case unix.NFT_OBJECT_COUNTER, unix.NFT_OBJECT_CT_HELPER, unix.NFT_OBJECT_CT_TIMEOUT, unix.NFT_OBJECT_CT_EXPECT, unix.NFT_OBJECT_SECMARK, unix.NFT_OBJECT_TUNNEL:
+			return false
+		}
+	}
+	return true
 }
 
 func (m *matching) load(register uint32, value []byte, telling bool) {
@@ -374,7 +408,7 @@ func masked(value, mask, xor []byte) []byte {
 func (j *judge) read(chain string) []*nftables.Rule {
 	rules, ok := j.rules[chain]
 	if !ok && j.err == nil {
-		rules, j.err = j.conn.GetRules(j.table, &nftables.Chain{Name: chain, Table: j.table})
+		rules, j.err = j.conn.rules(j.table, chain)
 		j.rules[chain] = rules
 	}
 	return rules

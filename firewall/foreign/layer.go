@@ -39,7 +39,7 @@ func (l Withdraw) Remove(context.Context) error { return nil }
 // Apply adds what is missing and moves what stands in the wrong place.
 func (l Insert) Apply(ctx context.Context, have, want *plan.Plan) error {
 	if have == nil || adds(have, want) {
-		_ = l.Rules.warn(want) // Check, which looks again, tells of the error
+		_ = l.Rules.warn(want) // what cannot be judged hinders no change
 	}
 	if have != nil && !shrinks(want, have) {
 		return nil
@@ -55,7 +55,8 @@ func (l Insert) Check(ctx context.Context, want *plan.Plan) ([]plan.Drift, error
 	for _, f := range filters {
 		all = append(all, f.check(wanted(want, f))...)
 	}
-	return all, errors.Join(err, l.Rules.warn(want))
+	_ = l.Rules.warn(want)
+	return all, err
 }
 
 // adds reports whether there is a network more.

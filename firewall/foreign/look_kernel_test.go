@@ -136,6 +136,27 @@ func TestKernelLookReadsBothKindsAlike(t *testing.T) {
 	}
 }
 
+// TestKernelWhatNobodyCanDecodeIsSomebodys has a rule that the library gives up.
+func TestKernelWhatNobodyCanDecodeIsSomebodys(t *testing.T) {
+	h := lab.NewHost(t)
+	h.Run("iptables-nft", "-P", "FORWARD", "DROP")
+	h.Run("nft", "add", "rule", "ip", "filter", "FORWARD", "ct", "original", "ip", "saddr", "192.0.2.1", "drop")
+	_, drops := look(t, h)
+	if diff := cmp.Diff([]plan.Chain{nft4}, drops); diff != "" {
+		t.Fatalf("chains that drop (-want +got):\n%s", diff)
+	}
+	want := planOf(t, &plan.Host{Drops: drops}, "web")
+	applyOn(t, h, nil, want)
+	h.Do(func() {
+		if drift, err := (Insert{new(Rules)}).Check(context.Background(), want); err != nil || len(drift) > 0 {
+			t.Errorf("after an apply: %v, %v", drift, err)
+		}
+	})
+	if text := h.Run("nft", "list", "chain", "ip", "filter", "FORWARD"); !strings.Contains(text, "192.0.2.1 drop") || strings.Count(text, "dbrweb") != 2 {
+		t.Errorf("want the rule and two accepts, got:\n%s", text)
+	}
+}
+
 func TestKernelLookMakesNoTable(t *testing.T) {
 	h := lab.NewHost(t)
 	t.Setenv("XTABLES_LOCKFILE", os.DevNull)
@@ -204,8 +225,8 @@ func TestKernelWithoutNFTablesHasNoRulesThere(t *testing.T) {
 		if want := []plan.Chain{{Family: 4, Kind: kindLegacy}}; err != nil || !slices.Equal(drops, want) {
 			t.Errorf("want %v, got %v, %v", want, drops, err)
 		}
-		if found, err := (&Rules{}).Obstacles(planOf(t, uplinked, "web")); err != nil || len(found) > 0 {
-			t.Errorf("obstacles %v, %v", found, err)
+		if found, err := (&Rules{}).Barriers(planOf(t, uplinked, "web")); err != nil || len(found) > 0 {
+			t.Errorf("barriers %v, %v", found, err)
 		}
 	})
 }

@@ -32,7 +32,7 @@ func readNFT() ([]filter, error) {
 }
 
 func dumpNFT() (_ []filter, err error) {
-	conn, err := nftables.New(nftables.AsLasting())
+	conn, err := newReader()
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +51,7 @@ func dumpNFT() (_ []filter, err error) {
 
 // dumpFamily reads a family's chains of iptables-nft, and the names of the engine's
 // own.
-func dumpFamily(conn *nftables.Conn, family nftables.TableFamily) (f filter, err error) {
+func dumpFamily(conn *reader, family nftables.TableFamily) (f filter, err error) {
 	chains, err := conn.ListChainsOfTableFamily(family)
 	if err != nil {
 		return f, err
@@ -63,11 +63,11 @@ func dumpFamily(conn *nftables.Conn, family nftables.TableFamily) (f filter, err
 		if c.Table.Name != "filter" || !tells(c.Name) {
 			continue
 		}
-		dump := dumpRules
+		dump := conn.chain
 		if c.Name == forward {
-			dump = dumpForward
+			dump = conn.forward
 		}
-		rules, err := dump(conn, c)
+		rules, err := dump(c)
 		if err != nil {
 			return f, fmt.Errorf("chain %s: %w", c.Name, err)
 		}
@@ -79,28 +79,29 @@ func dumpFamily(conn *nftables.Conn, family nftables.TableFamily) (f filter, err
 	return f, nil
 }
 
-// dumpForward follows where FORWARD's rules lead.
-func dumpForward(conn *nftables.Conn, c *nftables.Chain) ([]rule, error) {
-	rules, err := dumpRules(conn, c)
+// forward follows where FORWARD's rules lead.
+func (r *reader) forward(c *nftables.Chain) ([]rule, error) {
+	rules, err := r.chain(c)
 	follow(rules, func(chain string) []rule {
 		if chain == "" || err != nil {
 			return nil
 		}
 		var led []rule
-		led, err = dumpRules(conn, &nftables.Chain{Name: chain, Table: c.Table})
+		led, err = r.chain(&nftables.Chain{Name: chain, Table: c.Table})
 		return led
 	})
 	return rules, err
 }
 
-func dumpRules(conn *nftables.Conn, c *nftables.Chain) ([]rule, error) {
-	raw, err := conn.GetRules(c.Table, c)
+// chain are a chain's rules. One that is not understood is somebody's, and not plain.
+func (r *reader) chain(c *nftables.Chain) ([]rule, error) {
+	raw, err := r.rules(c.Table, c.Name)
 	if err != nil {
 		return nil, err
 	}
 	rules := make([]rule, len(raw))
-	for i, r := range raw {
-		rules[i] = decode(r)
+	for i, one := range raw {
+		rules[i] = decode(one)
 	}
 	return rules, nil
 }

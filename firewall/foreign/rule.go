@@ -85,23 +85,39 @@ func (r rule) total() bool {
 }
 
 // follow finds out where FORWARD's rules lead that send every packet to a chain which
-// is no engine's, and none of ufw's.
+// is no engine's, and none of ufw's. Each chain is read once, however many lead to it.
 func follow(forward []rule, rulesOf func(chain string) []rule) {
+	d := drain{rulesOf: rulesOf, known: map[string]bool{}}
 	for i, r := range forward {
-		forward[i].drains = r.bare() && !r.total() && !r.engine() && !r.ufw() && drains(r.target, rulesOf, deepest)
+		forward[i].drains = r.bare() && !r.total() && !r.engine() && !r.ufw() && d.drops(r.target, deepest)
 	}
 }
 
-// drains reports whether a chain drops all that it does not decide on in particular.
-func drains(chain string, rulesOf func(string) []rule, depth int) bool {
-	for _, r := range rulesOf(chain) {
+// drain remembers which chains drop all that they do not decide on in particular.
+type drain struct {
+	rulesOf func(chain string) []rule
+	known   map[string]bool
+}
+
+func (d drain) drops(chain string, depth int) bool {
+	drops, ok := d.known[chain]
+	if !ok && depth > 0 {
+		d.known[chain] = false // one that leads back to itself, which no kernel has
+		drops = d.judge(d.rulesOf(chain), depth-1)
+		d.known[chain] = drops
+	}
+	return drops
+}
+
+func (d drain) judge(rules []rule, depth int) bool {
+	for _, r := range rules {
 		switch {
 		case !r.bare():
 		case r.target == "DROP" || r.target == "REJECT":
 			return true
-		case r.target == "ACCEPT" || r.target == "RETURN" || depth == 0:
+		case r.target == "ACCEPT" || r.target == "RETURN":
 			return false
-		case drains(r.target, rulesOf, depth-1):
+		case d.drops(r.target, depth):
 			return true
 		}
 	}

@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/coreos/go-iptables/iptables"
-	"github.com/google/nftables"
 
 	"github.com/drawbridge-net/drawbridge/plan"
 )
@@ -31,21 +30,21 @@ func (r *Rules) mend(ctx context.Context, c plan.Chain, steps []step, next func(
 // mendNFT writes over netlink, as nftables' side is read. So no command need be
 // there, and one that does not understand what a newer one has put into the table
 // cannot stand in the way.
-func mendNFT(c plan.Chain, steps []step, next func([]rule) []step) error {
-	conn, err := nftables.New()
+func mendNFT(c plan.Chain, steps []step, next func([]rule) []step) (failed error) {
+	conn, err := newReader()
 	if err != nil {
 		return blame(c, steps, err)
 	}
-	var failed error
+	defer func() { failed = errors.Join(failed, conn.CloseLasting()) }()
 	for range mendAttempts {
-		rules, err := dumpForward(conn, forwardOf(c))
+		rules, err := conn.forward(forwardOf(c))
 		if err != nil {
 			return blame(c, steps, err)
 		}
 		if steps = next(rules); len(steps) == 0 {
 			return nil
 		}
-		if failed = writeNFT(conn, forwardOf(c), rules, steps); failed != nil {
+		if failed = writeNFT(conn.Conn, forwardOf(c), rules, steps); failed != nil {
 			failed = blame(c, steps, failed)
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"reflect"
 	"slices"
 	"strings"
 
@@ -14,7 +13,7 @@ import (
 	"github.com/drawbridge-net/drawbridge/plan"
 )
 
-// Obstacle is a chain of somebody else's that drops what containers of ours send or
+// Barrier is a chain of somebody else's that drops what containers of ours send or
 // are sent. No accept of ours can overrule it: a packet must pass every chain of a
 // hook. It is never touched; who keeps it must let our bridges through.
 //
@@ -22,49 +21,54 @@ import (
 // those of the host by where they come from and where they go; who drops them earlier
 // (prerouting, ingress) or later drops the same of the host's own, and what goes to the
 // host itself (input) or comes from it (output) is its keeper's to open or to close.
-type Obstacle struct {
+type Barrier struct {
 	Table   string   // e.g. inet filter
 	Chain   string   // e.g. forward
 	Cause   string   // e.g. policy drop
 	Bridges []string // e.g. dbr3f2a9c0d11ee
 	names   []string // what rules call their packets' interfaces, e.g. dbr*
+	unknown string   // why nobody knows whether there is one in the table
 }
 
 // Cure are the commands after which the chain lets our packets through.
-func (o Obstacle) Cure() []string {
+func (b Barrier) Cure() []string {
 	keys := []string{"iifname", "oifname"}
-	if strings.HasPrefix(o.Table, "bridge ") {
+	if strings.HasPrefix(b.Table, "bridge ") {
 		keys = keys[:1] // both ends are ports of containers
 	}
 	var lines []string
-	for _, name := range o.names {
+	for _, name := range b.names {
 		for _, key := range keys {
-			lines = append(lines, fmt.Sprintf("nft insert rule %s %s %s %q accept", o.Table, o.Chain, key, name))
+			lines = append(lines, fmt.Sprintf("nft insert rule %s %s %s %q accept", b.Table, b.Chain, key, name))
 		}
 	}
 	return lines
 }
 
-func (o Obstacle) String() string {
+func (b Barrier) String() string {
+	if b.unknown != "" {
+		return fmt.Sprintf("table %s cannot be judged: %s", b.Table, b.unknown)
+	}
 	return fmt.Sprintf("table %s, chain %s: %s: it keeps packets from containers on %s; to let them pass (and again where the table is made): %s",
-		o.Table, o.Chain, o.Cause, strings.Join(o.Bridges, ", "), strings.Join(o.Cure(), "; "))
+		b.Table, b.Chain, b.Cause, strings.Join(b.Bridges, ", "), strings.Join(b.Cure(), "; "))
 }
 
-// Obstacles finds the chains that would stop what the plan lets pass, in fixed order.
-func (r *Rules) Obstacles(want *plan.Plan) ([]Obstacle, error) {
-	found, err := settled(func() ([]Obstacle, error) { return obstacles(want) })
+// Barriers finds the chains that would stop what the plan lets pass, in fixed order. It
+// takes as long as others' tables are large.
+func (r *Rules) Barriers(want *plan.Plan) ([]Barrier, error) {
+	found, err := settled(func() ([]Barrier, error) { return barriers(want) })
 	if err != nil {
 		return nil, fmt.Errorf("look for chains that drop: %w", err)
 	}
 	return found, nil
 }
 
-// warn tells of each obstacle that was not there when it last looked.
+// warn tells of each barrier that was not there when it last looked.
 func (r *Rules) warn(want *plan.Plan) error {
 	if r.Warn == nil {
 		return nil
 	}
-	found, err := r.Obstacles(want)
+	found, err := r.Barriers(want)
 	if err != nil {
 		return err
 	}
@@ -72,20 +76,20 @@ func (r *Rules) warn(want *plan.Plan) error {
 	defer r.mu.Unlock()
 	before := r.warned
 	r.warned = map[string]bool{}
-	for _, o := range found {
-		chain := o.Table + " " + o.Chain
+	for _, b := range found {
+		chain := b.Table + " " + b.Chain
 		if r.warned[chain] = true; !before[chain] {
-			r.Warn(o.String())
+			r.Warn(b.String())
 		}
 	}
 	return nil
 }
 
-func obstacles(want *plan.Plan) (_ []Obstacle, err error) {
+func barriers(want *plan.Plan) (_ []Barrier, err error) {
 	if want.Networks.Len() == 0 {
 		return nil, nil
 	}
-	conn, err := nftables.New(nftables.AsLasting())
+	conn, err := newReader()
 	if err != nil {
 		return nil, err
 	}
@@ -98,22 +102,22 @@ func obstacles(want *plan.Plan) (_ []Obstacle, err error) {
 	if err != nil {
 		return nil, err
 	}
-	var all []Obstacle
+	var all []Barrier
 	for _, c := range chains {
-		j := &judge{conn: conn, table: c.Table, rules: map[string][]*nftables.Rule{}, elements: map[string][]nftables.SetElement{}}
-		o := j.obstacle(c, ways)
+		j := newJudge(conn, c.Table)
+		b := j.barrier(c, ways)
 		if j.err != nil {
-			return nil, fmt.Errorf("table %s: %w", tableText(c.Table), j.err)
+			b = Barrier{Table: tableText(c.Table), Chain: c.Name, unknown: j.err.Error()}
 		}
-		if len(o.Bridges) > 0 {
-			all = append(all, o)
+		if b.unknown != "" || len(b.Bridges) > 0 {
+			all = append(all, b)
 		}
 	}
 	return all, nil
 }
 
 // chainsOfOthers leaves out those of tables that are dormant, which judge nothing.
-func chainsOfOthers(conn *nftables.Conn) ([]*nftables.Chain, error) {
+func chainsOfOthers(conn *reader) ([]*nftables.Chain, error) {
 	tables, err := conn.ListTables()
 	if err != nil {
 		return nil, err
@@ -161,23 +165,23 @@ func familyText(f nftables.TableFamily) string {
 	return ""
 }
 
-// obstacle is about the bridges of all ways that the chain stops.
-func (j *judge) obstacle(c *nftables.Chain, ways []way) Obstacle {
-	o := Obstacle{Table: tableText(c.Table), Chain: c.Name}
+// barrier is about the bridges of all ways that the chain stops.
+func (j *judge) barrier(c *nftables.Chain, ways []way) Barrier {
+	b := Barrier{Table: tableText(c.Table), Chain: c.Name}
 	for _, w := range ways {
 		if !w.seenBy(c.Table.Family) {
 			continue
 		}
 		if cause := j.stops(c, w); cause != "" {
-			o.Cause = cause
-			o.Bridges = append(o.Bridges, w.bridge)
-			o.names = append(o.names, w.name)
+			b.Cause = cause
+			b.Bridges = append(b.Bridges, w.bridge)
+			b.names = append(b.names, w.name)
 		}
 	}
-	slices.Sort(o.Bridges)
-	slices.Sort(o.names)
-	o.Bridges, o.names = slices.Compact(o.Bridges), slices.Compact(o.names)
-	return o
+	slices.Sort(b.Bridges)
+	slices.Sort(b.names)
+	b.Bridges, b.names = slices.Compact(b.Bridges), slices.Compact(b.names)
+	return b
 }
 
 // stops returns what stops a way, "" if nothing does: if any of its kinds of
@@ -200,36 +204,4 @@ func (j *judge) stops(c *nftables.Chain, w way) (cause string) {
 		}
 	}
 	return cause
-}
-
-const readAttempts = 5
-
-// settled reads until two times in a row agree. A dump that is overtaken by a change
-// may lack rules and does not say so. While somebody writes all the time the last one
-// has to do; the event of the last write has us look again. Without nftables there is
-// nothing to be read.
-func settled[T any](dump func() (T, error)) (last T, failed error) {
-	var some bool
-	for range readAttempts {
-		now, err := dump()
-		if absent(err) {
-			return last, nil
-		}
-		if failed = err; err != nil {
-			some = false
-			continue
-		}
-		if some && reflect.DeepEqual(now, last) {
-			return now, nil
-		}
-		last, some = now, true
-	}
-	return last, failed
-}
-
-// absent reports whether there is no nftables to be read: the kernel has no netlink for
-// netfilter, or nobody behind it who speaks of tables (nfnetlink_rcv_msg in
-// net/netfilter/nfnetlink.c), or we are kept from it.
-func absent(err error) bool {
-	return slices.ContainsFunc([]error{unix.EPROTONOSUPPORT, unix.EINVAL, unix.EPERM}, func(e error) bool { return errors.Is(err, e) })
 }

@@ -17,11 +17,11 @@ import (
 // uplinked is a host by whose eth0 our containers' packets go.
 var uplinked = &plan.Host{IPv6: true, Uplinks: []plan.HostLink{{Name: "eth0"}}}
 
-func obstaclesOn(t *testing.T, h *lab.Host, want *plan.Plan) []Obstacle {
+func barriersOn(t *testing.T, h *lab.Host, want *plan.Plan) []Barrier {
 	t.Helper()
-	var all []Obstacle
+	var all []Barrier
 	var err error
-	h.Do(func() { all, err = new(Rules).Obstacles(want) })
+	h.Do(func() { all, err = new(Rules).Barriers(want) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,6 +31,16 @@ func obstaclesOn(t *testing.T, h *lab.Host, want *plan.Plan) []Obstacle {
 // hook is a chain of the forward hook in a table of others.
 func hook(family, body string) string {
 	return fmt.Sprintf("table %s filter {\n chain forward {\n type filter hook forward priority 0; policy drop;\n %s\n }\n}\n", family, body)
+}
+
+// lenient is a hook whose policy lets pass what no rule decides on.
+func lenient(body string) string {
+	return strings.Replace(hook("inet", body), "policy drop", "policy accept", 1)
+}
+
+// with puts something into a table.
+func with(what, table string) string {
+	return strings.Replace(table, "chain forward", what+"\n chain forward", 1)
 }
 
 func TestKernelChainsThatStopOursAreNamed(t *testing.T) {
@@ -51,6 +61,7 @@ func TestKernelChainsThatStopOursAreNamed(t *testing.T) {
 		"our interface's twin may pass":      {hook("inet", established+`iifname "dbrweb" accept`), main, policy},
 		"others' addresses may pass":         {hook("inet", established+"ip saddr 10.0.0.0/8 accept\nip6 saddr fd00:10::/32 accept"), main, policy},
 		"all from the uplink may, to a port": {hook("inet", established+"iifname eth0 tcp dport 22 accept"), main, policy},
+		"a rule nobody can decode":           {hook("inet", established+"ct original ip saddr 192.0.2.1 drop"), main, policy},
 		"ports of a bridge":                  {hook("bridge", ""), "bridge filter forward", policy},
 
 		"both ways by a prefix":      {hook("inet", "iifname \"dbr*\" accept\noifname \"dbr*\" accept"), "", ""},
@@ -68,6 +79,10 @@ func TestKernelChainsThatStopOursAreNamed(t *testing.T) {
 		"only published ports":         {hook("inet", established+"ct status dnat accept"), "", ""},
 		"all that leaves":              {hook("inet", established+"oifname eth0 accept"), "", ""},
 		"only others are dropped":      {strings.Replace(hook("inet", "iifname eth2 drop\nip saddr 10.0.0.0/8 drop\ntcp dport 25 drop"), policy, "policy accept", 1), "", ""},
+		"only a flood is dropped":      {with("set flood {\n type ipv4_addr\n flags dynamic\n }", lenient("add @flood { ip saddr limit rate over 100/second } drop")), "", ""},
+		"only the greedy are dropped":  {with("set greedy {\n type ipv4_addr\n flags dynamic\n }", lenient("add @greedy { ip saddr ct count over 20 } drop")), "", ""},
+		"only above a limit":           {with("limit lim {\n rate over 100/second\n }", lenient("limit name lim drop")), "", ""},
+		"only above a quota":           {with("quota much {\n over 1 mbytes\n }", lenient("quota name much drop")), "", ""},
 		"ports by a prefix":            {hook("bridge", `iifname "dbv*" accept`), "", ""},
 		"its table is dormant":         {strings.Replace(hook("inet", ""), "chain forward", "flags dormant;\n chain forward", 1), "", ""},
 		"it is the input hook":         {strings.Replace(hook("inet", ""), "hook forward", "hook input", 1), "", ""},
@@ -81,7 +96,7 @@ func TestKernelChainsThatStopOursAreNamed(t *testing.T) {
 			before := h.Snapshot()
 			want := planOf(t, uplinked, "web")
 			var chains, causes []string
-			found := obstaclesOn(t, h, want)
+			found := barriersOn(t, h, want)
 			for _, o := range found {
 				chains, causes = append(chains, o.Table+" "+o.Chain), append(causes, o.Cause)
 			}
@@ -99,7 +114,7 @@ func TestKernelChainsThatStopOursAreNamed(t *testing.T) {
 					h.Run("sh", "-c", line)
 				}
 			}
-			if left := obstaclesOn(t, h, want); len(left) > 0 {
+			if left := barriersOn(t, h, want); len(left) > 0 {
 				t.Errorf("after its own cure: %v", left)
 			}
 		})
@@ -124,9 +139,30 @@ func TestKernelWhatABridgeShowsToTheForwardHookCounts(t *testing.T) {
 		if !seesBridged(h, value) {
 			t.Skip("the kernel has no br_netfilter")
 		}
-		if found := obstaclesOn(t, h, planOf(t, uplinked, "web")); len(found) != want {
+		if found := barriersOn(t, h, planOf(t, uplinked, "web")); len(found) != want {
 			t.Errorf("bridge-nf-call-iptables %s: want %d chains that stop containers of one network, got %v", value, want, found)
 		}
+	}
+}
+
+func TestKernelACommentIsNoConditionAndOurOwnChainsAreNotOthers(t *testing.T) {
+	for name, row := range map[string]struct {
+		commands []string
+		want     int
+	}{
+		"an administrator's drop": {[]string{"-t mangle -A FORWARD -m comment --comment closed -j DROP"}, 1},
+		"our own chain":           {[]string{"-t mangle -N DRAWBRIDGE-FORWARD", "-t mangle -A DRAWBRIDGE-FORWARD -j DROP", "-t mangle -A FORWARD -m comment --comment drawbridge -j DRAWBRIDGE-FORWARD"}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := lab.NewHost(t)
+			for _, c := range row.commands {
+				h.Run("iptables-nft", strings.Fields(c)...)
+			}
+			if found := barriersOn(t, h, planOf(t, uplinked, "web")); len(found) != row.want {
+				t.Errorf("want %d barriers, got %v", row.want, found)
+			}
+		})
 	}
 }
 
@@ -154,7 +190,7 @@ func TestKernelTheLineThatIsNamedLetsPacketsPass(t *testing.T) {
 			if _, err := p.container.AskFor("tcp", p.outwards, hello.Impatience); err == nil {
 				t.Fatal("it does not stop us")
 			}
-			found := obstaclesOn(t, p.Host, want)
+			found := barriersOn(t, p.Host, want)
 			if len(found) != 1 {
 				t.Fatalf("want one chain, got %v", found)
 			}
@@ -165,7 +201,7 @@ func TestKernelTheLineThatIsNamedLetsPacketsPass(t *testing.T) {
 				p.Host.Run("sh", "-c", line)
 			}
 			p.open()
-			if left := obstaclesOn(t, p.Host, want); len(left) > 0 {
+			if left := barriersOn(t, p.Host, want); len(left) > 0 {
 				t.Errorf("still there: %v", left)
 			}
 		})
