@@ -16,6 +16,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os/exec"
+	"slices"
+	"strings"
 
 	"github.com/coreos/go-iptables/iptables"
 
@@ -53,9 +56,10 @@ func New(kind string) (*Firewall, error) {
 }
 
 // Find is New for the kind that an engine uses on this host, so that all rules are in
-// one place. Without an engine it is NFT, if that works.
+// one place: that which has an engine's chains. As long as none has, such as when the host
+// starts, or if both do, it is that of the bare command, which engines run.
 func Find(ctx context.Context) (*Firewall, error) {
-	var found *Firewall
+	var found, engines []*Firewall
 	var failed []error
 	for _, kind := range []string{NFT, Legacy} {
 		f, err := New(kind)
@@ -68,17 +72,34 @@ func Find(ctx context.Context) (*Firewall, error) {
 			failed = append(failed, err)
 			continue
 		}
+		found = append(found, f)
 		if _, engine := seen[place{4, "nat", "DOCKER"}]; engine {
-			return f, nil
-		}
-		if found == nil {
-			found = f
+			engines = append(engines, f)
 		}
 	}
-	if found == nil {
+	switch {
+	case len(found) == 0:
 		return nil, errors.Join(failed...)
+	case len(engines) == 1:
+		return engines[0], nil
 	}
-	return found, nil
+	bare := bareKind(ctx)
+	if i := slices.IndexFunc(found, func(f *Firewall) bool { return f.kind == bare }); i >= 0 {
+		return found[i], nil
+	}
+	return found[0], nil
+}
+
+// bareKind is that of the command without a kind in its name, empty if it tells none.
+func bareKind(ctx context.Context) string {
+	out, _ := exec.CommandContext(ctx, "iptables", "--version").Output()
+	switch version := string(out); {
+	case strings.Contains(version, "(nf_tables)"):
+		return NFT
+	case strings.Contains(version, "(legacy)"):
+		return Legacy
+	}
+	return ""
 }
 
 // Kind is NFT or Legacy.
