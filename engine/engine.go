@@ -93,23 +93,41 @@ func New(store Store, observer Observer, layers []Layer, log logrus.FieldLogger)
 func (e *Engine) Start(ctx context.Context) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	state, err := e.store.Load()
+	state, want, err := e.load(ctx)
 	if err != nil {
-		return fmt.Errorf("load state: %w", err)
+		return err
 	}
-	host, err := e.observer.Look(ctx)
-	if err != nil {
-		return fmt.Errorf("look at the host: %w", err)
-	}
-	e.saved = state
-	e.found.Store(&state)
-	want := plan.New(state, host)
 	err = e.apply(ctx, want)
 	e.publish(state, want, drifts(err))
 	if err != nil {
 		e.Wake()
 	}
 	return nil
+}
+
+// Load is Start for whoever will only Remove: nothing is made first.
+func (e *Engine) Load(ctx context.Context) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	state, want, err := e.load(ctx)
+	if err == nil {
+		e.publish(state, want, nil)
+	}
+	return err
+}
+
+func (e *Engine) load(ctx context.Context) (spec.State, *plan.Plan, error) {
+	state, err := e.store.Load()
+	if err != nil {
+		return spec.State{}, nil, fmt.Errorf("load state: %w", err)
+	}
+	host, err := e.observer.Look(ctx)
+	if err != nil {
+		return spec.State{}, nil, fmt.Errorf("look at the host: %w", err)
+	}
+	e.saved = state
+	e.found.Store(&state)
+	return state, plan.New(state, host), nil
 }
 
 // Now is the present State and Plan. It never waits.

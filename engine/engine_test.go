@@ -309,6 +309,35 @@ func TestRemoveLeavesNothing(t *testing.T) {
 	r.must(addNetwork(1))
 }
 
+// TestWhoeverOnlyRemovesMakesNothingFirst of what stands or of what is missing.
+func TestWhoeverOnlyRemovesMakesNothingFirst(t *testing.T) {
+	r := newRig(t)
+	empty := r.world()
+	r.must(addNetwork(1), addNetwork(2), addEndpoint(1, 2))
+	r.layers[1].Delete(bridge(2))
+	var writes []int
+	for _, l := range r.layers {
+		writes = append(writes, l.Writes())
+	}
+	log, _ := logtest.NewNullLogger()
+	r.engine = engine.New(r.store, r.layers[0], []engine.Layer{r.layers[0], r.layers[1], r.layers[2]}, log)
+	if err := r.engine.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.engine.Now().State.Networks.Len(); got != 2 {
+		t.Errorf("it knows %d networks", got)
+	}
+	for i, l := range r.layers {
+		if now := l.Writes(); now != writes[i] {
+			t.Errorf("layer %d: %d objects were written", i, now-writes[i])
+		}
+	}
+	if err := r.engine.Remove(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.same(empty)
+}
+
 func TestRemoveThatFailsCanBeRepeated(t *testing.T) {
 	r := newRig(t)
 	r.must(addNetwork(1))

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/drawbridge-net/drawbridge/firewall/iptables"
 	"github.com/drawbridge-net/drawbridge/firewall/nftables"
@@ -18,11 +19,14 @@ import (
 // Mode is what a person wants.
 type Mode string
 
-// Auto is NFTables where the kernel takes a trial of it, else IPTables.
+// Auto is NFTables where the kernel takes a trial of it, else IPTables. None, which no
+// flag can name, is for whoever only takes away: any host will do, and all that stands of
+// ours goes.
 const (
 	Auto     Mode = "auto"
 	NFTables Mode = "nftables"
 	IPTables Mode = "iptables"
+	None     Mode = "none"
 )
 
 // UnmarshalText refuses what is no Mode.
@@ -38,11 +42,16 @@ func (m *Mode) UnmarshalText(text []byte) error {
 // MarshalText is the reverse.
 func (m Mode) MarshalText() ([]byte, error) { return []byte(m), nil }
 
-// backend is either firewall.
-type backend interface {
+// Layer makes one part of the host match a plan.
+type Layer interface {
 	Apply(ctx context.Context, have, want *plan.Plan) error
 	Check(ctx context.Context, want *plan.Plan) ([]plan.Drift, error)
 	Remove(ctx context.Context) error
+}
+
+// backend is either firewall.
+type backend interface {
+	Layer
 	// Left reports what stands of ours, for whom nothing should.
 	Left(ctx context.Context) ([]plan.Drift, error)
 }
@@ -57,16 +66,18 @@ type Firewall struct {
 
 	nft     *nftables.Firewall // to look and to be told of changes, even if another was chosen
 	refused error              // why there is no nft
-	ipt     *iptables.Firewall // nil if nft was chosen
+	ipt     *iptables.Firewall // nil unless it was chosen
 
-	mu     sync.Mutex
-	others map[string]*iptables.Firewall // kinds that were not chosen and have rules of somebody
+	stands atomic.Bool // the drops do, as far as is known; see Behind
+
+	mu       sync.Mutex
+	others   map[string]*iptables.Firewall // kinds that were not chosen and have rules of somebody
+	editions map[string]string             // by name, those in which nothing was left
 }
 
 // Open chooses. It changes nothing on the host.
 func Open(ctx context.Context, mode Mode) (*Firewall, error) {
-	f := &Firewall{Reason: "as told", others: map[string]*iptables.Firewall{}}
-	f.nft, f.refused = nftables.New()
+	f := &Firewall{Reason: "as told", others: map[string]*iptables.Firewall{}, editions: map[string]string{}}
 	err := f.choose(ctx, mode)
 	if err != nil {
 		f.Close()
@@ -79,26 +90,43 @@ func Open(ctx context.Context, mode Mode) (*Firewall, error) {
 func (f *Firewall) String() string { return f.Name + " (" + f.Reason + ")" }
 
 func (f *Firewall) choose(ctx context.Context, mode Mode) error {
-	if mode == IPTables {
+	f.refused = patiently(ctx, func() (err error) {
+		f.nft, err = nftables.New()
+		return err
+	})
+	if f.refused != nil && !tellsOfLack(f.refused) {
+		return fmt.Errorf("nftables, which this kernel seems to have: %w", f.refused)
+	}
+	switch mode {
+	case None:
+		f.Name, f.backend = string(None), everything{f}
+		return nil
+	case IPTables:
 		return f.useIPTables(ctx)
 	}
 	refused := f.try(ctx)
-	bridgeless := errors.Is(refused, nftables.ErrBridgeless)
-	if mode == NFTables {
-		if refused != nil && !bridgeless {
-			return fmt.Errorf("the kernel refuses nftables: %w: load nf_tables, or use --firewall=%s", refused, IPTables)
-		}
+	switch bridgeless := errors.Is(refused, nftables.ErrBridgeless); {
+	case refused != nil && !tellsOfLack(refused):
+		return fmt.Errorf("a trial of nftables came to no end: %w: try again, or use --firewall=%s", refused, IPTables)
+	case mode == NFTables && refused != nil && !bridgeless:
+		return fmt.Errorf("the kernel refuses nftables: %w: load nf_tables, or use --firewall=%s", refused, IPTables)
+	case mode == NFTables:
 		f.useNFTables()
 		return nil
-	}
-	if refused == nil {
+	case refused == nil:
 		f.Reason = "auto: the kernel took a trial of all that it needs"
 		f.useNFTables()
 		return nil
 	}
+	return f.fallBack(ctx, refused)
+}
+
+// fallBack chooses where the kernel refused nftables, or the part of it without which
+// one can live.
+func (f *Firewall) fallBack(ctx context.Context, refused error) error {
 	f.Reason = fmt.Sprintf("auto: nftables refused: %v", refused)
 	err := f.useIPTables(ctx)
-	if err != nil && bridgeless {
+	if err != nil && errors.Is(refused, nftables.ErrBridgeless) {
 		f.Reason = fmt.Sprintf("auto: of nftables the kernel refused a part (%v), and %v", refused, err)
 		f.useNFTables()
 		return nil
@@ -113,7 +141,7 @@ func (f *Firewall) try(ctx context.Context) error {
 	if f.refused != nil {
 		return f.refused
 	}
-	return f.nft.Try(ctx)
+	return patiently(ctx, func() error { return f.nft.Try(ctx) })
 }
 
 func (f *Firewall) useNFTables() { f.Name, f.backend = "nftables", f.nft }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -99,7 +100,7 @@ func (m machine) change(mode Mode, kind string, want *plan.Plan) *Firewall {
 			m.t.Error(err)
 			return
 		}
-		for _, l := range []engine.Layer{f, Retired{f}} {
+		for _, l := range []engine.Layer{f, f.Behind("left-overs", Retired{f})} {
 			if err := l.Apply(context.Background(), nil, want); err != nil {
 				m.t.Error(err)
 			}
@@ -188,6 +189,130 @@ func (m machine) sets() []string {
 		all = append(all, "nftables")
 	}
 	return all
+}
+
+// TestKernelAChangeOfFirewallThatFailsLeavesTheOldOne until the new one stands.
+func TestKernelAChangeOfFirewallThatFailsLeavesTheOldOne(t *testing.T) {
+	m := machine{lab.NewHost(t), t}
+	p := scene.Everything(t).Plan()
+	m.change(NFTables, "", p)
+	path, broken := os.Getenv("PATH"), t.TempDir()
+	for _, name := range []string{"iptables-nft-restore", "ip6tables-nft-restore"} {
+		if err := os.WriteFile(filepath.Join(broken, name), []byte("#!/bin/sh\necho no >&2\nexit 4\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("PATH", broken+":"+path)
+	var f *Firewall
+	var opened, failed, waits error
+	apply := func() {
+		m.Do(func() {
+			if f == nil {
+				f, opened = Open(context.Background(), IPTables)
+			}
+			if opened == nil {
+				failed = f.Apply(context.Background(), nil, p)
+				waits = f.Behind("left-overs", Retired{f}).Apply(context.Background(), nil, p)
+			}
+		})
+	}
+	apply()
+	if opened != nil {
+		t.Fatal(opened)
+	}
+	t.Cleanup(f.Close)
+	if failed == nil || waits == nil || !strings.Contains(waits.Error(), "left-overs: left as found until iptables-nft stands") {
+		t.Errorf("the firewall: %v; what waits for it: %v", failed, waits)
+	}
+	if all := m.sets(); !slices.Contains(all, "nftables") {
+		t.Errorf("rules of %q", all)
+	}
+	t.Setenv("PATH", path)
+	apply()
+	if all := m.sets(); failed != nil || waits != nil || !slices.Equal(all, []string{"iptables-nft"}) {
+		t.Errorf("rules of %q; %v, %v", all, failed, waits)
+	}
+}
+
+// TestKernelATrialThatWasCutShortChoosesNothing else than what the kernel has.
+func TestKernelATrialThatWasCutShortChoosesNothing(t *testing.T) {
+	lab.NewHost(t).Do(func() {
+		ctx, cancel := context.WithDeadline(context.Background(), time.Now().Add(-time.Second))
+		defer cancel()
+		f, err := Open(ctx, Auto)
+		if err == nil {
+			f.Close()
+			t.Fatalf("chose %s", f)
+		}
+		if want := "a trial of nftables came to no end: "; !strings.Contains(err.Error(), want) {
+			t.Errorf("want %q, got %v", want, err)
+		}
+	})
+}
+
+// TestKernelWhereNoneIsChosenAllGoes but not before the place of the chosen one is come to.
+func TestKernelWhereNoneIsChosenAllGoes(t *testing.T) {
+	t.Setenv("XTABLES_LOCKFILE", os.DevNull)
+	m := machine{lab.NewHost(t), t}
+	m.change(NFTables, "", scene.Everything(t).Plan())
+	m.Run("sh", "-ec", "iptables-nft -t mangle -N DRAWBRIDGE-OLD; ip6tables-legacy -t nat -N DRAWBRIDGE-OLD")
+	m.Do(func() {
+		f, err := Open(context.Background(), None)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer f.Close()
+		before := m.sets()
+		if err := (Retired{f}).Remove(context.Background()); err != nil || len(m.sets()) != len(before) {
+			t.Errorf("of %q it left %q; %v", before, m.sets(), err)
+		}
+		if err := f.Remove(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	if all := m.sets(); len(all) > 0 {
+		t.Errorf("rules of %q", all)
+	}
+}
+
+// TestKernelLeftOversBesideOnesWithoutACommandAreNamed too.
+func TestKernelLeftOversBesideOnesWithoutACommandAreNamed(t *testing.T) {
+	t.Setenv("XTABLES_LOCKFILE", os.DevNull)
+	m := machine{lab.NewHost(t), t}
+	p := scene.Everything(t).Plan()
+	f := m.change(IPTables, "legacy", p)
+	m.Run("sh", "-ec", "iptables-nft -t mangle -N DRAWBRIDGE-OLD; nft add table bridge drawbridge")
+	t.Setenv("PATH", t.TempDir())
+	got := m.left(Retired{f}, p)
+	for _, want := range []string{"iptables-nft rules: want nothing, got rules of ours may be left", "table bridge drawbridge table: want nothing, got present"} {
+		if !slices.ContainsFunc(got, func(d string) bool { return strings.HasPrefix(d, want) }) {
+			t.Errorf("want %q, got %q", want, got)
+		}
+	}
+}
+
+// TestKernelLeftOversAreLookedForIfSomethingWasWritten and not else.
+func TestKernelLeftOversAreLookedForIfSomethingWasWritten(t *testing.T) {
+	m := machine{lab.NewHost(t), t}
+	p := scene.Everything(t).Plan()
+	f := m.change(NFTables, "", p)
+	for range 2 {
+		if left := m.left(Retired{f}, p); len(left) > 0 {
+			t.Errorf("left-overs: %q", left)
+		}
+	}
+	m.Do(func() {
+		if now, err := f.edition(context.Background(), "iptables-nft"); err != nil || now != f.clean("iptables-nft") {
+			t.Errorf("edition %s, clean was %s; %v", now, f.clean("iptables-nft"), err)
+		}
+	})
+	m.Run("iptables-nft", "-t", "mangle", "-N", "DRAWBRIDGE-OLD")
+	for range 2 {
+		if left := m.left(Retired{f}, p); len(left) != 1 {
+			t.Errorf("left-overs: %q", left)
+		}
+	}
 }
 
 // TestKernelLeftOversWithoutACommandAreNamed if they are ours: legacy iptables that we

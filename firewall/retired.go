@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os/exec"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/drawbridge-net/drawbridge/firewall/iptables"
 	"github.com/drawbridge-net/drawbridge/firewall/nftables"
@@ -13,8 +15,8 @@ import (
 )
 
 // Retired is the layer that takes away what a firewall has left that was chosen before.
-// It belongs behind all that the chosen one needs, that of links included: so there is
-// no moment at which neither holds.
+// It belongs behind all that the chosen one needs, that of links included, and waits for
+// it (see Behind): so there is no moment at which neither holds.
 type Retired struct{ Firewall *Firewall }
 
 // Apply looks for left-overs if nobody remembers that there are none.
@@ -25,31 +27,53 @@ func (r Retired) Apply(ctx context.Context, have, _ *plan.Plan) error {
 	return r.Remove(ctx)
 }
 
-// Check reports left-overs.
+// Check reports left-overs. It does not look again where it found none and nothing has
+// been written since.
 func (r Retired) Check(ctx context.Context, _ *plan.Plan) ([]plan.Drift, error) {
-	all, err := r.all(ctx)
 	var found []plan.Drift
-	if missing := (*plan.ObjectError)(nil); errors.As(err, &missing) {
-		found = append(found, plan.Drift{Object: missing.Object, Field: "rules", Got: missing.Err.Error()})
-	} else if err != nil {
-		return nil, err
-	}
-	for _, b := range all {
-		left, err := b.Left(ctx)
-		if err != nil {
-			return nil, err
-		}
+	var failed []error
+	for _, name := range r.Firewall.unchosen() {
+		left, err := r.Firewall.checkLeft(ctx, name)
 		found = append(found, left...)
+		if missing := (*plan.ObjectError)(nil); errors.As(err, &missing) {
+			found = append(found, plan.Drift{Object: missing.Object, Field: "rules", Got: missing.Err.Error()})
+		} else {
+			failed = append(failed, err)
+		}
 	}
-	return found, nil
+	return found, errors.Join(failed...)
 }
 
 // Remove takes away what was not chosen.
 func (r Retired) Remove(ctx context.Context) error {
-	all, err := r.all(ctx)
-	failed := []error{err}
-	for _, b := range all {
-		left, err := b.Left(ctx)
+	if r.Firewall.Name == string(None) {
+		return nil // it goes in the place of the one that was chosen
+	}
+	return r.Firewall.removeUnchosen(ctx)
+}
+
+// everything stands in for a firewall where none was chosen.
+type everything struct{ *Firewall }
+
+func (everything) Apply(context.Context, *plan.Plan, *plan.Plan) error {
+	return errors.New("no firewall was chosen")
+}
+func (everything) Check(context.Context, *plan.Plan) ([]plan.Drift, error) { return nil, nil }
+func (everything) Left(context.Context) ([]plan.Drift, error)              { return nil, nil }
+func (e everything) Remove(ctx context.Context) error                      { return e.removeUnchosen(ctx) }
+
+// unchosen are the names of the firewalls that may have left something, and that we
+// could have made on this kernel.
+func (f *Firewall) unchosen() []string {
+	return slices.DeleteFunc([]string{"iptables-" + iptables.NFT, "iptables-" + iptables.Legacy, string(NFTables)}, func(name string) bool {
+		return name == f.Name || f.nft == nil && name != "iptables-"+iptables.Legacy
+	})
+}
+
+func (f *Firewall) removeUnchosen(ctx context.Context) error {
+	var failed []error
+	for _, name := range f.unchosen() {
+		b, left, err := f.left(ctx, name)
 		if err == nil && len(left) > 0 {
 			err = b.Remove(ctx)
 		}
@@ -58,45 +82,74 @@ func (r Retired) Remove(ctx context.Context) error {
 	return errors.Join(failed...)
 }
 
-// all are those that were not chosen and may have left something. On most hosts that is
-// told without a process.
-func (r Retired) all(ctx context.Context) ([]backend, error) {
-	f := r.Firewall
-	var all []backend
-	var failed []error
-	for _, kind := range []string{iptables.NFT, iptables.Legacy} {
-		if f.ipt != nil && f.ipt.Kind() == kind {
-			continue
-		}
-		there, err := f.mayHave(ctx, kind)
-		if err == nil && there {
-			var b backend
-			if b, err = f.retired(kind); b != nil {
-				all = append(all, b)
-			}
-		}
-		failed = append(failed, err)
+// checkLeft is left, unless there was nothing and nothing was written since.
+func (f *Firewall) checkLeft(ctx context.Context, name string) ([]plan.Drift, error) {
+	now, err := f.edition(ctx, name)
+	if err != nil || now == f.clean(name) {
+		return nil, err
 	}
-	if f.ipt != nil && f.nft != nil {
-		all = append(all, f.nft)
+	_, left, err := f.left(ctx, name)
+	if err == nil && len(left) == 0 {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.editions[name] = now
 	}
-	return all, errors.Join(failed...)
+	return left, err
 }
 
-// mayHave reports whether there can be rules of ours in a kind of iptables.
-func (f *Firewall) mayHave(ctx context.Context, kind string) (bool, error) {
-	if kind == iptables.Legacy {
-		return iptables.HasLegacy()
-	}
-	if f.nft == nil {
-		return false, nil
-	}
-	chains, err := f.nft.Chains(ctx)
-	return slices.ContainsFunc(chains, iptables.IsOurs), err
+// clean is the edition in which nothing was left.
+func (f *Firewall) clean(name string) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.editions[name]
 }
 
-// retired finds the commands of a kind once.
-func (f *Firewall) retired(kind string) (backend, error) {
+// legacyEdition is how long legacy iptables, which counts no changes and is read by a
+// process, is taken for unchanged.
+const legacyEdition = 5 * time.Second
+
+// edition is another whenever rules may be others than before.
+func (f *Firewall) edition(ctx context.Context, name string) (string, error) {
+	if name == "iptables-"+iptables.Legacy {
+		return fmt.Sprint(time.Now().Unix() / int64(legacyEdition/time.Second)), nil
+	}
+	id, err := f.nft.Generation(ctx)
+	return fmt.Sprint(id), err
+}
+
+// left is what stands of a firewall that was not chosen, and who can take it away. On
+// most hosts that is told without a process.
+func (f *Firewall) left(ctx context.Context, name string) (backend, []plan.Drift, error) {
+	b, err := f.retired(ctx, name)
+	if b == nil || err != nil {
+		return nil, nil, err
+	}
+	left, err := b.Left(ctx)
+	return b, left, err
+}
+
+// retired is a firewall that was not chosen, nil if there can be no rules of ours in it.
+func (f *Firewall) retired(ctx context.Context, name string) (backend, error) {
+	var there bool
+	var err error
+	switch name {
+	case string(NFTables):
+		return f.nft, nil
+	case "iptables-" + iptables.Legacy:
+		there, err = iptables.HasLegacy()
+	default:
+		var chains []string
+		chains, err = f.nft.Chains(ctx)
+		there = slices.ContainsFunc(chains, iptables.IsOurs)
+	}
+	if err != nil || !there {
+		return nil, err
+	}
+	return f.command(strings.TrimPrefix(name, "iptables-"))
+}
+
+// command finds the commands of a kind once.
+func (f *Firewall) command(kind string) (backend, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if found := f.others[kind]; found != nil {

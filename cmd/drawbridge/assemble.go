@@ -37,7 +37,7 @@ type daemon struct {
 }
 
 // assemble opens the state, makes the parts and brings the host to what was
-// planned when the last daemon ended.
+// planned when the last daemon ended. Without a firewall it is not: all is to go.
 func assemble(ctx context.Context, s settings, log logrus.FieldLogger) (_ *daemon, err error) {
 	d := &daemon{}
 	defer func() {
@@ -73,20 +73,29 @@ func assemble(ctx context.Context, s settings, log logrus.FieldLogger) (_ *daemo
 	// In the order of adding: ports are held before anything is translated to
 	// them, drops stand before there is a link, and then come the accepts in somebody
 	// else's chain, and its zones. What a drop guards is withdrawn before the drop, and what
-	// another firewall left when all stands that is to replace it. Connections end where
-	// nothing is left that could lead their packets anywhere.
+	// another firewall left when all stands that is to replace it. Whatever relies on the
+	// drops waits for them. Connections end where nothing is left that could lead their
+	// packets anywhere.
 	layers := []engine.Layer{
 		conntrack.Clear{Table: d.tracking},
 		firewalld.Unbind{Zones: d.zones},
 		foreign.Withdraw{Rules: d.foreign},
 		link.Restore{Kernel: d.links},
 		publish.New(), d.firewall, d.links,
-		firewall.Retired{Firewall: d.firewall},
-		foreign.Insert{Rules: d.foreign},
-		firewalld.Bind{Zones: d.zones},
+		d.firewall.Behind("what another firewall left", firewall.Retired{Firewall: d.firewall}),
+		d.firewall.Behind("accepts in FORWARD", foreign.Insert{Rules: d.foreign}),
+		d.firewall.Behind("zones of firewalld", firewalld.Bind{Zones: d.zones}),
 		d.tracking,
 	}
 	d.engine = engine.New(d.store.Networks(), d, layers, log)
+	if s.firewall == firewall.None {
+		if err = d.engine.Load(ctx); err != nil {
+			return nil, err
+		}
+		// So that it knows whose connections end. If it cannot, they end by themselves.
+		_ = d.tracking.Apply(ctx, nil, d.engine.Now().Plan)
+		return d, nil
+	}
 	if err = d.engine.Start(ctx); err != nil {
 		return nil, err
 	}

@@ -34,7 +34,7 @@ forced.`,
 		Args: cobra.MaximumNArgs(1),
 	}
 	force := c.Flags().Bool("force", false, "also what Docker still has; its containers lose it")
-	s := settings{sysctls: "/proc/sys", firewall: firewall.Auto}
+	s := settings{sysctls: "/proc/sys", firewall: firewall.None}
 	c.Flags().StringVar(&s.stateDir, "state-dir", "/var/lib/drawbridge", "the state, if no daemon is running")
 	c.Flags().StringVar(&s.runDir, "run-dir", "/run/drawbridge", "the state of this boot, if no daemon is running")
 	e.dockerFlag(c)
@@ -109,7 +109,7 @@ func (e *env) removePool(ctx context.Context, subnet string, force bool) error {
 	return nil
 }
 
-// removeWithoutDaemon does what a daemon would do.
+// removeWithoutDaemon does what a daemon would do, also on a host where none could start.
 func removeWithoutDaemon(ctx context.Context, s settings, force bool) error {
 	silent := logrus.New()
 	silent.SetOutput(io.Discard)

@@ -207,6 +207,16 @@ func (f *Firewall) Chains(ctx context.Context) ([]string, error) {
 	return names, nil
 }
 
+// Generation is another whenever anybody has changed a table.
+func (f *Firewall) Generation(ctx context.Context) (uint32, error) {
+	var id uint32
+	err := f.with(ctx, func(c *conn) (err error) {
+		id, _, err = c.generation()
+		return err
+	})
+	return id, err
+}
+
 // there are our tables that stand.
 func (f *Firewall) there(c *conn) ([]*table, error) {
 	var all []*table

@@ -33,7 +33,7 @@ func (f *Firewall) Try(ctx context.Context) error {
 	case errors.Is(err, unix.EEXIST):
 		return nil
 	case err == nil:
-		return errors.New("the kernel knows no ranges in concatenations, as Linux before 5.6")
+		return fmt.Errorf("the kernel knows no ranges in concatenations, as Linux before 5.6: %w", unix.EOPNOTSUPP)
 	}
 	return err
 }
