@@ -168,11 +168,12 @@ func familyText(f nftables.TableFamily) string {
 // barrier is about the bridges of all ways that the chain stops.
 func (j *judge) barrier(c *nftables.Chain, ways []way) Barrier {
 	b := Barrier{Table: tableText(c.Table), Chain: c.Name}
+	judged := map[course][]kin{}
 	for _, w := range ways {
 		if !w.seenBy(c.Table.Family) {
 			continue
 		}
-		if cause := j.stops(c, w); cause != "" {
+		if cause := j.verdict(w, judged, func(w way) string { return j.stops(c, w) }); cause != "" {
 			b.Cause = cause
 			b.Bridges = append(b.Bridges, w.bridge)
 			b.names = append(b.names, w.name)
@@ -188,9 +189,10 @@ func (j *judge) barrier(c *nftables.Chain, ways []way) Barrier {
 // conversations passes, then the chain's keeper knows of our bridge, and has decided
 // about the others.
 func (j *judge) stops(c *nftables.Chain, w way) (cause string) {
-	for _, talk := range w.talks {
+	for i, talk := range w.talks {
 		stopped := ""
-		for _, p := range talk {
+		for k, p := range talk {
+			j.packet = i*len(talk) + k
 			if f, why := j.base(p, c); f == dropped {
 				stopped = why
 				break

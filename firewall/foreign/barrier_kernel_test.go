@@ -166,6 +166,62 @@ func TestKernelACommentIsNoConditionAndOurOwnChainsAreNotOthers(t *testing.T) {
 	}
 }
 
+// TestKernelNetworksAreJudgedApartWhereRulesTellThem has rules that name some of many.
+func TestKernelNetworksAreJudgedApartWhereRulesTellThem(t *testing.T) {
+	for name, row := range map[string]struct{ rules, stopped string }{
+		"by nothing":            {"", "a b c"},
+		"by a name":             {`iifname dbrb00000000000 accept`, "a c"},
+		"by what is dropped":    {"iifname dbrb00000000000 drop\noifname dbrb00000000000 drop\naccept", "b"},
+		"by addresses":          {"ip saddr 172.30.1.0/24 accept\nip6 saddr fd00:30:1::/64 accept", "a c"},
+		"by a set of addresses": {"ip saddr { 172.30.0.0/24, 172.30.2.0/24 } accept\nip6 saddr { fd00:30::/64, fd00:30:2::/64 } accept", "b"},
+		"by one address":        {"ip saddr 172.30.2.2 accept\nip6 saddr fd00:30:2::2 accept", "a b c"},
+		"by a map":              {"iifname vmap { dbra00000000000 : accept, dbrc00000000000 : accept, dbrb00000000000 : drop }", "b"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := lab.NewHost(t)
+			seesBridged(h, "0")
+			h.Feed(hook("inet", "ct state established accept\n"+row.rules), "nft", "-f", "-")
+			var stopped []string
+			want := planOf(t, uplinked, "a", "b", "c")
+			for _, b := range barriersOn(t, h, want) {
+				stopped = append(stopped, b.Bridges...)
+			}
+			short := strings.NewReplacer("dbr", "", "0", "").Replace(strings.Join(stopped, " "))
+			if diff := cmp.Diff(row.stopped, short); diff != "" {
+				t.Errorf("networks that are stopped (-want +got):\n%s\n%s", diff, want)
+			}
+		})
+	}
+}
+
+// TestKernelABlocklistIsAskedForOurAddressesOnly has one as long as people have them.
+func TestKernelABlocklistIsAskedForOurAddressesOnly(t *testing.T) {
+	for name, row := range map[string]struct {
+		flags, ours string
+		want        int
+	}{
+		"of others' addresses":    {"", "", 0},
+		"of ours too":             {"", ", 172.30.0.1", 1},
+		"of others' networks":     {"flags interval;", "", 0},
+		"of one that is ours too": {"flags interval;", ", 172.30.0.0/16", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := lab.NewHost(t)
+			var all []string
+			for i := range 60000 {
+				all = append(all, fmt.Sprintf("10.%d.%d.1", i/250, i%250))
+			}
+			h.Feed(with(fmt.Sprintf("set block {\n type ipv4_addr; %s\n elements = { %s%s }\n }", row.flags, strings.Join(all, ", "), row.ours),
+				lenient("ip saddr @block drop")), "nft", "-f", "-")
+			if found := barriersOn(t, h, planOf(t, uplinked, "web")); len(found) != row.want {
+				t.Errorf("want %d barriers, got %v", row.want, found)
+			}
+		})
+	}
+}
+
 // TestKernelTheLineThatIsNamedLetsPacketsPass has a person do as they are told.
 func TestKernelTheLineThatIsNamedLetsPacketsPass(t *testing.T) {
 	for name, rules := range map[string]string{

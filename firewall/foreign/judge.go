@@ -46,12 +46,17 @@ type judge struct {
 	conn     *reader
 	table    *nftables.Table
 	rules    map[string][]*nftables.Rule
-	elements map[string][]nftables.SetElement
-	err      error // of the first reading that failed; nothing is told then
+	elements map[setKey]element
+	asked    map[question]map[string]bool // of the way that is judged, and with what it was compared
+	packet   int                          // which one of the way
+	err      error                        // of the first reading that failed; nothing is told then
 }
 
+// setKey is what a set is asked for.
+type setKey struct{ set, key string }
+
 func newJudge(conn *reader, t *nftables.Table) *judge {
-	return &judge{conn: conn, table: t, rules: map[string][]*nftables.Rule{}, elements: map[string][]nftables.SetElement{}}
+	return &judge{conn: conn, table: t, rules: map[string][]*nftables.Rule{}, elements: map[setKey]element{}}
 }
 
 // fate is what a chain does with a packet.
@@ -144,6 +149,7 @@ const registers = 24
 type loaded struct {
 	value   []byte // nil if it is not known
 	telling bool   // it is our bridge or an address behind it
+	from    question
 }
 
 // match goes through a rule up to its verdict.
@@ -153,21 +159,21 @@ func (j *judge) match(p packet, r *nftables.Rule) matching {
 		switch e := e.(type) {
 		case *expr.Meta:
 			if !e.SourceRegister {
-				m.load(e.Register, p.meta(e.Key), p.tells(e.Key))
+				m.load(e.Register, loaded{p.meta(e.Key), p.tells(e.Key), question{packet: j.packet, field: field{meta: e.Key}}})
 			}
 		case *expr.Ct:
 			if !e.SourceRegister {
-				m.load(e.Register, p.ct(e.Key), false)
+				m.load(e.Register, loaded{value: p.ct(e.Key)})
 			}
 		case *expr.Payload:
 			if e.OperationType == expr.PayloadLoad {
-				m.load(e.DestRegister, p.payload(e), true)
+				from := question{packet: j.packet, field: field{payload: true, offset: e.Offset, length: e.Len}}
+				m.load(e.DestRegister, loaded{p.payload(e), e.Base == expr.PayloadBaseNetworkHeader, from})
 			}
 		case *expr.Bitwise:
-			from := *m.at(e.SourceRegister)
-			m.load(e.DestRegister, masked(from.value, e.Mask, e.Xor), from.telling)
+			m.load(e.DestRegister, m.at(e.SourceRegister).masked(e))
 		case *expr.Cmp:
-			m.compare(e)
+			j.compare(&m, e)
 		case *expr.Lookup:
 			j.lookUp(&m, e)
 		case *expr.Verdict:
@@ -212,8 +218,16 @@ func conditional(e expr.Any) bool {
 	return true
 }
 
-func (m *matching) load(register uint32, value []byte, telling bool) {
-	*m.at(register) = loaded{value, telling}
+func (m *matching) load(register uint32, l loaded) { *m.at(register) = l }
+
+// masked is what a bitwise expression makes of it; of what was masked before nobody knows.
+func (l loaded) masked(e *expr.Bitwise) loaded {
+	if l.from.mask != "" {
+		return loaded{}
+	}
+	l.from.mask, l.from.xor = string(e.Mask), string(e.Xor)
+	l.value = masked(l.value, e.Mask, e.Xor)
+	return l
 }
 
 // at is a register; one that there can not be is 0, that of the verdict.
@@ -240,8 +254,13 @@ func (m *matching) settle(register uint32, a answer, positive bool) {
 
 // compare compares as much as the rule gives, so dbr without a zero byte behind it is
 // every name that begins so.
-func (m *matching) compare(e *expr.Cmp) {
+func (j *judge) compare(m *matching, e *expr.Cmp) {
 	value := m.at(e.Register).value
+	if m.at(e.Register).telling {
+		q := m.at(e.Register).from
+		q.length = len(e.Data)
+		j.note(q, e.Data)
+	}
 	if len(value) < len(e.Data) || len(e.Data) == 0 || e.Op != expr.CmpOpEq && e.Op != expr.CmpOpNeq {
 		m.settle(e.Register, maybe, false)
 		return
@@ -259,57 +278,25 @@ func truth(b bool) answer {
 
 // lookUp asks a set, or takes the verdict out of a map.
 func (j *judge) lookUp(m *matching, e *expr.Lookup) {
-	value := m.at(e.SourceRegister).value
-	found, ok := find(j.set(e.SetName), value)
+	from := *m.at(e.SourceRegister)
+	if from.telling {
+		q := from.from
+		q.set = e.SetName
+		j.note(q, nil)
+	}
+	found := j.element(e.SetName, from.value)
 	switch {
-	case !ok:
+	case !found.known:
 		m.settle(e.SourceRegister, maybe, false)
 	case !e.IsDestRegSet:
-		m.settle(e.SourceRegister, truth((found != nil) != e.Invert), !e.Invert)
-	case e.DestRegister != unix.NFT_REG_VERDICT || found == nil:
-		m.settle(e.SourceRegister, truth(found != nil), true)
+		m.settle(e.SourceRegister, truth(found.there != e.Invert), !e.Invert)
+	case e.DestRegister != unix.NFT_REG_VERDICT || !found.there:
+		m.settle(e.SourceRegister, truth(found.there), true)
 		*m.at(e.DestRegister) = loaded{}
 	default:
 		m.settle(e.SourceRegister, yes, true)
-		m.verdict = verdictOf(found.Val)
+		m.verdict = found.verdict
 	}
-}
-
-// find looks for a value among the elements of a set; ok is false if it can not tell.
-// A set of intervals has an element for each beginning and one behind each end.
-func find(elements []nftables.SetElement, value []byte) (found *nftables.SetElement, ok bool) {
-	if value == nil {
-		return nil, false
-	}
-	intervals := false
-	for i := range elements {
-		e := &elements[i]
-		if len(e.KeyEnd) > 0 || len(e.Key) != len(value) {
-			return nil, false // of several fields, or the default of a map
-		}
-		intervals = intervals || e.IntervalEnd
-		if bytes.Compare(e.Key, value) <= 0 && (found == nil || bytes.Compare(found.Key, e.Key) < 0) {
-			found = e
-		}
-	}
-	if found == nil || found.IntervalEnd || !intervals && !bytes.Equal(found.Key, value) {
-		return nil, true
-	}
-	return found, true
-}
-
-// verdictOf decodes the data of a map's element: an attribute with the verdict, and one
-// with a chain's name.
-func verdictOf(data []byte) expr.Verdict {
-	const code, name = 4, 12 // where they are
-	if len(data) < code+4 {
-		return expr.Verdict{Kind: expr.VerdictContinue}
-	}
-	v := expr.Verdict{Kind: expr.VerdictKind(int32(binary.BigEndian.Uint32(data[code:])))}
-	if len(data) > name {
-		v.Chain = string(bytes.TrimRight(data[name:], "\x00"))
-	}
-	return v
 }
 
 // tells reports whether a key is an interface of ours: our bridge, or a port of it.
@@ -414,11 +401,14 @@ func (j *judge) read(chain string) []*nftables.Rule {
 	return rules
 }
 
-func (j *judge) set(name string) []nftables.SetElement {
-	elements, ok := j.elements[name]
-	if !ok && j.err == nil {
-		elements, j.err = j.conn.GetSetElements(&nftables.Set{Name: name, Table: j.table})
-		j.elements[name] = elements
+func (j *judge) element(set string, key []byte) element {
+	if key == nil {
+		return element{}
 	}
-	return elements
+	e, ok := j.elements[setKey{set, string(key)}]
+	if !ok {
+		e = j.conn.element(j.table, set, key)
+		j.elements[setKey{set, string(key)}] = e
+	}
+	return e
 }

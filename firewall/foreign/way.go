@@ -16,12 +16,29 @@ type way struct {
 	bridge  string
 	name    string // what a rule calls the interface by which they come
 	family  int
-	bridged bool // from port to port, and no router sees them
+	seen    string // where on the way a chain sees them, e.g. abroad
+	bridged bool   // from port to port, and no router sees them
 	talks   []talk
 }
 
 // talk is a conversation: a packet that begins it, and an answer.
 type talk []packet
+
+// course is what two ways have in common that differ by bridge and addresses only.
+type course struct {
+	family int
+	seen   string
+}
+
+func (w way) course() course { return course{w.family, w.seen} }
+
+const (
+	abroad     = "abroad"
+	portwise   = "from port to port"
+	bridgewise = "within the bridge"
+)
+
+func (w way) packet(i int) packet { return w.talks[i/len(w.talks[0])][i%len(w.talks[0])] }
 
 func (w way) seenBy(f nftables.TableFamily) bool {
 	switch f {
@@ -61,14 +78,14 @@ func waysOf(want *plan.Plan) ([]way, error) {
 				name = "dbr*"
 			}
 			if !n.Zone.Internal {
-				all = append(all, way{bridge: v.bridge, name: name, family: v.family, talks: v.abroad(uplinks)})
+				all = append(all, way{bridge: v.bridge, name: name, family: v.family, seen: abroad, talks: v.abroad(uplinks)})
 			}
 			if n.Zone.Apart {
 				continue
 			}
-			all = append(all, way{bridge: v.bridge, name: "dbv*", family: v.family, bridged: true, talks: []talk{v.within(port)}})
+			all = append(all, way{bridge: v.bridge, name: "dbv*", family: v.family, seen: portwise, bridged: true, talks: []talk{v.within(port)}})
 			if filtersBridged(v.family) {
-				all = append(all, way{bridge: v.bridge, name: name, family: v.family, talks: []talk{v.within(v.bridge)}})
+				all = append(all, way{bridge: v.bridge, name: name, family: v.family, seen: bridgewise, talks: []talk{v.within(v.bridge)}})
 			}
 		}
 	}
