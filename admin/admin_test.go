@@ -71,7 +71,7 @@ func startOn(t *testing.T, h *host) *daemon {
 	l, err := net.Listen("unix", socket)
 	must(t, err)
 	s := &admin.Server{
-		Engine: d.engine, Pools: pools, Version: "v1", Firewall: chosen, Warnings: warnings, Notices: func() []string { return nil }, Obstacles: obstacles,
+		Engine: d.engine, Pools: pools, Version: "v1", Firewall: chosen, Warnings: d.warnings, Notices: func() []string { return nil }, Obstacles: obstacles,
 		Log: logrus.FieldLogger(log), Forget: func() error { return nil }, Removed: func() { d.ended <- struct{}{} },
 	}
 	server := &httptest.Server{Listener: l, Config: &http.Server{Handler: s.Handler()}}
@@ -212,11 +212,12 @@ func TestStatusSaysWhoKeepsContainersApartWhereTheFirewallIsBlind(t *testing.T) 
 }
 
 // warnings are about a host where somebody drops all.
-func warnings(p *plan.Plan) ([]string, error) {
-	if p.Networks.Len() == 0 {
-		return nil, nil
+func (d *daemon) warnings() []string {
+	networks := d.engine.Now().State.Networks.Len()
+	if networks == 0 {
+		return nil
 	}
-	return []string{fmt.Sprintf("%d network is cut off", p.Networks.Len())}, nil
+	return []string{fmt.Sprintf("%d network is cut off", networks)}
 }
 
 // obstacles is a host with a tunnel behind which others are.

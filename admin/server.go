@@ -25,8 +25,8 @@ type Server struct {
 	Firewall Firewall
 	// Notices are what was found at start, or is found now, and a person should know.
 	Notices func() []string
-	// Warnings are what keeps packets from the containers of a plan, as found when asked.
-	Warnings func(*plan.Plan) ([]string, error)
+	// Warnings are what keeps packets from containers, as last found.
+	Warnings func() []string
 	// Obstacles are what of the host a subnet may overlap.
 	Obstacles func() ([]plan.Obstacle, error)
 	Log       logrus.FieldLogger
@@ -70,14 +70,9 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	now := s.Engine.Now()
-	warnings, err := s.Warnings(now.Plan)
-	if err != nil {
-		s.fail(w, http.StatusInternalServerError, err)
-		return
-	}
 	pools := s.Pools.Pools()
 	all := Status{
-		Warnings: append([]string{}, warnings...), Firewall: s.Firewall,
+		Warnings: append([]string{}, s.Warnings()...), Firewall: s.Firewall,
 		Version: s.Version, Networks: now.State.Networks.Len(), Pools: len(pools), LoosePools: loosePools(pools),
 		Notices: notices(now.Plan, s.Notices()), Drift: merged(now.Drift, drift),
 	}

@@ -128,16 +128,8 @@ func (d *daemon) notices() []string {
 
 // warnings are the chains of others that drop what containers send or are sent, and the
 // zones that reject it.
-func (d *daemon) warnings(p *plan.Plan) ([]string, error) {
-	all := slices.Clone(d.zones.Warnings())
-	found, err := d.foreign.Barriers(p)
-	if err != nil {
-		all = append(all, err.Error())
-	}
-	for _, b := range found {
-		all = append(all, b.String())
-	}
-	return all, nil
+func (d *daemon) warnings() []string {
+	return slices.Concat(d.zones.Warnings(), d.foreign.Warnings())
 }
 
 // Look is what an engine.Observer must tell: the bridges that engines' rules name

@@ -125,6 +125,7 @@ func serve(ctx context.Context, s settings, log *logrus.Logger) error {
 		func(ctx context.Context) error { return docker.Serve(ctx, dockerListener) },
 		func(ctx context.Context) error { return serveAdmin(ctx, operator, adminListener) },
 		d.engine.Run,
+		d.foreign.Guard,
 		func(ctx context.Context) error { return d.collect(ctx, log) },
 	}
 	for _, watch := range append(d.firewall.Watches(), d.links.Watch, d.foreign.Watch, d.zones.Watch) {

@@ -46,7 +46,10 @@ func (b Barrier) Cure() []string {
 }
 
 func (b Barrier) String() string {
-	if b.unknown != "" {
+	switch {
+	case b.unknown != "" && b.Table == "":
+		return b.unknown
+	case b.unknown != "":
 		return fmt.Sprintf("table %s cannot be judged: %s", b.Table, b.unknown)
 	}
 	return fmt.Sprintf("table %s, chain %s: %s: it keeps packets from containers on %s; to let them pass (and again where the table is made): %s",
@@ -61,28 +64,6 @@ func (r *Rules) Barriers(want *plan.Plan) ([]Barrier, error) {
 		return nil, fmt.Errorf("look for chains that drop: %w", err)
 	}
 	return found, nil
-}
-
-// warn tells of each barrier that was not there when it last looked.
-func (r *Rules) warn(want *plan.Plan) error {
-	if r.Warn == nil {
-		return nil
-	}
-	found, err := r.Barriers(want)
-	if err != nil {
-		return err
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	before := r.warned
-	r.warned = map[string]bool{}
-	for _, b := range found {
-		chain := b.Table + " " + b.Chain
-		if r.warned[chain] = true; !before[chain] {
-			r.Warn(b.String())
-		}
-	}
-	return nil
 }
 
 func barriers(want *plan.Plan) (_ []Barrier, err error) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -62,6 +63,7 @@ func TestKernelChainsThatStopOursAreNamed(t *testing.T) {
 		"others' addresses may pass":         {hook("inet", established+"ip saddr 10.0.0.0/8 accept\nip6 saddr fd00:10::/32 accept"), main, policy},
 		"all from the uplink may, to a port": {hook("inet", established+"iifname eth0 tcp dport 22 accept"), main, policy},
 		"a rule nobody can decode":           {hook("inet", established+"ct original ip saddr 192.0.2.1 drop"), main, policy},
+		"others' pairs of interfaces may":    {hook("inet", established+"iifname . oifname { eth0 . eth1 } accept"), main, policy},
 		"ports of a bridge":                  {hook("bridge", ""), "bridge filter forward", policy},
 
 		"both ways by a prefix":      {hook("inet", "iifname \"dbr*\" accept\noifname \"dbr*\" accept"), "", ""},
@@ -83,6 +85,7 @@ func TestKernelChainsThatStopOursAreNamed(t *testing.T) {
 		"only the greedy are dropped":  {with("set greedy {\n type ipv4_addr\n flags dynamic\n }", lenient("add @greedy { ip saddr ct count over 20 } drop")), "", ""},
 		"only above a limit":           {with("limit lim {\n rate over 100/second\n }", lenient("limit name lim drop")), "", ""},
 		"only above a quota":           {with("quota much {\n over 1 mbytes\n }", lenient("quota name much drop")), "", ""},
+		"by a map's default":           {hook("inet", established+"iifname vmap { eth2 : drop, * : accept }"), "", ""},
 		"ports by a prefix":            {hook("bridge", `iifname "dbv*" accept`), "", ""},
 		"its table is dormant":         {strings.Replace(hook("inet", ""), "chain forward", "flags dormant;\n chain forward", 1), "", ""},
 		"it is the input hook":         {strings.Replace(hook("inet", ""), "hook forward", "hook input", 1), "", ""},
@@ -266,36 +269,52 @@ func TestKernelTheLineThatIsNamedLetsPacketsPass(t *testing.T) {
 
 func TestKernelAChainIsToldOfOnceAndAgainAfterItWasGone(t *testing.T) {
 	h := lab.NewHost(t)
-	var told []string
-	l := Insert{&Rules{Warn: func(text string) { told = append(told, text) }}}
+	told, ended := make(chan string, 10), make(chan error, 1)
+	l := Insert{&Rules{Warn: func(text string) { told <- text }}}
+	ctx, cancel := context.WithCancel(context.Background())
+	go h.Do(func() { ended <- l.Rules.Guard(ctx) })
 	none, one, two := planOf(t, uplinked), planOf(t, uplinked, "web"), planOf(t, uplinked, "web", "db")
-	step := func(what string, want int, do func() error) {
+	// until waits for the warnings to be so many, and has somebody look all the while.
+	until := func(what string, want int, p *plan.Plan) {
 		t.Helper()
-		var err error
-		h.Do(func() { err = do() })
-		if err != nil || len(told) != want {
-			t.Fatalf("%s: want it told %d times, got %q %v", what, want, told, err)
+		wait := time.NewTicker(50 * time.Millisecond)
+		defer wait.Stop()
+		for deadline := time.Now().Add(30 * time.Second); ; <-wait.C {
+			h.Do(func() {
+				if drift, err := l.Check(context.Background(), p); err != nil || len(drift) > 0 {
+					t.Errorf("what we cannot mend is no drift: %v, %v", drift, err)
+				}
+			})
+			if got := l.Rules.Warnings(); len(got) == want {
+				return
+			} else if time.Now().After(deadline) {
+				t.Fatalf("%s: want %d warnings, got %q", what, want, got)
+			}
 		}
 	}
-	check := func(p *plan.Plan) func() error {
-		return func() error {
-			drift, err := l.Check(context.Background(), p)
-			if len(drift) > 0 {
-				t.Errorf("what we cannot mend is no drift: %v", drift)
+	apply := func(have, want *plan.Plan) {
+		h.Do(func() {
+			if err := l.Apply(context.Background(), have, want); err != nil {
+				t.Error(err)
 			}
-			return err
-		}
+		})
 	}
 	h.Feed(hook("inet", ""), "nft", "-f", "-")
-	step("without a network", 0, check(none))
-	step("with the first network", 1, func() error { return l.Apply(context.Background(), none, one) })
-	step("later", 1, check(one))
-	step("with another network", 1, func() error { return l.Apply(context.Background(), one, two) })
+	apply(none, one)
+	if got := l.Rules.Warnings(); len(got) != 1 {
+		t.Errorf("with the first network: %q", got)
+	}
+	apply(one, two)
+	until("with another network", 1, two)
 	h.Run("nft", "add", "chain", "inet", "filter", "forward", "{ policy accept; }")
-	step("once it lets us through", 1, check(two))
+	until("once it lets us through", 0, two)
 	h.Run("nft", "add", "chain", "inet", "filter", "forward", "{ policy drop; }")
-	step("when it drops again", 2, check(two))
-	if !strings.Contains(told[1], "table inet filter, chain forward: policy drop") {
-		t.Errorf("told %q", told[1])
+	until("when it drops again", 1, two)
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if len(told) != 2 || !strings.Contains(<-told, "table inet filter, chain forward: policy drop") {
+		t.Errorf("told %d times, want twice", len(told))
 	}
 }

@@ -35,9 +35,9 @@ type Rules struct {
 	// was gone meanwhile.
 	Warn func(text string)
 
+	sentry sentry
 	mu     sync.Mutex
 	tools  map[plan.Chain]*iptables.IPTables
-	warned map[string]bool // chains
 	// wrote says that we have changed rules of legacy iptables since Watch read them.
 	wrote atomic.Bool
 }

@@ -38,8 +38,8 @@ func (l Withdraw) Remove(context.Context) error { return nil }
 
 // Apply adds what is missing and moves what stands in the wrong place.
 func (l Insert) Apply(ctx context.Context, have, want *plan.Plan) error {
-	if have == nil || adds(have, want) {
-		_ = l.Rules.warn(want) // what cannot be judged hinders no change
+	if have == nil || resettles(have, want) {
+		l.Rules.sentry.ask(want)
 	}
 	if have != nil && !shrinks(want, have) {
 		return nil
@@ -55,14 +55,14 @@ func (l Insert) Check(ctx context.Context, want *plan.Plan) ([]plan.Drift, error
 	for _, f := range filters {
 		all = append(all, f.check(wanted(want, f))...)
 	}
-	_ = l.Rules.warn(want)
+	l.Rules.sentry.ask(want)
 	return all, err
 }
 
-// adds reports whether there is a network more.
-func adds(have, want *plan.Plan) bool {
+// resettles reports whether there is a network more or less.
+func resettles(have, want *plan.Plan) bool {
 	for d := range tree.Diff(have.Networks, want.Networks) {
-		if d.Old == nil {
+		if d.Old == nil || d.New == nil {
 			return true
 		}
 	}
