@@ -144,15 +144,16 @@ func notices(p *plan.Plan, more []string) []string {
 	}
 	everywhere := p.Guard6 && !p.Host.ForceForwarding
 	if everywhere {
-		all = append(all, fmt.Sprintf("the host did not forward IPv6: it is on for every interface, since this kernel (before Linux 6.17) has no less, and nothing passes between %s. "+
-			"An engine that starts now finds it on, and leaves the policy of ip6tables' FORWARD as it is", uplinkNames(p)))
+		all = append(all, "the host did not forward IPv6: it is on for every interface, since this kernel (before Linux 6.17) has no less, and nothing passes but from and to containers. "+
+			"An engine that starts now finds it on, and leaves the policy of ip6tables' FORWARD as it is")
 	}
 	for _, f := range []struct {
-		name  string
-		guard bool
-	}{{"IPv4", p.Guard4}, {"IPv6", p.Guard6 && !everywhere}} {
+		name    string
+		guard   bool
+		routers []string
+	}{{"IPv4", p.Guard4, p.Host.Routers4}, {"IPv6", p.Guard6 && !everywhere, p.Host.Routers6}} {
 		if f.guard {
-			all = append(all, fmt.Sprintf("the host does not forward %s: it is on for our bridges and %s only, and nothing passes between those", f.name, uplinkNames(p)))
+			all = append(all, fmt.Sprintf("the host does not forward %s: we have switched it on for our bridges and %s, and nothing passes but from and to containers", f.name, switchedOn(p, f.routers)))
 		}
 	}
 	return all
@@ -167,10 +168,13 @@ func keepsApart(p *plan.Plan) bool {
 	return false
 }
 
-func uplinkNames(p *plan.Plan) string {
+// switchedOn names the uplinks but those that forwarded before.
+func switchedOn(p *plan.Plan, routers []string) string {
 	var names []string
 	for _, u := range p.Host.Uplinks {
-		names = append(names, u.Name)
+		if !slices.Contains(routers, u.Name) {
+			names = append(names, u.Name)
+		}
 	}
 	if len(names) == 0 {
 		return "no other interface"

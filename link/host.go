@@ -3,9 +3,6 @@ package link
 import (
 	"cmp"
 	"context"
-	"errors"
-	"fmt"
-	"io/fs"
 	"net/netip"
 	"slices"
 
@@ -37,67 +34,35 @@ func (k *Kernel) Look(_ context.Context, engines []plan.HostLink) (*plan.Host, e
 	if err := lookAtForwarding(host, found); err != nil {
 		return nil, err
 	}
-	bridges := map[int]bool{} // of engines, by index
+	bridges, of := map[int]bool{}, map[int]bool{} // by index: all, and those of engines
 	for _, d := range devices {
 		leaveOut(d, addrs, found)
 		i := slices.IndexFunc(engines, func(e plan.HostLink) bool { return e.Name == d.name })
 		named := i >= 0
-		bridges[d.index] = named || d.kind == "bridge" && plan.EngineBridge(d.name)
+		bridges[d.index] = d.kind == "bridge"
+		of[d.index] = named || d.kind == "bridge" && plan.EngineBridge(d.name)
 		if named && !d.ours() {
 			host.Engines = append(host.Engines, plan.HostLink{Name: d.name, Shielded: engines[i].Shielded, Subnets: subnets(addrs[d.index])})
 		}
 	}
 	for _, d := range devices {
-		if !d.ours() {
-			host.Addresses = append(host.Addresses, own(addrs[d.index])...)
-		}
-		if !d.up || d.loopback || d.ours() || bridges[d.index] || bridges[d.master] || len(subnets(addrs[d.index])) == 0 {
+		if d.ours() {
 			continue
 		}
-		accepts, err := acceptsRA(host, d.name, found)
-		if err != nil {
+		host.Addresses = append(host.Addresses, own(addrs[d.index])...)
+		uplink := d.up && !of[d.index] && !of[d.master] && len(subnets(addrs[d.index])) > 0
+		if err := lookAtLink(host, d, found, uplink, bridges[d.master]); err != nil {
 			return nil, err
 		}
-		host.Uplinks = append(host.Uplinks, plan.HostLink{Name: d.name, AcceptRA: accepts, Bridge: d.kind == "bridge"})
 	}
-	for _, list := range [][]plan.HostLink{host.Uplinks, host.Engines} {
+	slices.Sort(host.Routers4)
+	slices.Sort(host.Routers6)
+	for _, list := range [][]plan.HostLink{host.Uplinks, host.Others, host.Engines} {
 		slices.SortFunc(list, func(a, b plan.HostLink) int { return cmp.Compare(a.Name, b.Name) })
 	}
 	slices.SortFunc(host.Addresses, netip.Addr.Compare)
 	host.Addresses = slices.Compact(host.Addresses)
 	return host, nil
-}
-
-func lookAtForwarding(host *plan.Host, found map[string]int) error {
-	on := func(family int) (bool, error) {
-		value, err := asFound(foundSetting{link: plan.Everywhere, Setting: plan.Setting{Family: family, Name: "forwarding"}}, found)
-		return value != 0, err
-	}
-	var err error
-	if host.Forwarding4, err = on(4); err != nil {
-		return fmt.Errorf("look at ip_forward: %w", err)
-	}
-	if host.IPv6, err = exists("/proc/sys/net/ipv6/conf/all/forwarding"); err != nil || !host.IPv6 {
-		return err
-	}
-	if host.Forwarding6, err = on(6); err != nil {
-		return fmt.Errorf("look at forwarding of IPv6: %w", err)
-	}
-	host.ForceForwarding, err = exists("/proc/sys/net/ipv6/conf/all/force_forwarding")
-	return err
-}
-
-// acceptsRA reports whether the link would take addresses and routes from a
-// router, and hence lose them if the host became one.
-func acceptsRA(host *plan.Host, link string, found map[string]int) (bool, error) {
-	if !host.IPv6 {
-		return false, nil
-	}
-	value, err := asFound(foundSetting{link: link, Setting: plan.Setting{Family: 6, Name: "accept_ra"}}, found)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil // vanished, or without IPv6
-	}
-	return value != 0, err
 }
 
 // leaveOut makes an adopted bridge look as it was found.
@@ -109,14 +74,6 @@ func leaveOut(d *device, addrs map[int][]netip.Prefix, found map[string]int) {
 	d.up = d.up && was > 0
 	added := addedAddresses(found, d.name)
 	addrs[d.index] = slices.DeleteFunc(addrs[d.index], func(a netip.Prefix) bool { return slices.Contains(added, a) })
-}
-
-// asFound reads a setting, or recalls what it was before we changed it.
-func asFound(u foundSetting, found map[string]int) (int, error) {
-	if value, ok := u.in(found); ok {
-		return value, nil
-	}
-	return readSetting(u.link, u.Setting)
 }
 
 // own are the addresses by which others can know the host. Those that are valid on one

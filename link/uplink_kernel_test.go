@@ -5,12 +5,14 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/drawbridge-net/drawbridge/plan"
+	"github.com/drawbridge-net/drawbridge/spec"
 )
 
 func TestKernelUplinksForwardOnlyWhileANetworkNeedsIt(t *testing.T) {
@@ -94,8 +96,36 @@ func TestKernelUplinkThatForwardedBeforeUsStaysSo(t *testing.T) {
 	if _, ours := m.memory["ipv4.tun0.forwarding"]; ours {
 		t.Error("what was on already is not ours to put back")
 	}
+	if routers := m.look().Routers4; !slices.Equal(routers, []string{"tun0"}) {
+		t.Errorf("what we have switched on was no router: %v", routers)
+	}
 	m.remove()
 	m.equals(before)
+}
+
+// TestKernelRoutersAreWhatForwardedBefore also without an address, and not the ports of
+// bridges, nor anything on a host that forwards.
+func TestKernelRoutersAreWhatForwardedBefore(t *testing.T) {
+	m := newMachine(t)
+	m.Run("sh", "-ec", `
+		ip link add br-lan type bridge; ip link set br-lan up
+		ip link add port0 type veth peer name peer0; ip link set port0 master br-lan
+		ip tuntap add tap9 mode tap`)
+	for _, link := range []string{"br-lan", "port0", "tap9", "tun0"} {
+		m.Set("net/ipv4/conf/"+link+"/forwarding", "1")
+	}
+	before := m.Snapshot()
+	onLan := func(n *spec.Network) { n.Bridge = "br-lan" }
+	m.mustApply(nil, m.plan(adjusted("aa", onLan, "10.1.0.0/24")))
+	if got, want := m.look().Routers4, []string{"br-lan", "tap9", "tun0"}; !slices.Equal(got, want) {
+		t.Errorf("routers %v, want %v", got, want)
+	}
+	m.remove()
+	m.equals(before)
+	m.Set("net/ipv4/ip_forward", "1")
+	if got := m.look().Routers4; got != nil {
+		t.Errorf("a host that forwards: %v", got)
+	}
 }
 
 func TestKernelVanishedUplinkIsForgotten(t *testing.T) {

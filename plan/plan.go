@@ -21,13 +21,13 @@ type Plan struct {
 	Host *Host
 	// Uplinks are the host's other interfaces, with what forwarding needs of them.
 	Uplinks []Uplink
-	// Guard4 and Guard6 forbid, each for its family, that packets pass between Guarded
-	// interfaces other than from and to containers: the host did not forward before we
+	// Guard4 and Guard6 say, each for its family, that the host did not forward before we
 	// came.
 	Guard4, Guard6 bool
-	// Guarded are the uplinks and, since there may be a LAN behind them, all bridges that
-	// a person named. Sorted.
-	Guarded []string
+	// Guarded4 and Guarded6 are the interfaces that forward what enters by them, each in
+	// its family, only because of us: nothing of it passes but from and to containers. There
+	// may be a LAN behind a bridge that a person named. Sorted.
+	Guarded4, Guarded6 []string
 	// Bridges are those of them on which no network is: what they pass from port to port is
 	// none of our business, even where br_netfilter shows it to the firewall.
 	Bridges []string
@@ -174,9 +174,15 @@ type Host struct {
 	// ForceForwarding says that IPv6 can be forwarded per interface
 	// (net.ipv6.conf.IF.force_forwarding, Linux 6.17 and later).
 	ForceForwarding bool
+	// Routers4 and Routers6 are the names of interfaces that forward what enters by them
+	// although the host does not, as found.
+	Routers4, Routers6 []string
 	// Uplinks are interfaces that are up, have an address and are neither the
 	// loopback nor ours nor a bridge or veth of an engine.
 	Uplinks []HostLink
+	// Others are the other interfaces that are not ours by which packets may enter. They
+	// are found where IPv6 has only one switch for all, and nowhere else.
+	Others []HostLink
 	// Engines are the bridges that an engine's own rules name.
 	Engines []HostLink
 	// Addresses are the host's own on interfaces that are not ours, loopback and IPv6

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -123,11 +124,54 @@ func TestWhatOthersMayBeOnIsGuarded(t *testing.T) {
 		must(t, s.AddNetwork(n))
 	}
 	p := plan.New(s, host)
-	if diff := cmp.Diff([]string{"br-lan", "br-vm", "eth0", "virbr0"}, p.Guarded); diff != "" {
+	if diff := cmp.Diff([]string{"br-lan", "br-vm", "eth0", "virbr0"}, p.Guarded4); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if p.Guarded6 != nil {
+		t.Errorf("no network has IPv6: %v", p.Guarded6)
 	}
 	if diff := cmp.Diff([]string{"virbr0"}, p.Bridges); diff != "" {
 		t.Errorf("a network judges what passes within its bridge (-want +got):\n%s", diff)
+	}
+}
+
+// TestWhatForwardedBeforeIsLetAlone has the guard, and the settings, only for what we
+// switch on: by interface or, for IPv6 on old kernels, all that there is at once.
+func TestWhatForwardedBeforeIsLetAlone(t *testing.T) {
+	for name, row := range map[string]struct {
+		perInterface       bool
+		guarded4, guarded6 []string
+		uplinks, bridges   string
+	}{
+		"by interface":              {true, []string{"eth0", "eth6"}, []string{"br-lan", "eth0", "eth5"}, "eth0 4.forwarding 6.force_forwarding eth5 6.force_forwarding eth6 4.forwarding ", ""},
+		"all that there is at once": {false, []string{"eth0", "eth6"}, []string{"br-lan", "docker0", "eth0", "eth5", "eth6", "tun0"}, "eth0 4.forwarding 6.accept_ra eth5 eth6 4.forwarding all 6.forwarding ", "docker0"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			host := freshHost()
+			host.ForceForwarding = row.perInterface
+			host.Uplinks = append(host.Uplinks, plan.HostLink{Name: "eth5"}, plan.HostLink{Name: "eth6"})
+			host.Routers4 = []string{"br-lan", "eth5"}
+			if row.perInterface {
+				host.Routers6 = []string{"eth6"}
+			} else {
+				host.Others = []plan.HostLink{{Name: "br-lan", Bridge: true}, {Name: "docker0", Bridge: true}, {Name: "tun0"}}
+			}
+			lan := network("1a1", "172.28.0.0/24", "fd00:28::/64")
+			lan.Bridge = "br-lan"
+			var s spec.State
+			must(t, s.AddNetwork(lan))
+			p := plan.New(s, host)
+			uplinks := ""
+			for _, u := range p.Uplinks {
+				uplinks += u.Name + " "
+				for _, set := range u.Settings {
+					uplinks += fmt.Sprintf("%d.%s ", set.Family, set.Name)
+				}
+			}
+			if diff := cmp.Diff([]any{row.guarded4, row.guarded6, row.uplinks, row.bridges}, []any{p.Guarded4, p.Guarded6, uplinks, strings.Join(p.Bridges, " ")}); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
 	}
 }
 

@@ -18,8 +18,14 @@ func (p *Plan) String() string {
 			fmt.Fprintf(&b, "uplink %s%s\n", u.Name, settings(u.Settings))
 		}
 	}
-	if p.Guard4 || p.Guard6 {
-		fmt.Fprintf(&b, "guard ipv4 %t ipv6 %t between %s\n", p.Guard4, p.Guard6, strings.Join(p.Guarded, " "))
+	for _, f := range []struct {
+		family  int
+		guards  bool
+		guarded []string
+	}{{4, p.Guard4, p.Guarded4}, {6, p.Guard6, p.Guarded6}} {
+		if f.guards {
+			fmt.Fprintf(&b, "guard ipv%d what enters by %s\n", f.family, orNothing(strings.Join(f.guarded, " ")))
+		}
 	}
 	if p.Host.Blind {
 		b.WriteString("ports of bridges keep apart what the firewall does not see\n")

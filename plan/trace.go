@@ -171,20 +171,17 @@ func (t *trace) enter() {
 	}
 }
 
-// guarded reports whether the packet passes between interfaces that did not forward to
-// each other before we came, and no container has a part in it.
+// guarded reports whether the packet enters by an interface that did not forward before
+// we came, and no container has a part in it.
 func (t *trace) guarded() bool {
-	guard, to := t.Guard4, t.fate.Server.Addr()
+	guarded, to := t.Guarded4, t.fate.Server.Addr()
 	if to.Is6() {
-		guard = t.Guard6
+		guarded = t.Guarded6
 	}
-	if !guard || !slices.Contains(t.Guarded, t.In) || t.in != nil && t.in.has(t.From) {
+	if !slices.Contains(guarded, t.In) || t.in != nil && t.in.has(t.From) {
 		return false
 	}
-	if t.out != nil {
-		return t.out.Zone.Shared && !t.out.has(to)
-	}
-	return t.engineOf(to) == nil
+	return t.out == nil || t.out.Zone.Shared && !t.out.has(to)
 }
 
 // translateSource says whom the server sees.

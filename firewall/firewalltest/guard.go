@@ -1,9 +1,11 @@
 package firewalltest
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 
+	"github.com/drawbridge-net/drawbridge/plan"
 	"github.com/drawbridge-net/drawbridge/spec"
 	"github.com/drawbridge-net/drawbridge/test/lab"
 	"github.com/drawbridge-net/drawbridge/test/lab/hello"
@@ -37,6 +39,91 @@ func guard(t *testing.T, b Backend) {
 			}
 		})
 	}
+}
+
+// guardOfStrangers has what is neither ours nor an uplink: an engine's bridge, and a
+// tunnel without an address. Two interfaces forwarded IPv4 before we came. IPv6 has but
+// one switch for all.
+func guardOfStrangers(t *testing.T, b Backend) {
+	w := scene.NewWorld(t).
+		Network("a", spec.Network{Masquerade: true}, "172.30.0.0/24", "fd00:30::/64").
+		Endpoint("a", "e", "172.30.0.2/24", "fd00:30::2/64", scene.TCP("", 8080, 80, 1))
+	w.Host.ForceForwarding = false
+	w.Host.Engines = []plan.HostLink{{Name: "docker0", Subnets: []netip.Prefix{netip.MustParsePrefix("172.17.0.0/16"), netip.MustParsePrefix("fd17::/64")}}}
+	w.Host.Uplinks = append(w.Host.Uplinks, plan.HostLink{Name: "eth5"}, plan.HostLink{Name: "eth6"})
+	w.Host.Others = []plan.HostLink{{Name: "docker0", Bridge: true}, {Name: "tun0"}}
+	w.Host.Routers4 = []string{"eth5", "eth6"}
+	c := settle(t, b, w)
+	c.Bridged("1")
+	c.Container("a1", scene.Bridge("a"), "172.30.0.2/24", "fd00:30::2/64")
+	c.Bridge("docker0", netip.MustParsePrefix("172.17.0.1/16"), netip.MustParsePrefix("fd17::1/64"))
+	docker := c.Container("docker", "docker0", "172.17.0.2/16", "fd17::2/64")
+	c.Container("docker2", "docker0", "172.17.0.3/16", "fd17::3/64")
+	far := c.behindTunnel("tun0")
+	east, west := c.routed("eth5", 5), c.routed("eth6", 6)
+	scene.Serve(t, west, "west", "tcp [::]:80")
+	for _, to := range []string{"10.99.0.2/32", "fd99::2/128", "172.17.0.0/16", "10.5.0.0/24"} {
+		c.Neighbour.Route(netip.MustParsePrefix(to), c.Host)
+	}
+
+	for _, row := range []struct {
+		from *lab.Host
+		to   string
+	}{
+		{c.Neighbour, "10.99.0.2:53"},
+		{c.Neighbour, "[fd99::2]:53"},
+		{c.Neighbour, "172.17.0.2:53"},
+		{c.Neighbour, "10.5.0.2:53"},
+		{docker, "[" + lab.Internet6 + "]:53"},
+		{docker, "[fd99::2]:53"},
+		{far, "[" + lab.Internet6 + "]:53"},
+		{far, "[fd17::2]:53"},
+	} {
+		t.Run("to "+row.to, func(t *testing.T) {
+			c.T = t
+			c.dropped(whyGuarded, func() { tell(t, row.from, row.to, "to whom it may not concern") })
+		})
+	}
+	c.T = t
+	c.Reach(east, "tcp", "10.6.0.2:80", "west", "10.5.0.2")
+	c.Reach(east, "tcp", "192.0.2.1:8080", "a1", "10.5.0.2")
+	c.Reach(docker, "tcp", "[fd17::3]:80", "docker2", "fd17::2")
+	c.Reach(docker, "tcp", "[2001:db8:1::1]:8080", "a1", "fd17::2")
+	c.Reach(far, "tcp", "[2001:db8:1::1]:8080", "a1", "fd99::2")
+}
+
+// behindTunnel is a machine at the other end of a link of the host's that has no address
+// but a link-local one.
+func (c *town) behindTunnel(link string) *lab.Host {
+	h := lab.NewHost(c.T)
+	c.Cable(link, c.Host, h)
+	c.Host.Run("ip", "addr", "add", "fe80::1/64", "dev", link, "nodad")
+	for _, a := range []string{"10.99.0.2/32", "fd99::2/128"} {
+		h.Run("ip", "addr", "add", a, "dev", link)
+	}
+	for _, m := range []*lab.Host{c.Host, h} {
+		m.Set("net/ipv6/conf/"+link+"/accept_dad", "0")
+		m.Run("ip", "link", "set", link, "up")
+	}
+	for _, a := range []string{"10.99.0.2/32", "fd99::2/128"} {
+		c.Host.Run("ip", "route", "add", a, "dev", link)
+	}
+	h.Run("ip", "route", "add", "default", "via", "fe80::1", "dev", link)
+	return h
+}
+
+// routed is a machine behind a link that routes for it.
+func (c *town) routed(link string, n int) *lab.Host {
+	h := lab.NewHost(c.T)
+	c.Cable(link, c.Host, h)
+	c.Host.Run("ip", "addr", "add", fmt.Sprintf("10.%d.0.1/24", n), "dev", link)
+	h.Run("ip", "addr", "add", fmt.Sprintf("10.%d.0.2/24", n), "dev", link)
+	for _, m := range []*lab.Host{c.Host, h} {
+		m.Run("ip", "link", "set", link, "up")
+	}
+	h.Run("ip", "route", "add", "default", "via", fmt.Sprintf("10.%d.0.1", n))
+	c.Host.Set("net/ipv4/conf/"+link+"/forwarding", "1")
+	return h
 }
 
 // guardOfLan has a LAN behind the bridge of a network, and virtual machines on one that is

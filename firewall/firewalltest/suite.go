@@ -43,6 +43,7 @@ func Packets(t *testing.T, b Backend) {
 		"closed":                                        closed,
 		"the loopback is the host's own":                loopback,
 		"the guard keeps the host from being a router":  guard,
+		"the guard asks where a packet enters":          guardOfStrangers,
 		"a LAN behind a bridge stays where it was":      guardOfLan,
 		"the host sends no redirects to containers":     noRedirects,
 		"a smaller MTU on the way is learned":           pathMTU,

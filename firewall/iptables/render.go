@@ -46,6 +46,7 @@ func render(p *plan.Plan) ruleset {
 		for id, n := range p.Networks.All() {
 			r.owner = plan.Owner{Network: id}
 			r.network(n)
+			r.own(n.Zone)
 			for id, e := range n.Endpoints.All() {
 				r.owner.Endpoint = id
 				r.endpoint(n, e)
@@ -111,7 +112,7 @@ const (
 // Ranks in chainForward, where what is returned has been judged.
 const (
 	rankSame        = iota // within one bridge
-	rankGuard              // the host's uplinks
+	rankGuard              // from interfaces that forward for containers only
 	rankLeave              // from internal networks
 	rankEnter              // to internal networks
 	rankEstablished        // answers
@@ -121,7 +122,7 @@ const (
 
 // Ranks in chainGuard.
 const (
-	rankResident = iota // containers
+	rankResident = iota // containers, and bridges that others can not be on
 	rankOthers          // nobody else
 )
 
@@ -210,7 +211,7 @@ func (r renderer) host(p *plan.Plan) {
 }
 
 // guard keeps the interfaces of a host that did not forward before we came from
-// forwarding to each other. What a bridge passes from port to port is not meant; where
+// forwarding to others than containers. What a bridge passes from port to port is not meant; where
 // br_netfilter is on it is seen here.
 func (r renderer) guard(p *plan.Plan) {
 	if !r.guards {
@@ -221,13 +222,23 @@ func (r renderer) guard(p *plan.Plan) {
 			r.say(rankSame, mangle(chainForward), fmt.Sprintf("-i %s -o %s -j RETURN", name, name), "within one network")
 		}
 	}
-	for _, name := range p.Guarded {
-		if isWildcard(name) {
-			continue
+	guarded := p.Guarded4
+	if r.family == 6 {
+		guarded = p.Guarded6
+	}
+	const why = "this host forwards for containers only"
+	for _, name := range guarded {
+		if !isWildcard(name) {
+			r.say(rankGuard, mangle(chainForward), fmt.Sprintf("-i %s -j %s", name, chainGuard), why)
 		}
-		const why = "this host forwards for containers only"
-		r.say(rankGuard, mangle(chainForward), fmt.Sprintf("-i %s -j %s", name, chainGuard), why)
-		r.say(rankOthers, mangle(chainGuard), fmt.Sprintf("-o %s -j DROP", name), why)
+	}
+	r.say(rankOthers, mangle(chainGuard), "-j DROP", why)
+}
+
+// own lets pass the guard what goes to a bridge that others can not be on.
+func (r renderer) own(z *plan.Zone) {
+	if r.guards && !z.Shared {
+		r.say(rankResident, mangle(chainGuard), fmt.Sprintf("-o %s -j RETURN", z.Bridge), "to containers")
 	}
 }
 

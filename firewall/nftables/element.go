@@ -125,8 +125,8 @@ func elements(p *plan.Plan) map[element]plan.Owner { return difference(&plan.Pla
 // difference costs what differs between two plans, not what they hold.
 func difference(have, want *plan.Plan) change {
 	c := newChange()
-	if have.Host != want.Host || have.Guard4 != want.Guard4 || have.Guard6 != want.Guard6 ||
-		!slices.Equal(have.Guarded, want.Guarded) || !slices.Equal(have.Bridges, want.Bridges) {
+	if have.Host != want.Host || !slices.Equal(have.Guarded4, want.Guarded4) ||
+		!slices.Equal(have.Guarded6, want.Guarded6) || !slices.Equal(have.Bridges, want.Bridges) {
 		c.replace(plan.Owner{}, hostElements(have), hostElements(want))
 	}
 	for n := range tree.Diff(have.Networks, want.Networks) {
@@ -178,18 +178,14 @@ func hostElements(p *plan.Plan) []element {
 // guardElements are there whichever way the plan switched forwarding on.
 func guardElements(p *plan.Plan) []element {
 	var all []element
-	for _, name := range p.Guarded {
-		if p.Guard4 {
-			all = append(all, element{set: setGuard + "4", key: rawName(name)})
-		}
-		if p.Guard6 {
-			all = append(all, element{set: setGuard + "6", key: rawName(name)})
-		}
+	for _, name := range p.Guarded4 {
+		all = append(all, element{set: setGuard + "4", key: rawName(name)})
+	}
+	for _, name := range p.Guarded6 {
+		all = append(all, element{set: setGuard + "6", key: rawName(name)})
 	}
 	for _, name := range p.Bridges {
-		if p.Guard4 || p.Guard6 {
-			all = append(all, sameBridge(name))
-		}
+		all = append(all, sameBridge(name))
 	}
 	return all
 }
@@ -218,6 +214,9 @@ func zoneElements(z *plan.Zone) []element {
 	}
 	bridge := rawName(z.Bridge)
 	all := []element{{set: setBridges, key: bridge}, sameBridge(z.Bridge)}
+	if !z.Shared {
+		all = append(all, element{set: setOwn, key: bridge})
+	}
 	if z.Apart {
 		all = append(all, element{set: setApartBridges, key: bridge})
 	}

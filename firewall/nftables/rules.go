@@ -107,15 +107,17 @@ func publishRules(f family) []rule {
 	}
 }
 
-// guardRule lets pass between uplinks, and between them and a bridge that others may be
-// on, only what a container there sends or is sent. What goes back into a bridge has been
-// judged before: where br_netfilter is on, that is also what merely passes from port to
-// port.
+// guardRule lets pass what enters by an interface that forwards for containers only
+// where it goes to a bridge of our own. From and to a bridge that others may be on passes
+// what a container there sends or is sent. It asks where a packet enters, as the kernel
+// does: whatever else it could leave by did not get it before we came. What goes back into
+// a bridge has been judged before: where br_netfilter is on, that is also what merely
+// passes from port to port.
 func guardRule(f family) rule {
 	guard, residents := f.set(setGuard), f.set(setResidents)
-	text := fmt.Sprintf("meta nfproto %s iifname @%s oifname @%s iifname . %s saddr != @%s oifname . %s daddr != @%s counter drop",
-		f.proto, guard, guard, f.name, residents, f.name, residents)
-	return rule{text, "this host forwards for containers only", join(f.only(), from(guard), to(guard),
+	text := fmt.Sprintf("meta nfproto %s iifname @%s oifname != @%s iifname . %s saddr != @%s oifname . %s daddr != @%s counter drop",
+		f.proto, guard, setOwn, f.name, residents, f.name, residents)
+	return rule{text, "this host forwards for containers only", join(f.only(), from(guard), notToSet(setOwn),
 		f.notResident(expr.MetaKeyIIFNAME, f.saddr), f.notResident(expr.MetaKeyOIFNAME, f.daddr), drop())}
 }
 

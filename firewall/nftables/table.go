@@ -25,7 +25,8 @@ const handed = 0x1000
 // The sets and maps. Those that end in 4 or 6 exist once a family.
 const (
 	setBridges      = "bridges"       // our bridges
-	setSameBridge   = "same_bridge"   // each of them, and each uplink that is a bridge, with itself
+	setOwn          = "own"           // those that others can not be on
+	setSameBridge   = "same_bridge"   // each of them, and each guarded one of others, with itself
 	setApartBridges = "apart_bridges" // those whose containers are kept apart
 	setApart        = "apart"         // of the other table: these containers' ports
 	setInternal     = "internal"      // those of internal networks
@@ -126,6 +127,7 @@ func (r *ruleset) table(kernel *nftables.Table, label string, sets []*set, chain
 func inetSets() []*set {
 	all := []*set{
 		{name: setBridges, key: []kind{ifname}},
+		{name: setOwn, key: []kind{ifname}},
 		{name: setSameBridge, key: []kind{ifname, ifname}},
 		{name: setApartBridges, key: []kind{ifname}},
 		{name: setInternal, key: []kind{ifname}},
