@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/coreos/go-iptables/iptables"
+	"github.com/google/nftables"
 
 	"github.com/drawbridge-net/drawbridge/plan"
 )
@@ -36,6 +37,11 @@ func mendNFT(c plan.Chain, steps []step, next func([]rule) []step) (failed error
 		return blame(c, steps, err)
 	}
 	defer func() { failed = errors.Join(failed, conn.CloseLasting()) }()
+	// Of a transaction that failed, answers may stay in its socket: it has one of its own.
+	writer, err := nftables.New()
+	if err != nil {
+		return blame(c, steps, err)
+	}
 	for range mendAttempts {
 		rules, err := conn.forward(forwardOf(c))
 		if err != nil {
@@ -44,7 +50,7 @@ func mendNFT(c plan.Chain, steps []step, next func([]rule) []step) (failed error
 		if steps = next(rules); len(steps) == 0 {
 			return nil
 		}
-		if failed = writeNFT(conn.Conn, forwardOf(c), rules, steps); failed != nil {
+		if failed = writeNFT(writer, forwardOf(c), rules, steps); failed != nil {
 			failed = blame(c, steps, failed)
 		}
 	}
