@@ -25,15 +25,15 @@ const (
 // closes it: that takes less than one of firewalld's answers, and there is nothing to
 // be kept in step with a bus that may have been started anew.
 type bus struct {
-	socket   net.Conn
-	conn     *dbus.Conn
-	patience time.Duration
-	end      time.Time // of the whole conversation; zero for none
+	socket net.Conn
+	conn   *dbus.Conn
 }
 
 // errAway says that there is no bus.
 var errAway = errors.New("no system bus")
 
+// dial opens one that ends when patience does. A deadline of the socket also ends what
+// no context could: writing to a bus that does not read.
 func dial(ctx context.Context, path string, patience time.Duration) (*bus, error) {
 	socket, err := new(net.Dialer).DialContext(ctx, "unix", path)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
@@ -42,9 +42,12 @@ func dial(ctx context.Context, path string, patience time.Duration) (*bus, error
 	if err != nil {
 		return nil, fmt.Errorf("system bus: %w", err)
 	}
-	b := &bus{socket: socket, patience: patience}
-	b.end, _ = ctx.Deadline()
-	if err := b.greet(); err != nil {
+	end := time.Now().Add(patience)
+	if earlier, ok := ctx.Deadline(); ok && earlier.Before(end) {
+		end = earlier
+	}
+	b := &bus{socket: socket}
+	if err := errors.Join(socket.SetDeadline(end), b.greet()); err != nil {
 		socket.Close()
 		return nil, fmt.Errorf("system bus: %w", err)
 	}
@@ -55,23 +58,10 @@ func (b *bus) greet() (err error) {
 	if b.conn, err = dbus.NewConn(b.socket); err != nil {
 		return err
 	}
-	if err = b.limit(); err != nil {
-		return err
-	}
 	if err = b.conn.Auth([]dbus.Auth{dbus.AuthExternal(strconv.Itoa(os.Geteuid()))}); err != nil {
 		return err
 	}
 	return b.conn.Hello()
-}
-
-// limit gives the bus its time to answer. A deadline of the socket also ends what no
-// context could: writing to a bus that does not read.
-func (b *bus) limit() error {
-	limit := time.Now().Add(b.patience)
-	if !b.end.IsZero() && b.end.Before(limit) {
-		limit = b.end
-	}
-	return b.socket.SetDeadline(limit)
 }
 
 func (b *bus) close() { b.conn.Close() }
@@ -81,10 +71,7 @@ func (b *bus) firewalld() dbus.BusObject { return b.conn.Object(busName, path) }
 // call asks firewalld for something, e.g. zone.getZones. If it does not run, that does
 // not start it.
 func (b *bus) call(method string, answer any, args ...any) error {
-	err := b.limit()
-	if err == nil {
-		err = b.firewalld().Call(busName+"."+method, dbus.FlagNoAutoStart, args...).Store(answer)
-	}
+	err := b.firewalld().Call(busName+"."+method, dbus.FlagNoAutoStart, args...).Store(answer)
 	if err != nil {
 		return fmt.Errorf("%s: %w", method, err)
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/godbus/dbus/v5"
 )
@@ -23,6 +24,7 @@ type fake struct {
 
 	mu       sync.Mutex
 	away     bool
+	slow     time.Duration // each answer
 	hung     chan struct{} // closed when it answers again; nil if it does
 	dies     string        // at which method, without an answer
 	refusals map[string]string
@@ -214,11 +216,12 @@ func (f *fake) reply(call *dbus.Message) *dbus.Message {
 // an error.
 func (f *fake) firewalld(method string, args []any) (body []any, errorName string) {
 	f.mu.Lock()
-	hung := f.hung
+	hung, slow := f.hung, time.After(f.slow)
 	f.mu.Unlock()
 	if hung != nil {
 		<-hung
 	}
+	<-slow
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	const busError = "org.freedesktop.DBus.Error."

@@ -36,7 +36,7 @@ type Zones struct {
 
 	socket   string
 	notes    Notes
-	patience time.Duration // for one answer
+	patience time.Duration // for one conversation, however many answers it has
 	pause    time.Duration // of Watch, before it looks anew for a bus that is not there
 
 	// silent says that firewalld owes an answer, and that nobody shall wait for another
@@ -49,8 +49,9 @@ type Zones struct {
 	mu sync.Mutex // one conversation at a time
 }
 
-// patience is how long a request may be kept waiting by a firewalld that is busy or
-// hangs: a reload of a large one takes seconds.
+// patience is how long a request may be kept waiting by a firewalld that is busy, slow
+// or hangs: a reload of a large one takes seconds. What is left then waits until Watch
+// has had an answer, and goes on with as much patience: requests come in between.
 const (
 	patience = 2 * time.Second
 	pause    = 5 * time.Second
@@ -87,7 +88,7 @@ var errSilent = errors.New("no answer from firewalld over D-Bus")
 // is not, nothing has gone wrong.
 func (z *Zones) converse(ctx context.Context, talk func(*bus) error) (there bool, err error) {
 	if z.silent.Load() {
-		return true, blameless(errSilent)
+		return true, errSilent
 	}
 	b, err := dial(ctx, z.socket, z.patience)
 	if err == nil {
@@ -105,7 +106,7 @@ func (z *Zones) converse(ctx context.Context, talk func(*bus) error) (there bool
 		}
 		err = errSilent
 	}
-	return true, blameless(err)
+	return true, err
 }
 
 // blameless makes an error one of the host's, which fails no request: a firewalld that

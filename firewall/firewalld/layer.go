@@ -3,6 +3,7 @@ package firewalld
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 
 	"github.com/drawbridge-net/drawbridge/plan"
@@ -118,21 +119,27 @@ func (z *Zones) steps(ctx context.Context, wanted planned, each func(*bus, step)
 		z.warn(nil)
 		return nil
 	}
+	left := 0
 	there, err := z.converse(ctx, func(b *bus) error {
 		seen, err := b.look()
 		if err != nil {
 			return err
 		}
 		z.warn(seen.warnings(wanted, noted))
-		for _, s := range seen.steps(wanted, noted) {
+		all := seen.steps(wanted, noted)
+		for i, s := range all {
 			if err := each(b, s); err != nil {
+				left = len(all) - i
 				return err
 			}
 		}
 		return nil
 	})
+	if err != nil && left > 0 {
+		err = fmt.Errorf("%d bridges have to wait: %w", left, err)
+	}
 	if there || err != nil {
-		return err
+		return blameless(err)
 	}
 	z.warn(z.unheard(wanted))
 	for _, s := range new(sight).steps(wanted, noted) {

@@ -2,8 +2,10 @@ package firewalld
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -88,6 +90,33 @@ func TestWatchWakesWhenFirewalldAnswersAgain(t *testing.T) {
 	h.wakes("by the answer", woken)
 	h.are("what went wrong", h.apply(nil, with("dbr1")))
 	h.are("bound", h.now(), "dbr1 drawbridge")
+}
+
+// TestASlowFirewalldIsToldInSlices as after a reload that lost the zones of many bridges:
+// no request waits for all of it.
+func TestASlowFirewalldIsToldInSlices(t *testing.T) {
+	h := newHost(t)
+	h.patience = 500 * time.Millisecond
+	woken := h.watch()
+	const answer = 50 * time.Millisecond
+	h.change(func(f *fake) { f.slow = answer })
+	var names, bound []string
+	for i := range 16 {
+		names = append(names, fmt.Sprintf("dbr%02d", i))
+		bound = append(bound, names[i]+" "+ownZone)
+	}
+	slices := 1
+	for said := h.apply(nil, with(names...)); len(said) > 0; said = h.apply(nil, with(names...)) {
+		if !strings.Contains(said[0], "no answer from firewalld") {
+			t.Fatalf("errors %q", said)
+		}
+		h.wakes("to go on", woken)
+		slices++
+	}
+	h.are("bound", h.now(), bound...)
+	if slices < 2 {
+		t.Errorf("one conversation for %d answers of %v, with a patience of %v", len(names), answer, h.patience)
+	}
 }
 
 func TestWatchOutlivesTheBus(t *testing.T) {
