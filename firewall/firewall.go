@@ -162,10 +162,10 @@ func (f *Firewall) Close() {
 	}
 }
 
-// Blind reports whether it does not see what passes from port to port of one bridge, on
-// a host with IPv6 or without. Of two families it must see both.
-func (f *Firewall) Blind(ipv6 bool) bool {
-	return f.ipt != nil && (iptables.Blind(4) || ipv6 && iptables.Blind(6))
+// Blind reports whether it does not see, on such a host, what passes from port to port
+// of one bridge. Of two families it must see both.
+func (f *Firewall) Blind(h *plan.Host) bool {
+	return f.ipt != nil && (h.Unseen4 || h.IPv6 && h.Unseen6)
 }
 
 // Notices says what users should know of this kernel.
@@ -183,7 +183,7 @@ func (f *Firewall) Watches() []func(ctx context.Context, wake func()) error {
 	if f.nft != nil {
 		all = append(all, f.nft.Watch)
 	}
-	if f.ipt != nil {
+	if f.ipt != nil && (f.nft == nil || f.ipt.Kind() == iptables.Legacy) { // else all would be told twice
 		all = append(all, f.ipt.Watch)
 	}
 	return all

@@ -191,10 +191,17 @@ type Host struct {
 	// Drops are the FORWARD chains that drop what no rule decides on in particular, by
 	// their policy or by a last rule that drops or rejects everything.
 	Drops []Chain
+	// Unseen4 and Unseen6 say that what passes from port to port of one bridge meets no
+	// hook of the family's: the kernel lacks br_netfilter, or
+	// net.bridge.bridge-nf-call-iptables or -ip6tables is 0.
+	Unseen4, Unseen6 bool
 	// Blind says that the firewall does not see, in one family at least, what passes from
 	// port to port of one bridge. One that needs br_netfilter for that is blind without.
 	Blind bool
 }
+
+// Unseen is Unseen4 or Unseen6, of a family 4 or 6.
+func (h *Host) Unseen(family int) bool { return family == 4 && h.Unseen4 || family == 6 && h.Unseen6 }
 
 // HostLink is an interface that is not ours.
 type HostLink struct {

@@ -144,7 +144,7 @@ func (d *daemon) Look(ctx context.Context) (*plan.Host, error) {
 		return nil, fmt.Errorf("read links: %w", err)
 	}
 	host.Drops = drops
-	host.Blind = d.firewall.Blind(host.IPv6)
+	host.Blind = d.firewall.Blind(host)
 	return host, nil
 }
 

@@ -99,9 +99,11 @@ func (e environment) ask(t *testing.T, b Backend, kinds []reach.Kind, tables rea
 				if b.NeedsBridged {
 					sees := *host
 					sees.Blind = value != "1"
+					sees.Unseen4, sees.Unseen6 = sees.Blind, sees.Blind
 					if p, err = k.Plan(&sees); err != nil {
 						t.Fatal(err)
 					}
+					b.Protect(t, v.Host, p)
 					v.Isolate(p)
 				}
 				if i == 0 {

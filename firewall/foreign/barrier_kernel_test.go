@@ -15,8 +15,12 @@ import (
 	"github.com/drawbridge-net/drawbridge/test/lab/hello"
 )
 
-// uplinked is a host by whose eth0 our containers' packets go.
-var uplinked = &plan.Host{IPv6: true, Uplinks: []plan.HostLink{{Name: "eth0"}}}
+// uplinked is a host by whose eth0 our containers' packets go. On shown, what passes from
+// port to port of a bridge meets the forward hook too.
+var (
+	uplinked = &plan.Host{IPv6: true, Unseen4: true, Unseen6: true, Uplinks: []plan.HostLink{{Name: "eth0"}}}
+	shown    = &plan.Host{IPv6: true, Uplinks: uplinked.Uplinks}
+)
 
 func barriersOn(t *testing.T, h *lab.Host, want *plan.Plan) []Barrier {
 	t.Helper()
@@ -94,7 +98,6 @@ func TestKernelChainsThatStopOursAreNamed(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := lab.NewHost(t)
-			seesBridged(h, "0")
 			h.Feed(row.rules, "nft", "-f", "-")
 			before := h.Snapshot()
 			want := planOf(t, uplinked, "web")
@@ -124,26 +127,12 @@ func TestKernelChainsThatStopOursAreNamed(t *testing.T) {
 	}
 }
 
-// seesBridged sets whether what passes from port to port meets the forward hook too, and
-// returns false on a kernel where it never does.
-func seesBridged(h *lab.Host, value string) bool {
-	if _, err := h.Try("test", "-e", "/proc/sys/net/bridge"); err != nil {
-		return false
-	}
-	h.Set("net/bridge/bridge-nf-call-iptables", value)
-	h.Set("net/bridge/bridge-nf-call-ip6tables", value)
-	return true
-}
-
 func TestKernelWhatABridgeShowsToTheForwardHookCounts(t *testing.T) {
 	h := lab.NewHost(t)
 	h.Feed(hook("inet", "ct state established accept\noifname eth0 accept"), "nft", "-f", "-")
-	for value, want := range map[string]int{"0": 0, "1": 1} {
-		if !seesBridged(h, value) {
-			t.Skip("the kernel has no br_netfilter")
-		}
-		if found := barriersOn(t, h, planOf(t, uplinked, "web")); len(found) != want {
-			t.Errorf("bridge-nf-call-iptables %s: want %d chains that stop containers of one network, got %v", value, want, found)
+	for host, want := range map[*plan.Host]int{uplinked: 0, shown: 1} {
+		if found := barriersOn(t, h, planOf(t, host, "web")); len(found) != want {
+			t.Errorf("unseen in a bridge is IPv4 %t: want %d chains that stop containers of one network, got %v", host.Unseen4, want, found)
 		}
 	}
 }
@@ -183,7 +172,6 @@ func TestKernelNetworksAreJudgedApartWhereRulesTellThem(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := lab.NewHost(t)
-			seesBridged(h, "0")
 			h.Feed(hook("inet", "ct state established accept\n"+row.rules), "nft", "-f", "-")
 			var stopped []string
 			want := planOf(t, uplinked, "a", "b", "c")
@@ -244,7 +232,7 @@ func TestKernelTheLineThatIsNamedLetsPacketsPass(t *testing.T) {
 			if err := s.AddNetwork(n); err != nil {
 				t.Fatal(err)
 			}
-			want := plan.New(s, uplinked)
+			want := plan.New(s, shown)
 			p.Host.Feed(rules, "nft", "-f", "-")
 			if _, err := p.container.AskFor("tcp", p.outwards, hello.Impatience); err == nil {
 				t.Fatal("it does not stop us")

@@ -3,8 +3,6 @@ package foreign
 import (
 	"net"
 	"net/netip"
-	"os"
-	"strings"
 
 	"github.com/google/nftables"
 
@@ -84,7 +82,7 @@ func waysOf(want *plan.Plan) ([]way, error) {
 				continue
 			}
 			all = append(all, way{bridge: v.bridge, name: "dbv*", family: v.family, seen: portwise, bridged: true, talks: []talk{v.within(port)}})
-			if filtersBridged(v.family) {
+			if !want.Host.Unseen(v.family) {
 				all = append(all, way{bridge: v.bridge, name: name, family: v.family, seen: bridgewise, talks: []talk{v.within(v.bridge)}})
 			}
 		}
@@ -95,17 +93,6 @@ func waysOf(want *plan.Plan) ([]way, error) {
 // port stands for any container's port of a bridge: rules can name them by a wildcard
 // only.
 const port = "dbv000000000000"
-
-// filtersBridged reports whether the kernel shows iptables, and the forward hook of
-// nftables, what passes between the ports of one bridge (br_netfilter).
-func filtersBridged(family int) bool {
-	name := "/proc/sys/net/bridge/bridge-nf-call-iptables"
-	if family == 6 {
-		name = "/proc/sys/net/bridge/bridge-nf-call-ip6tables"
-	}
-	value, err := os.ReadFile(name)
-	return err == nil && strings.TrimSpace(string(value)) == "1"
-}
 
 // village is a subnet of a network with two of its addresses.
 type village struct {

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 
 	"github.com/drawbridge-net/drawbridge/plan"
 	"github.com/drawbridge-net/drawbridge/spec"
@@ -21,14 +22,16 @@ func TestTheRulesForAPlan(t *testing.T) {
 	forwards.Host.Forwarding4, forwards.Host.Forwarding6 = true, true
 	withoutIPv6 := scene.NewWorld(t).Network("a", spec.Network{Masquerade: true}, "172.30.0.0/24")
 	withoutIPv6.Host.IPv6 = false
+	unseen := lan(t)
+	unseen.Host.Unseen4, unseen.Host.Unseen6, unseen.Host.Blind = true, true, true
 	for name, w := range map[string]*scene.World{
 		"nothing is planned":                scene.NewWorld(t),
 		"a network on a host that forwards": forwards,
 		"a network on a host without IPv6":  withoutIPv6,
 		"an internal network":               scene.NewWorld(t).Network("a", spec.Network{Internal: true, Masquerade: true}, "172.30.0.0/24"),
 		"an internal network kept apart":    scene.NewWorld(t).Network("a", spec.Network{Internal: true, Apart: true}, "172.30.0.0/24"),
-		"a bridge that others may be on": scene.NewWorld(t).Network("a", spec.Network{Apart: true, Bridge: "br0"}, "172.30.0.0/24").
-			Endpoint("a", "e", "172.30.0.2/24", ""),
+		"a bridge that others may be on":    lan(t),
+		"what passes in bridges is unseen":  unseen,
 		"a bridge with a LAN behind it":     scene.Lan(t),
 		"a network without masquerade":      scene.NewWorld(t).Network("a", spec.Network{}, "172.30.0.0/24"),
 		"networks with ports and an engine": scene.Everything(t),
@@ -36,6 +39,56 @@ func TestTheRulesForAPlan(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			golden.Equal(t, filepath.Join("testdata", filepath.Base(t.Name())+".txt"), render(w.Plan()).String())
 		})
+	}
+}
+
+// lan keeps containers apart on a bridge that others may be on.
+func lan(t *testing.T) *scene.World {
+	t.Helper()
+	return scene.NewWorld(t).Network("a", spec.Network{Apart: true, Bridge: "br0"}, "172.30.0.0/24").
+		Endpoint("a", "e", "172.30.0.2/24", "")
+}
+
+// TestNoRuleHasBrNetfilterLoaded where a family's hooks are not shown what passes in
+// bridges: a rule with physdev would load it, and the whole host's rules would judge that.
+func TestNoRuleHasBrNetfilterLoaded(t *testing.T) {
+	asked := false
+	rapid.Check(t, func(rt *rapid.T) {
+		p := scene.RandomPlan(rt)
+		host := *p.Host
+		host.IPv6, host.Unseen6 = true, rapid.Bool().Draw(rt, "unseen6")
+		p.Host = &host
+		for at, rules := range render(p) {
+			for _, r := range rules {
+				asks := strings.Contains(r.text, "physdev")
+				asked = asked || asks
+				if asks && host.Unseen(at.family) {
+					rt.Fatalf("IPv%d %s: %s", at.family, at.chain, r.text)
+				}
+			}
+		}
+	})
+	if !asked {
+		t.Error("no plan had a rule that asks for ports of bridges")
+	}
+}
+
+// TestRulesOnPortsComeAndGoWithWhatIsSeen and no others do.
+func TestRulesOnPortsComeAndGoWithWhatIsSeen(t *testing.T) {
+	seen, unseen := lan(t), lan(t)
+	unseen.Host.Unseen6 = true
+	for come, steps := range map[bool][]step{
+		false: difference(render(seen.Plan()), render(unseen.Plan())),
+		true:  difference(render(unseen.Plan()), render(seen.Plan())),
+	} {
+		if len(steps) != 3 {
+			t.Errorf("rules come %t: want 3, got %v", come, steps)
+		}
+		for _, s := range steps {
+			if s.at.family != 6 || s.comes() != come || !strings.Contains(s.rule.text, "physdev") {
+				t.Errorf("rules come %t: %v", come, s)
+			}
+		}
 	}
 }
 

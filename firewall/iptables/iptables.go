@@ -8,8 +8,9 @@
 // rules grows with networks, published and open ports; a contiguous range is one rule.
 //
 // It sees what passes from port to port of one bridge only where
-// net.bridge.bridge-nf-call-iptables is 1. Where it is not (see Blind), it does not keep
-// the containers of one network apart: that is left to the bridge's ports (package link).
+// net.bridge.bridge-nf-call-iptables is 1. Where it is not (plan.Host.Unseen), it does not
+// keep the containers of one network apart: that is left to the bridge's ports (package
+// link).
 package iptables
 
 import (
@@ -19,6 +20,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/coreos/go-iptables/iptables"
 
@@ -40,6 +42,8 @@ const lockWait = 10
 type Firewall struct {
 	kind  string
 	tools map[int]*iptables.IPTables // by family, 4 or 6
+	// settled is for Watch; nil while an Apply is under way.
+	settled atomic.Pointer[settled]
 }
 
 // New finds the commands of a kind, NFT or Legacy. It changes nothing.
@@ -116,6 +120,8 @@ func (f *Firewall) command(family int) string {
 // Apply makes the rules match want, in one transaction for each family and table. If
 // have is nil, or what was built on it fails, it looks first.
 func (f *Firewall) Apply(ctx context.Context, have, want *plan.Plan) error {
+	f.settled.Store(nil)
+	defer f.settled.Store(&settled{want})
 	wanted := render(want)
 	if have != nil && f.write(ctx, difference(render(have), wanted)) == nil {
 		return nil
@@ -179,6 +185,7 @@ func (f *Firewall) Left(ctx context.Context) ([]plan.Drift, error) {
 // Remove takes away our chains and whatever leads to them. The tables stay, and with
 // iptables-nft the empty chains that come with them: others may have begun to use them.
 func (f *Firewall) Remove(ctx context.Context) error {
+	f.settled.Store(nil)
 	return f.mend(ctx, ruleset{}, []int{4, 6})
 }
 

@@ -42,6 +42,7 @@ func (r renderer) same(z *plan.Zone) {
 	switch {
 	case !z.Apart:
 		r.say(rankSame, mangle(chainForward), same+" -j RETURN", "within one network")
+	case !r.bridged:
 	case z.Shared:
 		r.say(rankSame, mangle(chainForward), bridged+" -g "+chainApart, "from port to port")
 	case z.Internal:
@@ -107,7 +108,7 @@ func (r renderer) endpoint(n *plan.Network, e *plan.Endpoint) {
 			}
 		}
 	}
-	if n.Zone.Apart && n.Zone.Shared {
+	if n.Zone.Apart && n.Zone.Shared && r.bridged {
 		r.say(rankPort, mangle(chainApart), "-m physdev --physdev-in "+e.Veth.Name+" -g "+chainApartTo, "from a container that is kept apart")
 		r.say(rankPort, mangle(chainApartTo), "-m physdev --physdev-is-bridged --physdev-out "+e.Veth.Name+" -j DROP", whyApart)
 	}

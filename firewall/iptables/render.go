@@ -31,6 +31,10 @@ type renderer struct {
 	family int
 	// guards says that the host did not forward before we came.
 	guards bool
+	// bridged says that what passes from port to port of one bridge is seen here. Where
+	// it is not, no rule may ask for ports (physdev): that would load br_netfilter, and
+	// have every chain of the host judge what any bridge passes.
+	bridged bool
 	// owner is for whom rules are added.
 	owner plan.Owner
 }
@@ -40,6 +44,7 @@ func render(p *plan.Plan) ruleset {
 	s := ruleset{}
 	for _, family := range families(p.Host) {
 		r := renderer{ruleset: s, family: family, guards: family == 4 && p.Guard4 || family == 6 && p.Guard6}
+		r.bridged = p.Host != nil && !p.Host.Unseen(family)
 		r.jumps()
 		r.fixed()
 		r.host(p)

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
@@ -347,14 +348,8 @@ func TestKernelWatchTellsOfDamage(t *testing.T) {
 	kinds(t, func(t *testing.T, kind string) {
 		t.Parallel()
 		m := newMachine(t, lab.NewHost(t), kind)
-		p := scene.Everything(t).Plan()
-		m.apply(nil, p)
-		ctx, cancel := context.WithCancel(context.Background())
-		woken, done := make(chan struct{}, 100), make(chan error, 1)
-		go func() {
-			m.Do(func() { done <- m.f.Watch(ctx, func() { woken <- struct{}{} }) })
-		}()
-		<-woken // at its beginning
+		m.apply(nil, scene.Everything(t).Plan())
+		woken := m.watch()
 		for _, damage := range []string{"-t raw -F", "-t mangle -I FORWARD -i eth9 -j ACCEPT", "-t nat -D DRAWBRIDGE-PUBLISH 1"} {
 			m.Run(m.f.command(4), strings.Fields(damage)...)
 			lab.Until(t, "woken by "+damage, func() error {
@@ -365,45 +360,50 @@ func TestKernelWatchTellsOfDamage(t *testing.T) {
 			})
 			<-woken
 		}
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
 	})
 }
 
-// TestKernelWatchTellsThatItHasGoneBlind or that it sees again, in either family.
-func TestKernelWatchTellsThatItHasGoneBlind(t *testing.T) {
-	t.Parallel()
-	m := newMachine(t, lab.NewHost(t), NFT)
-	if _, err := m.Try("test", "-e", "/proc/sys/net/bridge"); err != nil {
-		t.Skip("the kernel lacks br_netfilter")
-	}
+// watch watches until the test ends, and returns what is sent to at each wake but the
+// first, which is for what happened before.
+func (m *machine) watch() <-chan struct{} {
+	m.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	woken, done := make(chan struct{}, 100), make(chan error, 1)
 	go func() {
 		m.Do(func() { done <- m.f.Watch(ctx, func() { woken <- struct{}{} }) })
 	}()
-	<-woken // at its beginning
-	for family, name := range map[int]string{4: "net/bridge/bridge-nf-call-iptables", 6: "net/bridge/bridge-nf-call-ip6tables"} {
-		for _, value := range []string{"0", "1"} {
-			m.Set(name, value)
-			m.Do(func() {
-				if Blind(family) != (value == "0") {
-					t.Errorf("%s is %s, and blind is %t", name, value, Blind(family))
-				}
-			})
-			lab.Until(t, "woken by "+name, func() error {
-				if len(woken) == 0 {
-					return errors.New("not yet")
-				}
-				return nil
-			})
-			<-woken
+	m.t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			m.t.Error(err)
 		}
-	}
-	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
+	})
+	<-woken
+	return woken
+}
+
+// TestKernelOurOwnDoingWakesNobody but what somebody did meanwhile does.
+func TestKernelOurOwnDoingWakesNobody(t *testing.T) {
+	kinds(t, func(t *testing.T, kind string) {
+		t.Parallel()
+		m := newMachine(t, lab.NewHost(t), kind)
+		w := scene.Everything(t)
+		have := w.Plan()
+		m.apply(nil, have)
+		woken := m.watch()
+		want := w.Endpoint("a", "9", "172.30.0.9/24", "fd00:30::9/64", scene.TCP("", 9, 90, 1)).Plan()
+		m.apply(have, want)
+		select {
+		case <-woken:
+			t.Error("woken by what we did ourselves")
+		case <-time.After(pollEvery + time.Second): // a poll at least
+		}
+		m.Run(m.f.command(4), "-t", "raw", "-F")
+		m.apply(want, w.Endpoint("a", "4", "172.30.0.8/24", "fd00:30::8/64", scene.TCP("", 8, 80, 1)).Plan())
+		select {
+		case <-woken:
+		case <-time.After(time.Minute):
+			t.Error("not woken by what somebody did just before we did something else")
+		}
+	})
 }

@@ -3,19 +3,23 @@ package iptables
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
+
+	"github.com/drawbridge-net/drawbridge/plan"
 )
 
 const pollEvery = 2 * time.Second
 
-// Watch calls wake once at its beginning and whenever rules of ours, what stands ahead
-// of them or what Blind says have changed, until ctx ends. Neither legacy iptables nor
-// a sysctl has events, so it polls; the caller may have done a change itself.
+// settled is the plan of the last Apply, that ended before anybody reads this.
+type settled struct{ *plan.Plan }
+
+// Watch calls wake once at its beginning and whenever the rules have come to differ in
+// another way from what was last applied, until ctx ends. Our own doing wakes nobody.
+// It polls, for legacy iptables has no events; iptables-nft has those of nftables.
 func (f *Firewall) Watch(ctx context.Context, wake func()) error {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
-	before := f.fingerprint(ctx)
+	before := ""
 	wake() // what has changed since somebody last looked
 	for {
 		select {
@@ -23,33 +27,33 @@ func (f *Firewall) Watch(ctx context.Context, wake func()) error {
 			return nil
 		case <-tick.C:
 		}
-		now := f.fingerprint(ctx)
+		now, known := f.strays(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
-		if now != before {
-			wake() // if it is an error, who looks will meet it and say so
+		if !known {
+			continue
+		}
+		if now != "" && now != before {
+			wake()
 		}
 		before = now
 	}
 }
 
-// fingerprint is all that an Apply would look at, of both families.
-func (f *Firewall) fingerprint(ctx context.Context) string {
-	var b strings.Builder
-	fmt.Fprintln(&b, Blind(4), Blind(6))
-	for _, family := range []int{4, 6} {
-		seen, err := f.look(ctx, family)
-		if err != nil {
-			fmt.Fprintln(&b, err)
-		}
-		for _, at := range seen.places() {
-			for i, text := range seen[at] {
-				if _, ours := readBack(text); ours || at.ours() {
-					fmt.Fprintln(&b, at, i == 0, text)
-				}
-			}
-		}
+// strays is all in which the rules differ from what was last applied. That is not known
+// if an Apply is under way or came in between.
+func (f *Firewall) strays(ctx context.Context) (drift string, known bool) {
+	last := f.settled.Load()
+	if last == nil {
+		return "", false
 	}
-	return b.String()
+	found, err := f.Check(ctx, last.Plan)
+	if f.settled.Load() != last {
+		return "", false
+	}
+	if len(found) == 0 && err == nil {
+		return "", true
+	}
+	return fmt.Sprintln(found, err), true // an error too: who looks will meet it and say so
 }

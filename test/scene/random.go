@@ -33,6 +33,7 @@ func RandomPlan(rt *rapid.T) *plan.Plan {
 		}
 		n := &spec.Network{
 			ID: ID(fmt.Sprint(i)), Internal: rapid.Bool().Draw(rt, "internal"), Masquerade: rapid.Bool().Draw(rt, "masquerade"),
+			Apart: rapid.Bool().Draw(rt, "apart"), Bridge: rapid.SampledFrom([]string{"", fmt.Sprintf("br%d", i)}).Draw(rt, "bridge"),
 			Pools: []spec.Pool{
 				{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{172, 30, byte(i), 0}), 24)},
 				{Prefix: netip.MustParsePrefix(fmt.Sprintf("fd00:30:0:%d::/64", i))},
@@ -52,7 +53,7 @@ func RandomPlan(rt *rapid.T) *plan.Plan {
 			}
 		}
 	}
-	host := &plan.Host{Forwarding4: rapid.Bool().Draw(rt, "forwarding")}
+	host := &plan.Host{Forwarding4: rapid.Bool().Draw(rt, "forwarding"), Unseen4: rapid.Bool().Draw(rt, "unseen")}
 	for i := range rapid.IntRange(0, 2).Draw(rt, "engines") {
 		bits := rapid.IntRange(15, 17).Draw(rt, "bits")
 		host.Engines = append(host.Engines, plan.HostLink{
