@@ -2,6 +2,7 @@ package firewall
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -224,6 +225,9 @@ func TestKernelAChangeOfFirewallThatFailsLeavesTheOldOne(t *testing.T) {
 	if failed == nil || waits == nil || !strings.Contains(waits.Error(), "left-overs: left as found until iptables-nft stands") {
 		t.Errorf("the firewall: %v; what waits for it: %v", failed, waits)
 	}
+	if !slices.ContainsFunc(leaves(failed), ofEverybody) {
+		t.Errorf("whoever comes now is let in: %v", failed)
+	}
 	if all := m.sets(); !slices.Contains(all, "nftables") {
 		t.Errorf("rules of %q", all)
 	}
@@ -232,6 +236,12 @@ func TestKernelAChangeOfFirewallThatFailsLeavesTheOldOne(t *testing.T) {
 	if all := m.sets(); failed != nil || waits != nil || !slices.Equal(all, []string{"iptables-nft"}) {
 		t.Errorf("rules of %q; %v, %v", all, failed, waits)
 	}
+}
+
+// ofEverybody reports whether an engine undoes whichever request meets the error.
+func ofEverybody(err error) bool {
+	o := (*plan.ObjectError)(nil)
+	return !errors.As(err, &o)
 }
 
 // TestKernelATrialThatWasCutShortChoosesNothing else than what the kernel has.

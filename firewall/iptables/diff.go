@@ -25,6 +25,11 @@ type step struct {
 // comes reports whether the step adds a rule.
 func (s step) comes() bool { return s.verb == "-A" || s.verb == "-I" }
 
+// drops reports whether the step adds what the drops of all networks stand on.
+func (s step) drops() bool {
+	return (s.comes() || s.verb == "-N") && s.rule.owner == (plan.Owner{}) && s.at.table != "nat"
+}
+
 // add is how the nth rule of a chain comes, counted from 0, if the last that is there
 // already is another: at the end, or at its place.
 func add(at place, n, last int, r rule) step {

@@ -75,8 +75,9 @@ func (f *Firewall) restore(ctx context.Context, steps []step) error {
 	return nil
 }
 
-// piecemeal makes one step after the other and blames each failure on its owner. What
-// comes behind a rule that could not be made stands one place further ahead.
+// piecemeal makes one step after the other and blames each failure on its owner; for one
+// of what all drops stand on nobody may be let in. What comes behind a rule that could
+// not be made stands one place further ahead.
 func (f *Firewall) piecemeal(ctx context.Context, steps []step) error {
 	var failed []error
 	absent := map[place]int{}
@@ -95,6 +96,10 @@ func (f *Firewall) piecemeal(ctx context.Context, steps []step) error {
 		object := f.object(s.at)
 		if s.comes() || s.verb == "-D" {
 			object += " " + s.got + s.rule.text
+		}
+		if s.drops() {
+			failed = append(failed, fmt.Errorf("%s: %w", object, err))
+			continue
 		}
 		failed = append(failed, &plan.ObjectError{Owner: s.rule.owner, Object: object, Err: err})
 	}
