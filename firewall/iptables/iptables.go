@@ -182,13 +182,6 @@ func (f *Firewall) Left(ctx context.Context) ([]plan.Drift, error) {
 	return all, nil
 }
 
-// Remove takes away our chains and whatever leads to them. The tables stay, and with
-// iptables-nft the empty chains that come with them: others may have begun to use them.
-func (f *Firewall) Remove(ctx context.Context) error {
-	f.settled.Store(nil)
-	return f.mend(ctx, ruleset{}, []int{4, 6})
-}
-
 // families are those that the host has.
 func families(h *plan.Host) []int {
 	if h == nil || h.IPv6 {

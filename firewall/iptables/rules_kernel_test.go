@@ -268,6 +268,34 @@ func TestKernelRemoveLeavesTheHostAsItWas(t *testing.T) {
 }
 
 // TestKernelLookingMakesNoTable since each is a hook that every packet passes.
+// TestKernelRemoveLeavesNoHookThatNobodyUses with iptables-nft. Chains with a rule or a
+// policy of somebody's stay, even if he came after us.
+func TestKernelRemoveLeavesNoHookThatNobodyUses(t *testing.T) {
+	m := newMachine(t, lab.NewHost(t), NFT)
+	m.Run("iptables-nft", "-t", "mangle", "-P", "FORWARD", "DROP")
+	m.apply(nil, scene.Everything(t).Plan())
+	m.Run("ip6tables-nft", "-t", "nat", "-A", "OUTPUT", "-p", "udp", "-j", "ACCEPT")
+	m.remove()
+	var hooks []string
+	for line := range strings.Lines(m.Run("nft", "list", "chains")) {
+		if line, _, isHook := strings.Cut(strings.TrimSpace(line), " priority"); isHook || strings.HasPrefix(line, "table") {
+			hooks = append(hooks, line)
+		}
+	}
+	want := []string{
+		"table ip raw {",
+		"table ip mangle {", "type filter hook forward",
+		"table ip nat {",
+		"table ip6 mangle {",
+		"table ip6 nat {", "type nat hook output",
+	}
+	slices.Sort(hooks) // tables come in the order in which they were made
+	slices.Sort(want)
+	if diff := cmp.Diff(want, hooks); diff != "" {
+		t.Errorf("tables and hooks (-want +got)\n%s", diff)
+	}
+}
+
 func TestKernelLookingMakesNoTable(t *testing.T) {
 	kinds(t, func(t *testing.T, kind string) {
 		m := newMachine(t, lab.NewHost(t), kind)
