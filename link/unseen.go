@@ -24,13 +24,15 @@ func unseen(by string) bool {
 	return err != nil || strings.TrimSpace(string(text)) == "0"
 }
 
-// WatchBridged calls wake, until ctx ends, when br_netfilter has come or one of its
-// switches is another. No event tells of that, so it polls.
+// WatchBridged calls wake once at its beginning and, until ctx ends, when br_netfilter has
+// come or one of its switches is another. No event tells of that, so it polls.
 func (k *Kernel) WatchBridged(ctx context.Context, wake func()) error {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	var before, now plan.Host
-	for lookAtBridged(&before); ; before = now {
+	lookAtBridged(&before)
+	wake() // for what happened before that
+	for ; ; before = now {
 		select {
 		case <-ctx.Done():
 			return nil

@@ -21,14 +21,10 @@ func TestKernelWhatBridgesShowNobodyIsFollowed(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	woken, done := make(chan struct{}, 100), make(chan error, 1)
-	began := make(chan struct{})
 	go func() {
-		m.Do(func() {
-			close(began)
-			done <- m.kernel.WatchBridged(ctx, func() { woken <- struct{}{} })
-		})
+		m.Do(func() { done <- m.kernel.WatchBridged(ctx, func() { woken <- struct{}{} }) })
 	}()
-	<-began
+	<-woken // at its beginning
 	for _, row := range []struct {
 		name, value      string
 		unseen4, unseen6 bool
