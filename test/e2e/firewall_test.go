@@ -149,7 +149,7 @@ func (s *site) keepsApartWithIPTables() {
 		s.isolates(row.isolated)
 		for _, f := range both {
 			// Silence, or, once c2 has given up to look for its neighbour, no route to it.
-			if got, err := s.Ask("c2", "tcp", join(f.address(s, "c1", "web"), "80")); err == nil {
+			if got, err := s.Inside("c2").AskFor("tcp", join(f.address(s, "c1", "web"), "80"), hello.Impatience); err == nil {
 				s.t.Fatalf("containers that are kept apart: %v", got)
 			}
 			if row.shown4 != row.shown6 {
