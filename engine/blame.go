@@ -2,7 +2,6 @@ package engine
 
 import (
 	"errors"
-	"slices"
 
 	"github.com/drawbridge-net/drawbridge/plan"
 )
@@ -13,7 +12,7 @@ import (
 // container never pays for another's trouble and a removal never jams Docker.
 func blame(err error, before, after *plan.Plan) error {
 	var kept []error
-	for _, leaf := range leaves(err) {
+	for _, leaf := range plan.Leaves(err) {
 		o := (*plan.ObjectError)(nil)
 		if !errors.As(leaf, &o) || touched(o.Owner, before, after) {
 			kept = append(kept, leaf)
@@ -66,7 +65,7 @@ func untouched(drift []plan.Drift, before, after *plan.Plan) []plan.Drift {
 // drifts makes Drift of what a layer could not do.
 func drifts(err error) []plan.Drift {
 	var all []plan.Drift
-	for _, leaf := range leaves(err) {
+	for _, leaf := range plan.Leaves(err) {
 		d := plan.Drift{Object: "host", Field: "apply", Want: "done", Got: leaf.Error()}
 		if o := (*plan.ObjectError)(nil); errors.As(leaf, &o) {
 			d.Owner, d.Object, d.Got = o.Owner, o.Object, o.Err.Error()
@@ -74,30 +73,4 @@ func drifts(err error) []plan.Drift {
 		all = append(all, d)
 	}
 	return all
-}
-
-// leaves takes apart what errors.Join put together, also where it was given more
-// text around it, as far as there are objects to tell from each other.
-func leaves(err error) []error {
-	var inner []error
-	switch e := err.(type) { //nolint:errorlint // it is the tree of errors itself that is walked
-	case nil:
-		return nil
-	case *plan.ObjectError:
-		return []error{err}
-	case interface{ Unwrap() []error }:
-		for _, one := range e.Unwrap() {
-			inner = append(inner, leaves(one)...)
-		}
-	case interface{ Unwrap() error }:
-		inner = leaves(e.Unwrap())
-	}
-	isObject := func(err error) bool {
-		o := (*plan.ObjectError)(nil)
-		return errors.As(err, &o)
-	}
-	if len(inner) > 1 && slices.ContainsFunc(inner, isObject) {
-		return inner
-	}
-	return []error{err}
 }

@@ -21,29 +21,13 @@ func (f *Firewall) Apply(ctx context.Context, have, want *plan.Plan) error {
 // harmsSingleOwners reports whether each error, if any, is of a network or an endpoint:
 // what all have in common stands.
 func harmsSingleOwners(err error) bool {
-	for _, leaf := range leaves(err) {
+	for _, leaf := range plan.Leaves(err) {
 		o := (*plan.ObjectError)(nil)
 		if !errors.As(leaf, &o) || o.Owner == (plan.Owner{}) {
 			return false
 		}
 	}
 	return true
-}
-
-// leaves are what errors.Join has put together.
-func leaves(err error) []error {
-	joined, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // it is the tree of errors itself that is walked
-	switch {
-	case err == nil:
-		return nil
-	case !ok:
-		return []error{err}
-	}
-	var all []error
-	for _, one := range joined.Unwrap() {
-		all = append(all, leaves(one)...)
-	}
-	return all
 }
 
 // Behind is a layer that relies on the drops: it opens what they guard, or takes away

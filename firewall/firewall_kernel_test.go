@@ -225,7 +225,7 @@ func TestKernelAChangeOfFirewallThatFailsLeavesTheOldOne(t *testing.T) {
 	if failed == nil || waits == nil || !strings.Contains(waits.Error(), "left-overs: left as found until iptables-nft stands") {
 		t.Errorf("the firewall: %v; what waits for it: %v", failed, waits)
 	}
-	if !slices.ContainsFunc(leaves(failed), ofEverybody) {
+	if !slices.ContainsFunc(plan.Leaves(failed), ofEverybody) {
 		t.Errorf("whoever comes now is let in: %v", failed)
 	}
 	if all := m.sets(); !slices.Contains(all, "nftables") {
