@@ -1,9 +1,7 @@
 package scene
 
 import (
-	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -159,22 +157,5 @@ func (c *Town) Reach(from *lab.Host, network, address, server, client string) {
 	c.T.Helper()
 	if got := from.MustReach(network, address, server).Addr().Unmap(); got != netip.MustParseAddr(client) {
 		c.T.Errorf("%s -> %s/%s: the server sees %s, want %s", client, address, network, got, client)
-	}
-}
-
-// Say sends a datagram from an address of the machine.
-func Say(t testing.TB, h *lab.Host, from, to string) {
-	t.Helper()
-	dialer := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(from), 0))}
-	var err error
-	h.Do(func() {
-		var conn net.Conn
-		if conn, err = dialer.Dial("udp", to); err == nil {
-			_, err = conn.Write([]byte("I am local"))
-			err = errors.Join(err, conn.Close())
-		}
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
 }
