@@ -10,6 +10,9 @@ import (
 // touching ip_forward: so an engine that starts after us finds it as it was, and
 // decides on its own FORWARD policy as if we were not here.
 func (p *Plan) planForwarding(state spec.State) {
+	if p.Host.NoFirewall {
+		return // nothing would keep the host from becoming a router
+	}
 	needs4, needs6 := false, false
 	var open []string // bridges that a person named and that forward
 	named := map[string]bool{}

@@ -24,7 +24,7 @@ func New(state spec.State, host *Host) *Plan {
 // that p is the Plan of.
 func (p *Plan) Next(before, state spec.State, host *Host) *Plan {
 	next := &Plan{Host: host, Networks: p.Networks}
-	if p.Host != nil && (p.Host.IPv6 != host.IPv6 || p.Host.ForceForwarding != host.ForceForwarding || p.Host.Blind != host.Blind) {
+	if p.Host != nil && (p.Host.planning() != host.planning()) {
 		before, p, next.Networks = spec.State{}, &Plan{}, tree.Map[spec.ID, *Network]{}
 	}
 	for c := range tree.Diff(before.Networks, state.Networks) {
@@ -38,6 +38,9 @@ func (p *Plan) Next(before, state spec.State, host *Host) *Plan {
 	next.planForwarding(state)
 	return next
 }
+
+// planning are the facts that the plan of each network depends on.
+func (h *Host) planning() [4]bool { return [...]bool{h.IPv6, h.ForceForwarding, h.Blind, h.NoFirewall} }
 
 // newNetwork plans one network, sharing with old, its former plan, what stays.
 func newNetwork(old *Network, before, n *spec.Network, host *Host) *Network {
@@ -69,7 +72,7 @@ func newBridge(n *spec.Network, host *Host) *Bridge {
 			b.Addresses = append(b.Addresses, netip.PrefixFrom(p.Gateway, p.Prefix.Bits()))
 		}
 	}
-	if !closed(n) && n.HasIPv4() {
+	if !closed(n) && n.HasIPv4() && !host.NoFirewall {
 		// route_localnet lets answers to 127.0.0.1 come back through the bridge; the
 		// firewall keeps everything else from 127.0.0.0/8.
 		b.Settings = append(b.Settings, Setting{4, "forwarding", 1}, Setting{4, "route_localnet", 1})
@@ -89,7 +92,7 @@ func newBridge(n *spec.Network, host *Host) *Bridge {
 		{6, "accept_dad", 0},
 	}
 	b.Settings = append(b.Settings, Setting{6, "disable_ipv6", 0})
-	if host.ForceForwarding && !closed(n) {
+	if host.ForceForwarding && !closed(n) && !host.NoFirewall {
 		b.Settings = append(b.Settings, Setting{6, "force_forwarding", 1})
 	}
 	return b
@@ -118,7 +121,7 @@ func newZone(n *spec.Network) *Zone {
 }
 
 func newEndpoint(n *spec.Network, e *spec.Endpoint, host *Host) *Endpoint {
-	v := &Veth{Name: VethName(e), Peer: PeerName(e), Bridge: BridgeName(n), MAC: e.MAC, MTU: mtu(n), Joined: e.Sandbox != "", Isolated: n.Apart && host.Blind}
+	v := &Veth{Name: VethName(e), Peer: PeerName(e), Bridge: BridgeName(n), MAC: e.MAC, MTU: mtu(n), Joined: e.Sandbox != "", Isolated: n.Apart && (host.Blind || host.NoFirewall)}
 	if n.Bridge != "" {
 		v.MTU = n.MTU // the bridge may be there already, and with another default
 	}
@@ -126,7 +129,10 @@ func newEndpoint(n *spec.Network, e *spec.Endpoint, host *Host) *Endpoint {
 		// The host's end is a port of a bridge and speaks for nobody.
 		v.Settings = []Setting{{6, "disable_ipv6", 1}}
 	}
-	next := &Endpoint{ID: e.ID, Veth: v, Mappings: mappings(n, e), Ports: e.Ports, Open: openings(n, e)}
+	next := &Endpoint{ID: e.ID, Veth: v, Mappings: mappings(n, e), Ports: held(n, e, host), Open: openings(n, e)}
+	if host.NoFirewall {
+		next.Mappings, next.Open = nil, nil
+	}
 	for _, a := range e.Addresses() {
 		next.Addresses = append(next.Addresses, a.Addr())
 	}
@@ -140,7 +146,8 @@ func mtu(n *spec.Network) int {
 	return n.MTU
 }
 
-// mappings leads each published port to the container's address of the same family.
+// mappings leads each published port to the container's address of the same family. The
+// kernel routes nothing between ::1 and another interface.
 func mappings(n *spec.Network, e *spec.Endpoint) []Mapping {
 	var all []Mapping
 	for _, p := range e.Ports {
@@ -149,12 +156,48 @@ func mappings(n *spec.Network, e *spec.Endpoint) []Mapping {
 			if !host.IsValid() {
 				host = spec.Every(to.Is4())
 			}
-			if host.Is4() == to.Is4() {
+			if host.Is4() == to.Is4() && host != netip.IPv6Loopback() {
 				all = append(all, Mapping{p.Proto, host, p.HostPort, p.Last(), to, p.ContainerPort})
 			}
 		}
 	}
 	return all
+}
+
+// held are the published ports, with what the proxy serves of each.
+func held(n *spec.Network, e *spec.Endpoint, host *Host) []Held {
+	var to4, to6 netip.Addr
+	for _, a := range routable(n, e) {
+		if a.Is4() {
+			to4 = a
+		} else {
+			to6 = a
+		}
+	}
+	var all []Held
+	for _, p := range e.Ports {
+		h := Held{Port: p}
+		if p.Proto != spec.SCTP {
+			if !p.Host.Is6() && host.NoFirewall && to4.IsValid() {
+				h.Proxy4 = Proxy{To: to4, All: true}
+			}
+			if !p.Host.Is4() && host.IPv6 {
+				h.Proxy6 = proxy6(to4, to6, host)
+			}
+		}
+		all = append(all, h)
+	}
+	return all
+}
+
+func proxy6(to4, to6 netip.Addr, host *Host) Proxy {
+	switch {
+	case to6.IsValid():
+		return Proxy{To: to6, All: host.NoFirewall}
+	case to4.IsValid():
+		return Proxy{To: to4, All: true}
+	}
+	return Proxy{}
 }
 
 // openings are what the network's mode opens and, if it trusts anybody, what is

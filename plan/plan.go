@@ -63,8 +63,8 @@ type Endpoint struct {
 	// Addresses are the container's own, IPv4 first.
 	Addresses []netip.Addr
 	Mappings  []Mapping
-	// Ports are the host's ports that must be held for the mappings.
-	Ports []spec.Port
+	// Ports are the host's ports that must be held.
+	Ports []Held
 	// Open are the container's own ports that others than its network may reach by the
 	// container's own address.
 	Open []Opening
@@ -153,14 +153,30 @@ type Opening struct {
 	First, Last uint16
 }
 
-// Mapping is one translation of a published port or range. A range keeps its port
-// numbers, so ToPort is First then.
+// Mapping is one translation of a published port, or of a contiguous range: a port
+// leads to as many ports behind ToPort as it is behind First.
 type Mapping struct {
 	Proto       spec.Proto
 	Host        netip.Addr // 0.0.0.0 or :: for every local address of the family
 	First, Last uint16     // the host's ports
 	To          netip.Addr // the container's address, of Host's family
 	ToPort      uint16
+}
+
+// Held is a port, or a contiguous range, of the host that nobody else may take. What
+// reaches its socket nobody has translated: the proxy serves it, or it is dropped.
+type Held struct {
+	spec.Port
+	Proxy4, Proxy6 Proxy // for clients of either family
+}
+
+// Proxy is what the userland proxy serves of one held port, in one family of clients.
+type Proxy struct {
+	To netip.Addr // the container's, of either family; the zero Addr if nothing is served
+	// All says that everything is served that reaches the socket, and not only what the
+	// kernel would not route to a container: what is sent to ::1, or by a client's
+	// link-local address.
+	All bool
 }
 
 // Host is what the planner must know of the host. It is found, not wished, and
@@ -195,6 +211,9 @@ type Host struct {
 	// hook of the family's: the kernel lacks br_netfilter, or
 	// net.bridge.bridge-nf-call-iptables or -ip6tables is 0.
 	Unseen4, Unseen6 bool
+	// NoFirewall says that there is none of ours: nothing is translated and nothing is
+	// judged, so nothing is made to forward either. Published ports are served by the proxy.
+	NoFirewall bool
 	// Blind says that the firewall does not see, in one family at least, what passes from
 	// port to port of one bridge. One that needs br_netfilter for that is blind without.
 	Blind bool

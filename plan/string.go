@@ -27,6 +27,9 @@ func (p *Plan) String() string {
 			fmt.Fprintf(&b, "guard ipv%d what enters by %s\n", f.family, orNothing(strings.Join(f.guarded, " ")))
 		}
 	}
+	if p.Host.NoFirewall {
+		b.WriteString("no firewall\n")
+	}
 	if p.Host.Blind {
 		b.WriteString("ports of bridges keep apart what the firewall does not see\n")
 	}
@@ -78,7 +81,7 @@ func (e *Endpoint) print(b *strings.Builder) {
 	fmt.Fprintf(b, "    link %s type veth peer %s address %s master %s mtu %s joined %t%s%s\n",
 		v.Name, v.Peer, v.MAC, v.Bridge, mtu, v.Joined, isolated, settings(v.Settings))
 	for _, p := range e.Ports {
-		fmt.Fprintf(b, "    hold %s\n", p)
+		fmt.Fprintf(b, "    hold %s%s%s\n", p.Port, p.Proxy4.text("IPv4"), p.Proxy6.text("IPv6"))
 	}
 	for _, m := range e.Mappings {
 		fmt.Fprintf(b, "    dnat %s\n", m)
@@ -86,6 +89,16 @@ func (e *Endpoint) print(b *strings.Builder) {
 	for _, o := range e.Open {
 		fmt.Fprintf(b, "    open %s\n", o)
 	}
+}
+
+func (p Proxy) text(family string) string {
+	switch {
+	case !p.To.IsValid():
+		return ""
+	case !p.All:
+		family += " of the link and ::1"
+	}
+	return fmt.Sprintf(" proxy %s to %s", family, p.To)
 }
 
 func trusted(links []string) string {

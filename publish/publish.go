@@ -56,7 +56,7 @@ func New() *Ports { return &Ports{held: map[plan.Owner]sockets{}} }
 // claim is what one endpoint shall hold.
 type claim struct {
 	owner plan.Owner
-	ports []spec.Port
+	ports []plan.Held
 }
 
 // Apply holds the ports that want has and lets go of all others. Of an endpoint
@@ -94,7 +94,7 @@ func changed(have, want *plan.Plan) []claim {
 	return all
 }
 
-func ports(e *plan.Endpoint) []spec.Port {
+func ports(e *plan.Endpoint) []plan.Held {
 	if e == nil {
 		return nil
 	}
@@ -172,7 +172,7 @@ func (s sockets) close() {
 }
 
 // places are the single ports of ranges.
-func places(ports []spec.Port) iter.Seq[place] {
+func places(ports []plan.Held) iter.Seq[place] {
 	return func(yield func(place) bool) {
 		for _, r := range ports {
 			for i := range r.Count {
@@ -194,14 +194,14 @@ func (p *Ports) Check(_ context.Context, want *plan.Plan) ([]plan.Drift, error) 
 		held, planned := p.held[c.owner], 0
 		for _, r := range c.ports {
 			got := 0
-			for at := range places([]spec.Port{r}) {
+			for at := range places([]plan.Held{r}) {
 				if _, ok := held[at]; ok {
 					got++
 				}
 			}
 			planned += got
 			if got < int(r.Count) {
-				drift = append(drift, missing(c.owner, r, got))
+				drift = append(drift, missing(c.owner, r.Port, got))
 			}
 		}
 		if surplus := len(held) - planned; surplus > 0 {

@@ -12,8 +12,9 @@ type Proto uint8
 
 // The protocols whose ports can be published.
 const (
-	TCP Proto = 6
-	UDP Proto = 17
+	TCP  Proto = 6
+	UDP  Proto = 17
+	SCTP Proto = 132
 )
 
 func (p Proto) String() string {
@@ -22,6 +23,8 @@ func (p Proto) String() string {
 		return "tcp"
 	case UDP:
 		return "udp"
+	case SCTP:
+		return "sctp"
 	}
 	return fmt.Sprintf("protocol %d", uint8(p))
 }
@@ -34,9 +37,7 @@ type Port struct {
 	Host netip.Addr // e.g. 127.0.0.1
 	// HostPort to HostPort+Count-1 lead to ContainerPort to ContainerPort+Count-1.
 	HostPort, ContainerPort uint16
-	// Count is at least 1. Above 1 both ranges are the same: the kernel maps a
-	// range onto an equal one with a single element, a shifted one only port by port.
-	Count uint16
+	Count                   uint16 // at least 1
 }
 
 // Last is the range's last port of the host.
@@ -105,10 +106,10 @@ func JoinPorts(ports []Port) ([]Port, error) {
 	return joined, nil
 }
 
-// continues reports whether next is the direct continuation of an equal range.
+// continues reports whether next is the direct continuation of p on either side.
 func continues(p, next Port) bool {
-	return p.Proto == next.Proto && p.Host == next.Host && p.HostPort == p.ContainerPort &&
-		next.HostPort == next.ContainerPort && p.Last() < next.HostPort && next.HostPort-p.Last() == 1
+	return p.Proto == next.Proto && p.Host == next.Host && p.Last() < next.HostPort && next.HostPort-p.Last() == 1 &&
+		p.ContainerPort < next.ContainerPort && next.ContainerPort-p.ContainerPort == p.Count
 }
 
 // firstOverlap looks at the ports in the order of their numbers, where whatever

@@ -150,24 +150,17 @@ func (b binding) String() string {
 
 func protoName(number int64) string {
 	switch {
-	case number == sctp:
-		return "sctp"
 	case number < 0 || number > 255:
 		return fmt.Sprintf("protocol %d", number)
 	}
 	return Proto(number).String()
 }
 
-// sctp is a protocol that Docker's bridge can publish.
-const sctp = 132
-
 // check refuses what no gateway mode can publish, and reads the host's address.
 func (b binding) check() (netip.Addr, error) {
 	switch {
-	case b.Proto == sctp:
-		return netip.Addr{}, errors.New("SCTP is not built yet, TCP and UDP are")
-	case b.Proto != int64(TCP) && b.Proto != int64(UDP):
-		return netip.Addr{}, fmt.Errorf("protocol %d has no ports; want 6 for TCP or 17 for UDP", b.Proto)
+	case b.Proto != int64(TCP) && b.Proto != int64(UDP) && b.Proto != int64(SCTP):
+		return netip.Addr{}, fmt.Errorf("protocol %d has no ports; want 6 for TCP, 17 for UDP or 132 for SCTP", b.Proto)
 	case b.Port < 1 || b.Port > 65535:
 		return netip.Addr{}, fmt.Errorf("container port %d: want 1 to 65535", b.Port)
 	case b.HostPort < 0 || b.HostPort > 65535:
@@ -179,8 +172,6 @@ func (b binding) check() (netip.Addr, error) {
 // checkTranslation refuses what only the host's side of a translation can not be.
 func (b binding) checkTranslation(host netip.Addr) error {
 	switch {
-	case host == netip.IPv6Loopback():
-		return errors.New("publishing on ::1 is not built yet; 127.0.0.1 is")
 	case b.HostPort == 0:
 		return fmt.Errorf("a host port of the driver's choice is not built yet; name one, e.g. -p 8080:%d", b.Port)
 	case b.HostPortEnd != 0 && b.HostPortEnd != b.HostPort:

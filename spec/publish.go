@@ -85,9 +85,6 @@ func (s *State) Publish(network, id ID, ports []Port, onlyIPv4 bool) error {
 // hold enters one port of an endpoint. If another endpoint of the same sandbox has
 // it, then that one is no longer its gateway, and loses all that it has.
 func (s *State) hold(p portHeld, ep *Endpoint) error {
-	if err := checkFamily(ep, p.port); err != nil {
-		return err
-	}
 	held := s.holder(p.port)
 	if held != nil && s.inSandbox(held, ep.Sandbox) {
 		s.Unpublish(held.network, held.endpoint)
@@ -147,15 +144,19 @@ func (s *State) leaveIPv6(network ID, ep *Endpoint) error {
 	return nil
 }
 
-// served leaves out where nobody would answer, as Docker does: all of the family that
-// an endpoint lacks of ports on every address, and an IPv4 address of the host if it
-// has none. Another endpoint of the sandbox, of Docker's own network even, may be the
-// gateway that answers there.
+// served leaves out where nobody would answer, as Docker does: whatever comes by IPv4 for
+// an endpoint without. Another endpoint of the sandbox, of Docker's own network even, may
+// be the gateway that answers there. IPv6 is led to an endpoint that has IPv4 alone by the
+// userland proxy, which does not speak SCTP.
 func served(ep *Endpoint, ports []Port) []Port {
 	var all []Port
 	for _, p := range ports {
-		if !p.Host.IsValid() && ep.IPv4.IsValid() != ep.IPv6.IsValid() {
-			p.Host = Every(ep.IPv4.IsValid())
+		switch {
+		case p.Host.IsValid():
+		case !ep.IPv4.IsValid():
+			p.Host = Every(false)
+		case !ep.IPv6.IsValid() && p.Proto == SCTP:
+			p.Host = Every(true)
 		}
 		if !p.Unserved(ep) {
 			all = append(all, p)
@@ -166,7 +167,13 @@ func served(ep *Endpoint, ports []Port) []Port {
 
 // Unserved reports whether the endpoint has no address that the port could lead to.
 func (p Port) Unserved(ep *Endpoint) bool {
-	return !ep.IPv4.IsValid() && (p.Host.Is4() || !ep.IPv6.IsValid())
+	switch {
+	case !ep.IPv4.IsValid():
+		return p.Host.Is4() || !ep.IPv6.IsValid()
+	case !ep.IPv6.IsValid():
+		return p.Host.Is6() && p.Proto == SCTP
+	}
+	return false
 }
 
 // Every is the address that stands for all of one family.
@@ -189,16 +196,6 @@ func ofFamily(ports []Port, ipv4 bool) []Port {
 		}
 	}
 	return all
-}
-
-// checkFamily refuses a port on an address of the host to which no address of the
-// endpoint corresponds: the kernel does not translate one family into the other.
-func checkFamily(ep *Endpoint, p Port) error {
-	same := func(a netip.Prefix) bool { return a.Addr().Is4() == p.Host.Is4() }
-	if !p.Host.IsValid() || slices.ContainsFunc(ep.Addresses(), same) {
-		return nil
-	}
-	return fmt.Errorf("port %s: %w: the endpoint has no address of that family, and to translate between them is not built yet", p, ErrInvalid)
 }
 
 // Unpublish takes back every port of an endpoint.

@@ -114,15 +114,19 @@ func (r renderer) endpoint(n *plan.Network, e *plan.Endpoint) {
 	}
 }
 
-// mapping leads a port of the host to a container, or a range to the same ports.
+// mapping leads a port of the host, or a contiguous range, to a container.
 func (r renderer) mapping(m plan.Mapping) {
 	rank, text := rankAny, ports(m.Proto, m.First, m.Last)
 	if !m.Host.IsUnspecified() {
 		rank, text = rankAddr, "-d "+single(m.Host)+" "+text
 	}
 	to := netip.AddrPortFrom(m.To, m.ToPort).String()
-	if m.First != m.Last {
+	switch {
+	case m.First == m.Last:
+	case m.First == m.ToPort:
 		to = m.To.String()
+	default: // the last number is the port that the first of the range leads from
+		to = fmt.Sprintf("%s-%d/%d", to, m.ToPort+m.Last-m.First, m.First)
 	}
 	r.say(rank, nat(chainPublish), text+" -j DNAT --to-destination "+to, "published ports")
 }

@@ -265,7 +265,7 @@ func endpointElements(z *plan.Zone, e *plan.Endpoint) []element {
 	}
 	var all []element
 	for _, m := range e.Mappings {
-		all = append(all, mappingElement(m))
+		all = append(all, mappingElements(m)...)
 	}
 	for _, o := range e.Open {
 		key := rawAddr(o.Addr) + rawProto(o.Proto)
@@ -278,6 +278,21 @@ func endpointElements(z *plan.Zone, e *plan.Endpoint) []element {
 	}
 	if z.Apart {
 		all = append(all, element{set: setApart, key: rawName(e.Veth.Name)})
+	}
+	return all
+}
+
+// mappingElements are one element, or for a range onto other ports, which nftables cannot
+// shift, one a port.
+func mappingElements(m plan.Mapping) []element {
+	if m.First == m.Last || m.ToPort == m.First {
+		return []element{mappingElement(m)}
+	}
+	var all []element
+	for i := range m.Last - m.First + 1 {
+		one := m
+		one.First, one.Last, one.ToPort = m.First+i, m.First+i, m.ToPort+i
+		all = append(all, mappingElement(one))
 	}
 	return all
 }
