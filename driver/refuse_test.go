@@ -121,13 +121,11 @@ var hostile = []struct {
 	{"a host port beyond the last", program, idsBody(net1, ep1, portMap(binding(6, "", 65536, 80))), []string{"host port 65536", "1 to 65535"}},
 	{"a container port of zero", program, idsBody(net1, ep1, portMap(binding(6, "", 8080, 0))), []string{"container port 0"}},
 	{"an ephemeral port", program, idsBody(net1, ep1, portMap(binding(6, "", 0, 80))), []string{"not built yet", "-p 8080:80"}},
-	{"SCTP", program, idsBody(net1, ep1, portMap(binding(132, "", 80, 80))), []string{"SCTP", "not built yet"}},
 	{"a protocol without ports", program, idsBody(net1, ep1, portMap(binding(1, "", 80, 80))), []string{"protocol 1 has no ports"}},
 	{"a protocol that is none", program, idsBody(net1, ep1, portMap(binding(-6, "", 80, 80))), []string{"protocol -6"}},
 	{"the same port twice", program, idsBody(net1, ep1, portMap(binding(6, "", 80, 80), binding(6, "127.0.0.1", 80, 81))), []string{"overlap"}},
 	{"a host address that is a name", program, idsBody(net1, ep1, portMap(binding(6, "localhost", 80, 80))), []string{`host address "localhost"`}},
 	{"a multicast host address", program, idsBody(net1, ep1, portMap(binding(6, "224.0.0.1", 80, 80))), []string{"224.0.0.1", "multicast"}},
-	{"::1", program, idsBody(net1, ep1, portMap(binding(6, "::1", 80, 80))), []string{"::1", "not built yet"}},
 	{"too many ports", program, idsBody(net1, ep1, `,"Options":{"com.docker.network.portmap":[`+strings.Repeat("{},", 140000)+`{}]}`), []string{"140001 port bindings"}},
 
 	// Pools and addresses.
@@ -187,12 +185,14 @@ func TestUnknownFieldsAndOptionsAreIgnored(t *testing.T) {
 	r.must(createEndpoint, endpointBody(net1, ep1, "10.1.0.2/24", "", `"com.docker.network.endpoint.macaddress":"AkKsEQBV","k":1,"K":"2","com.docker.network.endpoint.sysctls":"net.ipv4.conf.IFNAME.x=1"`))
 }
 
-func TestUnpublishableFamilyIsRefused(t *testing.T) {
+func TestAnIPv6AddressOfTheHostIsFineForAContainerWithout(t *testing.T) {
 	r := newRig(t)
 	r.must(createNetwork, networkBody(net1, "", pool4, ""))
 	r.must(createEndpoint, endpointBody(net1, ep1, "10.1.0.2/24", "", ""))
-	r.refused(program, idsBody(net1, ep1, portMap(binding(6, "2001:db8::1", 80, 80))), "[2001:db8::1]:80->80/tcp", "not built yet")
-	r.must(program, idsBody(net1, ep1, portMap(binding(6, "", 80, 80))))
+	r.must(program, idsBody(net1, ep1, portMap(binding(6, "2001:db8::1", 80, 80), binding(132, "2001:db8::1", 80, 80), binding(132, "", 81, 81))))
+	if got, want := r.published(net1, ep1), "[[2001:db8::1]:80->80/tcp 0.0.0.0:81->81/sctp]"; got != want {
+		t.Errorf("published %s, want %s", got, want)
+	}
 }
 
 func TestStatusSaysWhetherTheCallWasUnderstood(t *testing.T) {

@@ -40,6 +40,9 @@ type Port struct {
 	Count                   uint16 // at least 1
 }
 
+// PortRange is every port from First to Last.
+type PortRange struct{ First, Last uint16 }
+
 // Last is the range's last port of the host.
 func (p Port) Last() uint16 { return p.HostPort + p.Count - 1 }
 

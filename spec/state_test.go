@@ -53,8 +53,11 @@ func port(t *testing.T, text string) spec.Port {
 	i := strings.LastIndex(text, "->")
 	at := strings.LastIndexByte(text[:i], ':')
 	p := spec.Port{Count: 1, Proto: spec.TCP}
-	if strings.HasSuffix(text, "/udp") {
+	switch {
+	case strings.HasSuffix(text, "/udp"):
 		p.Proto = spec.UDP
+	case strings.HasSuffix(text, "/sctp"):
+		p.Proto = spec.SCTP
 	}
 	if _, err := fmt.Sscanf(text[at+1:], "%d->%d/", &p.HostPort, &p.ContainerPort); err != nil {
 		t.Fatalf("port %s: %v", text, err)
@@ -186,9 +189,9 @@ func TestRules(t *testing.T) {
 			attach(web, endpoint(c2, "10.1.0.3/24")), publish(web, c2, "*:90->90/tcp"), publish(web, c1, "*:80->80/tcp"),
 			refusedThenAsBefore(publish(web, c1, "*:81->81/tcp", "*:90->90/tcp")), published(web, c1, "*:80->80/tcp"),
 		}, nil, ""},
-		{"an address of the host has a family that the container has", []step{attach(web, endpoint(c2, "10.1.0.3/24")), publish(web, c2, "[2001:db8::1]:80->80/tcp")}, spec.ErrInvalid, "not built yet"},
+		{"an IPv6 address of the host is fine for a container without, save for SCTP", []step{attach(web, endpoint(c2, "10.1.0.3/24")), publish(web, c2, "[2001:db8::1]:80->80/tcp", "[2001:db8::1]:80->80/sctp", "*:81->81/sctp"), published(web, c2, "[2001:db8::1]:80->80/tcp", "0.0.0.0:81->81/sctp")}, nil, ""},
 		{"an IPv4 address of the host is nothing to a container without", []step{attach(web, endpoint(c2, "fd00:1::3/64")), publish(web, c2, "127.0.0.1:80->80/tcp", "*:81->81/tcp"), published(web, c2, "[::]:81->81/tcp")}, nil, ""},
-		{"every address of the host is fine for a container of one family", []step{attach(web, endpoint(c2, "10.1.0.3/24")), publish(web, c2, "*:80->80/tcp"), published(web, c2, "0.0.0.0:80->80/tcp")}, nil, ""},
+		{"every address of the host is fine for a container of one family", []step{attach(web, endpoint(c2, "10.1.0.3/24")), publish(web, c2, "*:80->80/tcp"), published(web, c2, "*:80->80/tcp")}, nil, ""},
 		{"a container whose IPv6 is turned off loses the address, and the ports that led there", []step{
 			joins(web, c1, "/a"), publish(web, c1, "*:80->80/tcp", "[fd00::9]:81->81/tcp", "127.0.0.1:82->82/tcp"), forfeit(web, c1), forfeit(web, c1),
 			published(web, c1, "0.0.0.0:80->80/tcp", "127.0.0.1:82->82/tcp"), attach(web, endpoint(c2, "10.1.0.3/24", "fd00:1::2/64")), publish(web, c2, "[::]:80->80/tcp"),
@@ -301,7 +304,7 @@ func TestSnapshotStaysWhatItWas(t *testing.T) {
 	s.Leave(web, c1)
 	s.RemoveNetwork(web)
 	checkState(t, &before)
-	if err := published(web, c1, "0.0.0.0:80->80/tcp")(t, &before); err != nil {
+	if err := published(web, c1, "*:80->80/tcp")(t, &before); err != nil {
 		t.Errorf("the snapshot lost it: %v", err)
 	}
 }
