@@ -170,10 +170,14 @@ func (f *Firewall) Blind(h *plan.Host) bool {
 
 // Notices says what users should know of this kernel.
 func (f *Firewall) Notices() []string {
-	if f.refused == nil {
-		return nil
+	var all []string
+	if f.ipt != nil {
+		all = f.ipt.Notices()
 	}
-	return []string{fmt.Sprintf("nftables cannot be read (%v): what an engine, others or an earlier drawbridge have put there is neither seen nor changed", f.refused)}
+	if f.refused == nil {
+		return all
+	}
+	return append(all, fmt.Sprintf("nftables cannot be read (%v): what an engine, others or an earlier drawbridge have put there is neither seen nor changed", f.refused))
 }
 
 // Watches are what tells of changes, each until its ctx ends. Those of nftables concern

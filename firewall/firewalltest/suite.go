@@ -36,6 +36,8 @@ func Packets(t *testing.T, b Backend) {
 	t.Helper()
 	for name, test := range map[string]func(*testing.T, Backend){
 		"published ports":                               publishedPorts,
+		"ranges lead to other ranges":                   rangesShifted,
+		"SCTP is published":                             publishedSCTP,
 		"containers reach outside behind the host":      containersReachOutside,
 		"an engine's masquerade comes too late":         anEnginesMasquerade,
 		"what an engine publishes is open to ours":      whatAnEnginePublishes,

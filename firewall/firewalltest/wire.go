@@ -18,10 +18,10 @@ import (
 // packet is one of IPv4 or IPv6 that is made by hand, as no honest machine would.
 type packet struct {
 	from, to netip.AddrPort
-	proto    byte   // IPPROTO_UDP or IPPROTO_TCP
+	proto    byte   // IPPROTO_UDP, IPPROTO_TCP or IPPROTO_SCTP
 	flags    byte   // of TCP
 	seq      uint32 // of TCP
-	text     string
+	text     string // of SCTP: all behind the header of IPv4 or IPv6
 }
 
 // Flags of TCP.
@@ -71,6 +71,9 @@ func (p packet) network(proto byte, fragment uint16, data []byte) []byte {
 
 // transport is the header of UDP or TCP and the text.
 func (p packet) transport() []byte {
+	if p.proto == unix.IPPROTO_SCTP {
+		return []byte(p.text) // has a checksum of its own
+	}
 	b := binary.BigEndian.AppendUint16(nil, p.from.Port())
 	b = binary.BigEndian.AppendUint16(b, p.to.Port())
 	sum := 6 // where the checksum is
@@ -213,19 +216,25 @@ func source(p []byte) netip.Addr {
 	return netip.AddrFrom4([4]byte(p[12:16]))
 }
 
+// target is whom it says that it is for.
+func target(p []byte) netip.Addr {
+	if p[0]>>4 == 6 {
+		return netip.AddrFrom16([16]byte(p[24:40]))
+	}
+	return netip.AddrFrom4([4]byte(p[16:20]))
+}
+
 // segment is what a packet says of itself if it is of TCP.
 func segment(p []byte) (from, to netip.AddrPort, seq uint32, ok bool) {
 	header, proto := 20, p[9]
-	dest := func() netip.Addr { return netip.AddrFrom4([4]byte(p[16:20])) }
 	if p[0]>>4 == 6 {
 		header, proto = 40, p[6]
-		dest = func() netip.Addr { return netip.AddrFrom16([16]byte(p[24:40])) }
 	}
 	if proto != unix.IPPROTO_TCP || len(p) < header+20 {
 		return from, to, 0, false
 	}
 	b := p[header:]
-	return netip.AddrPortFrom(source(p), binary.BigEndian.Uint16(b)), netip.AddrPortFrom(dest(), binary.BigEndian.Uint16(b[2:])), binary.BigEndian.Uint32(b[4:]), true
+	return netip.AddrPortFrom(source(p), binary.BigEndian.Uint16(b)), netip.AddrPortFrom(target(p), binary.BigEndian.Uint16(b[2:])), binary.BigEndian.Uint32(b[4:]), true
 }
 
 // tell sends a datagram by a socket.

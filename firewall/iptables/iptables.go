@@ -44,6 +44,7 @@ type Firewall struct {
 	tools map[int]*iptables.IPTables // by family, 4 or 6
 	// settled is for Watch; nil while an Apply is under way.
 	settled atomic.Pointer[settled]
+	lacks   atomic.Pointer[lacks] // what was refused so far; nil for nothing
 }
 
 // New finds the commands of a kind, NFT or Legacy. It changes nothing.
@@ -122,12 +123,35 @@ func (f *Firewall) command(family int) string {
 func (f *Firewall) Apply(ctx context.Context, have, want *plan.Plan) error {
 	f.settled.Store(nil)
 	defer f.settled.Store(&settled{want})
-	wanted := render(want)
-	if have != nil && f.write(ctx, difference(render(have), wanted)) == nil {
+	if have != nil && f.write(ctx, difference(f.render(have), f.render(want))) == nil {
 		return nil
 	}
 	// An error does not mean that nothing happened.
-	return f.mend(ctx, wanted, families(want.Host))
+	known := f.lacking()
+	err := f.mend(ctx, f.render(want), families(want.Host))
+	if now := f.lacking(); len(now) > len(known) {
+		err = f.mend(ctx, f.render(want), families(want.Host))
+	}
+	return err
+}
+
+// render is all that a plan wants of this kernel, by what is known of it.
+func (f *Firewall) render(p *plan.Plan) ruleset { return f.lacking().render(p) }
+
+func (f *Firewall) lacking() lacks {
+	if l := f.lacks.Load(); l != nil {
+		return *l
+	}
+	return nil
+}
+
+// Notices says what users should know of this kernel.
+func (f *Firewall) Notices() []string {
+	var all []string
+	for _, lost := range f.lacking() {
+		all = append(all, lost.notice())
+	}
+	return all
 }
 
 // mend looks at the rules and changes what differs. What fails all at once is done
@@ -157,7 +181,7 @@ func (f *Firewall) missing(ctx context.Context, want ruleset, family int) ([]ste
 
 // Check reports where the rules differ from want.
 func (f *Firewall) Check(ctx context.Context, want *plan.Plan) ([]plan.Drift, error) {
-	wanted := render(want)
+	wanted := f.render(want)
 	var all []plan.Drift
 	for _, family := range families(want.Host) {
 		steps, err := f.missing(ctx, wanted, family)

@@ -116,26 +116,48 @@ func (r renderer) endpoint(n *plan.Network, e *plan.Endpoint) {
 
 // mapping leads a port of the host, or a contiguous range, to a container.
 func (r renderer) mapping(m plan.Mapping) {
+	if m.First == m.Last || m.First == m.ToPort {
+		r.publish(m, "")
+		return
+	}
+	if !r.lacks.has(featureShift) {
+		r.publish(m, featureShift)
+		return
+	}
+	for i := range m.Last - m.First + 1 {
+		one := m
+		one.First, one.Last, one.ToPort = m.First+i, m.First+i, m.ToPort+i
+		r.publish(one, "")
+	}
+}
+
+// publish is mapping in one rule, for which the kernel needs a feature.
+func (r renderer) publish(m plan.Mapping, needs feature) {
 	rank, text := rankAny, ports(m.Proto, m.First, m.Last)
 	if !m.Host.IsUnspecified() {
 		rank, text = rankAddr, "-d "+single(m.Host)+" "+text
 	}
 	to := netip.AddrPortFrom(m.To, m.ToPort).String()
-	switch {
-	case m.First == m.Last:
-	case m.First == m.ToPort:
+	switch m.First {
+	case m.Last:
+	case m.ToPort:
 		to = m.To.String()
 	default: // the last number is the port that the first of the range leads from
 		to = fmt.Sprintf("%s-%d/%d", to, m.ToPort+m.Last-m.First, m.First)
 	}
-	r.say(rank, nat(chainPublish), text+" -j DNAT --to-destination "+to, "published ports")
+	r.needing(needs).say(rank, nat(chainPublish), text+" -j DNAT --to-destination "+to, "published ports")
 }
 
 func single(a netip.Addr) string { return netip.PrefixFrom(a, a.BitLen()).String() }
 
-// ports is e.g. -p tcp -m tcp --dport 80:89.
+// ports is e.g. -p tcp -m tcp --dport 80:89. For SCTP it asks a match that other firewalls
+// need too, since some kernels come without the one of SCTP alone.
 func ports(proto spec.Proto, first, last uint16) string {
-	text := fmt.Sprintf("-p %s -m %s --dport %d", proto, proto, first)
+	match := "-m " + proto.String() + " --dport"
+	if proto == spec.SCTP {
+		match = "-m multiport --dports"
+	}
+	text := fmt.Sprintf("-p %s %s %d", proto, match, first)
 	if last != first {
 		text += fmt.Sprintf(":%d", last)
 	}

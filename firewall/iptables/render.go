@@ -35,15 +35,20 @@ type renderer struct {
 	// it is not, no rule may ask for ports (physdev): that would load br_netfilter, and
 	// have every chain of the host judge what any bridge passes.
 	bridged bool
-	// owner is for whom rules are added.
+	lacks   lacks
+	// owner is for whom rules are added, and needs what the kernel may lack for them.
 	owner plan.Owner
+	needs feature
 }
 
-// render is all that a plan wants.
-func render(p *plan.Plan) ruleset {
+// render is all that a plan wants of a kernel that lacks nothing.
+func render(p *plan.Plan) ruleset { return lacks(nil).render(p) }
+
+// render is all that a plan wants of such a kernel.
+func (l lacks) render(p *plan.Plan) ruleset {
 	s := ruleset{}
 	for _, family := range families(p.Host) {
-		r := renderer{ruleset: s, family: family, guards: family == 4 && p.Guard4 || family == 6 && p.Guard6}
+		r := renderer{ruleset: s, family: family, lacks: l, guards: family == 4 && p.Guard4 || family == 6 && p.Guard6}
 		r.bridged = p.Host != nil && !p.Host.Unseen(family)
 		r.jumps()
 		r.fixed()
@@ -74,7 +79,13 @@ func (r renderer) say(rank int, at place, text, why string) {
 		i--
 	}
 	at.family = r.family
-	r.add(at, rule{rank: rank, match: words[:i], action: words[i:], why: why, owner: r.owner})
+	r.add(at, rule{rank: rank, match: words[:i], action: words[i:], why: why, owner: r.owner, needs: r.needs})
+}
+
+// needing adds rules that need a feature.
+func (r renderer) needing(f feature) renderer {
+	r.needs = f
+	return r
 }
 
 func mangle(chain string) place { return place{table: "mangle", chain: chain} }
@@ -210,8 +221,13 @@ func (r renderer) host(p *plan.Plan) {
 			}
 		}
 	}
+	const why = "clients of an engine's networks keep their address"
 	for _, s := range nets {
-		r.say(rankKeep, nat(chainEnter), fmt.Sprintf("-s %s -j NETMAP --to %s", s, s), "clients of an engine's networks keep their address")
+		if r.lacks.has(featureKeep) { // an accept ends what the same iptables would do with it
+			r.say(rankKeep, nat(chainEnter), fmt.Sprintf("-s %s -j ACCEPT", s), why)
+		} else {
+			r.needing(featureKeep).say(rankKeep, nat(chainEnter), fmt.Sprintf("-s %s -j NETMAP --to %s", s, s), why)
+		}
 	}
 }
 

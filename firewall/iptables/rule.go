@@ -41,6 +41,7 @@ type rule struct {
 	action []string // e.g. -j DROP
 	why    string   // e.g. not published
 	owner  plan.Owner
+	needs  feature // "" for what every iptables has
 	// text is match and action.
 	text string
 	// tag is made of all this but rank and owner, so that we know the rule again

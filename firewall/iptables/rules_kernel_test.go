@@ -151,7 +151,7 @@ func TestKernelDamageIsNamedAndHealed(t *testing.T) {
 		"somebody jumps into our chain":       {"4 -t mangle -N THEIRS; 4 -t mangle -A THEIRS -j DRAWBRIDGE-OPEN", "4 mangle THEIRS rule: want nothing, got -j DRAWBRIDGE-OPEN"},
 		"a rule was added ahead of ours":      {"4 -t mangle -I DRAWBRIDGE-IN -j ACCEPT", "4 mangle DRAWBRIDGE-IN rule: want nothing, got -j ACCEPT"},
 		"a rule was added behind ours":        {"6 -t nat -A DRAWBRIDGE-PUBLISH -p udp -m udp --dport 53 -j RETURN", "6 nat DRAWBRIDGE-PUBLISH rule: want nothing, got -p udp -m udp --dport 53 -j RETURN"},
-		"a port is missing":                   {"4 -t nat -D DRAWBRIDGE-PUBLISH 4", "4 nat DRAWBRIDGE-PUBLISH rule: want -p tcp -m tcp --dport 8080 -j DNAT --to-destination 172.30.0.2:80, got nothing"},
+		"a port is missing":                   {"4 -t nat -D DRAWBRIDGE-PUBLISH 7", "4 nat DRAWBRIDGE-PUBLISH rule: want -p tcp -m tcp --dport 8080 -j DNAT --to-destination 172.30.0.2:80, got nothing"},
 		"a rule was replaced":                 {"4 -t mangle -R DRAWBRIDGE-OUT 4 -j RETURN", "4 mangle DRAWBRIDGE-OUT rule: want -m conntrack --ctstate INVALID -j DROP, got nothing"},
 		"a chain was added":                   {"4 -t mangle -N DRAWBRIDGE-OLD; 4 -t mangle -A DRAWBRIDGE-OLD -j DROP; 4 -t mangle -A INPUT -j DRAWBRIDGE-OLD", "4 mangle DRAWBRIDGE-OLD chain: want nothing, got present"},
 		"a chain was added and ours leads on": {"6 -t nat -N DRAWBRIDGE-OLD; 6 -t nat -I DRAWBRIDGE-ENTER -j DRAWBRIDGE-OLD", "6 nat DRAWBRIDGE-OLD chain: want nothing, got present"},

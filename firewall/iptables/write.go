@@ -77,7 +77,8 @@ func (f *Firewall) restore(ctx context.Context, steps []step) error {
 
 // piecemeal makes one step after the other and blames each failure on its owner; for one
 // of what all drops stand on nobody may be let in. What comes behind a rule that could
-// not be made stands one place further ahead.
+// not be made stands one place further ahead. Rules that need a feature which is lacking
+// are nobody's failure.
 func (f *Firewall) piecemeal(ctx context.Context, steps []step) error {
 	var failed []error
 	absent := map[place]int{}
@@ -92,6 +93,11 @@ func (f *Firewall) piecemeal(ctx context.Context, steps []step) error {
 		}
 		if s.comes() {
 			absent[s.at]++
+		}
+		if needs := s.rule.needs; s.comes() && needs != "" && refuses(err) {
+			lost := f.lacking().with(needs)
+			f.lacks.Store(&lost)
+			continue // there is another rule for that
 		}
 		object := f.object(s.at)
 		if s.comes() || s.verb == "-D" {

@@ -79,5 +79,7 @@ func randomPort(rt *rapid.T) spec.Port {
 	first := uint16(rapid.IntRange(1000, 1010).Draw(rt, "port"))
 	host := rapid.SampledFrom([]string{"", "192.0.2.1", "127.0.0.1", "::", "2001:db8:1::1"}).Draw(rt, "host")
 	count := uint16(rapid.IntRange(1, 4).Draw(rt, "count"))
-	return TCP(host, first, first, count)
+	to := first + uint16(rapid.IntRange(0, 1).Draw(rt, "shift"))
+	proto := rapid.SampledFrom([]spec.Proto{spec.TCP, spec.UDP, spec.SCTP}).Draw(rt, "protocol")
+	return port(proto, host, first, to, count)
 }

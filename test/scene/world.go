@@ -93,6 +93,11 @@ func UDP(host string, hostPort, containerPort, count uint16) spec.Port {
 	return port(spec.UDP, host, hostPort, containerPort, count)
 }
 
+// SCTP is TCP for SCTP.
+func SCTP(host string, hostPort, containerPort, count uint16) spec.Port {
+	return port(spec.SCTP, host, hostPort, containerPort, count)
+}
+
 func port(proto spec.Proto, host string, hostPort, containerPort, count uint16) spec.Port {
 	p := spec.Port{Proto: proto, HostPort: hostPort, ContainerPort: containerPort, Count: count}
 	if host != "" {
@@ -132,7 +137,8 @@ func Everything(t testing.TB) *World {
 		Network("8", spec.Network{Masquerade: true, Mode4: spec.Routed, Mode6: spec.Routed}, "172.30.5.0/24", "fd00:35::/64").
 		Endpoint("a", "e", "172.30.0.2/24", "fd00:30::2/64",
 			TCP("", 8080, 80, 1), UDP("", 5000, 5000, 11), TCP("192.0.2.1", 443, 443, 1), TCP("2001:db8:1::1", 443, 8443, 1),
-			UDP("192.0.2.1", 6000, 6000, 2), TCP("2001:db8:1::1", 6000, 6000, 2)).
+			UDP("192.0.2.1", 6000, 6000, 2), TCP("2001:db8:1::1", 6000, 6000, 2),
+			TCP("", 7000, 9000, 3), SCTP("", 3868, 3868, 1), SCTP("192.0.2.1", 2905, 2905, 2)).
 		Endpoint("b", "f", "172.30.1.2/24", "", TCP("127.0.0.1", 9000, 90, 1)).
 		Endpoint("7", "6", "172.30.4.2/24", "fd00:34::2/64", TCP("", 8081, 80, 1)).
 		Open("8", "5", "172.30.5.2/24", "fd00:35::2/64", TCP("", 0, 80, 1), UDP("", 0, 5000, 11))
