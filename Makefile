@@ -49,6 +49,14 @@ soak: ## the reachability table of all kinds of network in all environments, and
 	DRAWBRIDGE_SOAK=1 $(GO) run ./test/ring soak -count=1 -timeout 4h -exec '$(netns)' -run '^TestKernelPacketsAgreeWithTheTable$$' ./firewall/...
 	DRAWBRIDGE_SOAK=1 $(GO) run ./test/ring engine -count=1 -timeout 4h -run '^TestEngineTheTableHolds' ./test/e2e
 
+# More rounds take longer and are closer to the truth.
+BENCHROUNDS ?= 5
+
+.PHONY: bench
+bench: ## what ports cost beside Docker's own bridge, on engines (root): twenty minutes
+	test/engines/fetch
+	DRAWBRIDGE_BENCH=$(BENCHROUNDS) $(GO) test -count=1 -v -timeout 2h -run '$(engine)' ./test/bench $(BENCHFLAGS)
+
 .PHONY: e2e
 e2e: ## ring 3: the whole product on the oldest and the newest engine (root)
 	test/engines/fetch

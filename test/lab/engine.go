@@ -219,6 +219,12 @@ func (e *Engine) Try(name string, args ...string) (string, error) {
 	return e.world.output(e.Command(name, args...))
 }
 
+// TryFor is Try for what may take longer than two minutes, or shall not take that long:
+// at the limit the command is killed. What it asked an engine for goes on.
+func (e *Engine) TryFor(limit time.Duration, name string, args ...string) (string, error) {
+	return e.world.outputWithin(limit, e.Command(name, args...))
+}
+
 // Command prepares a command to be run beside the engine. A name is looked for
 // among the engine's own programs first; the docker of this machine is never
 // used.

@@ -112,14 +112,17 @@ func (w *world) start(cmd *exec.Cmd, prepare ...func() error) (err error) {
 
 // output runs a command in the world to its end and returns what it printed. A
 // command that takes longer than two minutes is killed.
-func (w *world) output(cmd *exec.Cmd) (string, error) {
+func (w *world) output(cmd *exec.Cmd) (string, error) { return w.outputWithin(2*time.Minute, cmd) }
+
+// outputWithin is output with another limit.
+func (w *world) outputWithin(limit time.Duration, cmd *exec.Cmd) (string, error) {
 	var stdout, stderr strings.Builder
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := w.start(cmd)
 	if err == nil {
-		limit := time.AfterFunc(2*time.Minute, func() { _ = cmd.Process.Kill() })
+		timer := time.AfterFunc(limit, func() { _ = cmd.Process.Kill() })
 		err = cmd.Wait()
-		limit.Stop()
+		timer.Stop()
 	}
 	if err != nil {
 		return stdout.String(), fmt.Errorf("%s %s: %w: %s", filepath.Base(cmd.Path),
