@@ -1,57 +1,52 @@
 // Package publish holds the host's ports that are published, so that nobody else
 // can take them and a port that is taken is refused by name.
 //
-// It serves nobody: what arrives at a held port is meant to be translated by the
-// firewall before it gets to a socket, and what is not is refused at once, as at
-// a closed port. So a client of localhost falls back from ::1 to 127.0.0.1.
+// It translates nothing: what arrives at a held port is meant to be translated by the
+// firewall before it gets to a socket. What is not is served by a proxy, if the plan
+// says so, or dropped: a packet that came in a gap of the firewall is sent again.
 package publish
 
 import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
-	"iter"
 	"maps"
-	"net/netip"
 	"slices"
-	"strconv"
 	"sync"
 
 	"github.com/drawbridge-net/drawbridge/plan"
-	"github.com/drawbridge-net/drawbridge/spec"
+	"github.com/drawbridge-net/drawbridge/publish/proxy"
 	"github.com/drawbridge-net/drawbridge/tree"
 )
 
+// A Server serves clients on sockets that hold ports (proxy.Proxy).
+type Server interface {
+	// Serve begins to serve a socket, or changes where its clients are led.
+	Serve(fd int, r proxy.Route) error
+	// Forget ends that, before the socket is closed.
+	Forget(fd int)
+}
+
+var _ Server = (*proxy.Proxy)(nil)
+
 // Ports is the layer that holds ports. Create it with New.
 type Ports struct {
-	mu   sync.Mutex
-	held map[plan.Owner]sockets
+	server   Server
+	internal *Internal
+
+	mu    sync.Mutex
+	held  map[plan.Owner]sockets
+	taken map[plan.Owner]place // of whoever lacks something, what could not be had
 }
 
 // sockets are those of one endpoint.
-type sockets map[place]socket
+type sockets map[place]*socket
 
-// place is what one socket holds.
-type place struct {
-	proto spec.Proto
-	host  netip.Addr // the zero Addr: every address of both families
-	port  uint16
+// New makes a layer that holds nothing yet, whose sockets a server serves, and that
+// says which networks are internal.
+func New(server Server, internal *Internal) *Ports {
+	return &Ports{server: server, internal: internal, held: map[plan.Owner]sockets{}, taken: map[plan.Owner]place{}}
 }
-
-func (p place) String() string { return object(p.proto, p.host, strconv.Itoa(int(p.port))) }
-
-// object names a port or a range, e.g. port 8080/tcp on 0.0.0.0.
-func object(proto spec.Proto, host netip.Addr, numbers string) string {
-	on := "every address"
-	if host.IsValid() {
-		on = host.String()
-	}
-	return fmt.Sprintf("port %s/%s on %s", numbers, proto, on)
-}
-
-// New makes a layer that holds nothing yet.
-func New() *Ports { return &Ports{held: map[plan.Owner]sockets{}} }
 
 // claim is what one endpoint shall hold.
 type claim struct {
@@ -59,19 +54,21 @@ type claim struct {
 	ports []plan.Held
 }
 
-// Apply holds the ports that want has and lets go of all others. Of an endpoint
-// that cannot have all, none of the missing ones is held.
+// Apply holds the ports that want has and lets go of all others but those that are
+// reserved. Of an endpoint that cannot have all, none of the missing ones is held.
 func (p *Ports) Apply(_ context.Context, have, want *plan.Plan) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.internal.update(have, want)
 	claims := changed(have, want)
 	if have == nil {
 		claims = p.withHeld(claims)
 	}
 	p.release(claims)
 	var failed []error
+	others := &holders{}
 	for _, c := range claims {
-		if err := p.hold(c); err != nil {
+		if err := p.hold(c, others); err != nil {
 			failed = append(failed, err)
 		}
 	}
@@ -101,8 +98,8 @@ func ports(e *plan.Endpoint) []plan.Held {
 	return e.Ports
 }
 
-// withHeld adds empty claims for whoever holds something and claims nothing, in
-// the order of the owners.
+// withHeld adds empty claims for whoever holds something, or could not, and claims
+// nothing, in the order of the owners.
 func (p *Ports) withHeld(claims []claim) []claim {
 	claiming := make(map[plan.Owner]bool, len(claims))
 	for _, c := range claims {
@@ -119,10 +116,11 @@ func (p *Ports) withHeld(claims []claim) []claim {
 	return claims
 }
 
-// release closes what the claims no longer contain. It comes before any hold: a
-// port may pass from one endpoint to another.
+// release closes what the claims no longer contain and nobody reserved. It comes
+// before any hold: a port may pass from one endpoint to another.
 func (p *Ports) release(claims []claim) {
 	for _, c := range claims {
+		delete(p.taken, c.owner)
 		held := p.held[c.owner]
 		if len(held) == 0 {
 			continue
@@ -131,96 +129,120 @@ func (p *Ports) release(claims []claim) {
 		for at := range places(c.ports) {
 			keep[at] = true
 		}
-		for at, s := range held {
-			if !keep[at] {
-				s.close()
-				delete(held, at)
-			}
-		}
-		if len(held) == 0 {
-			delete(p.held, c.owner)
-		}
+		p.drop(c.owner, func(at place, s *socket) bool { return !keep[at] && !s.reserved })
 	}
 }
 
-// hold opens what of a claim is not held yet: all of it, or none.
-func (p *Ports) hold(c claim) error {
-	held, opened := p.held[c.owner], sockets{}
-	for at := range places(c.ports) {
-		if _, ok := held[at]; ok {
+// drop closes those of an owner's sockets that which names.
+func (p *Ports) drop(owner plan.Owner, which func(place, *socket) bool) {
+	held := p.held[owner]
+	for at, s := range held {
+		if which(at, s) {
+			p.close(s)
+			delete(held, at)
+		}
+	}
+	if len(held) == 0 {
+		delete(p.held, owner)
+	}
+}
+
+// hold opens what of a claim is not held yet: all of it, or none. What is held may have
+// to serve others than before.
+func (p *Ports) hold(c claim, others *holders) error {
+	held := p.held[c.owner]
+	var missing []need
+	var failed []error
+	for at, r := range places(c.ports) {
+		s, ok := held[at]
+		if !ok {
+			missing = append(missing, need{at, r})
 			continue
 		}
-		s, err := open(at)
-		if err != nil {
-			opened.close()
-			return &plan.ObjectError{Owner: c.owner, Object: at.String(), Err: p.explain(at, err, len(opened))}
+		s.reserved = false
+		if err := p.serve(s, r); err != nil {
+			failed = append(failed, &plan.ObjectError{Owner: c.owner, Object: at.String(), Err: err})
 		}
-		opened[at] = s
 	}
-	if len(opened) == 0 {
+	return errors.Join(append(failed, p.open(c.owner, missing, others))...)
+}
+
+// need is a place that is not held yet.
+type need struct {
+	place
+	route proxy.Route
+}
+
+// open holds places for an owner: all of them, or none.
+func (p *Ports) open(owner plan.Owner, missing []need, others *holders) error {
+	if len(missing) == 0 {
 		return nil
 	}
-	maps.Copy(opened, held)
-	p.held[c.owner] = opened
+	if err := p.fits(len(missing)); err != nil {
+		return &plan.ObjectError{Owner: owner, Object: missing[0].String(), Err: err}
+	}
+	opened := make(sockets, len(missing))
+	for _, n := range missing {
+		s, err := p.openAt(n.place, n.route)
+		if err != nil {
+			p.closeAll(opened)
+			p.taken[owner] = n.place
+			return &plan.ObjectError{Owner: owner, Object: n.String(), Err: explain(n.place, err, others)}
+		}
+		opened[n.place] = s
+	}
+	if p.held[owner] == nil {
+		p.held[owner] = opened
+		return nil
+	}
+	maps.Copy(p.held[owner], opened)
 	return nil
 }
 
-func (s sockets) close() {
-	for _, one := range s {
-		one.close()
+// openAt holds one place and has it served.
+func (p *Ports) openAt(at place, r proxy.Route) (*socket, error) {
+	s, err := open(at, r)
+	if err != nil || !serves(r) {
+		return s, err
 	}
+	if err := p.server.Serve(s.fd, r); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
 }
 
-// places are the single ports of ranges.
-func places(ports []plan.Held) iter.Seq[place] {
-	return func(yield func(place) bool) {
-		for _, r := range ports {
-			for i := range r.Count {
-				if !yield(place{r.Proto, r.Host, r.HostPort + i}) {
-					return
-				}
-			}
+// serve changes who is served on a socket, and where. Nobody is let in who then waits
+// for the server.
+func (p *Ports) serve(s *socket, r proxy.Route) error {
+	switch {
+	case r == s.route:
+		return nil
+	case serves(r):
+		if err := s.grow(r.Proto); err != nil {
+			return err
 		}
+		if err := p.server.Serve(s.fd, r); err != nil {
+			return err
+		}
+		return s.filter(r)
 	}
+	err := s.filter(r)
+	p.server.Forget(s.fd)
+	return err
 }
 
-// Check reports ports that are planned and not held, and those that are held and
-// not planned.
-func (p *Ports) Check(_ context.Context, want *plan.Plan) ([]plan.Drift, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	var drift []plan.Drift
-	for _, c := range p.withHeld(changed(nil, want)) {
-		held, planned := p.held[c.owner], 0
-		for _, r := range c.ports {
-			got := 0
-			for at := range places([]plan.Held{r}) {
-				if _, ok := held[at]; ok {
-					got++
-				}
-			}
-			planned += got
-			if got < int(r.Count) {
-				drift = append(drift, missing(c.owner, r.Port, got))
-			}
-		}
-		if surplus := len(held) - planned; surplus > 0 {
-			drift = append(drift, plan.Drift{Owner: c.owner, Object: c.owner.String(), Field: "unplanned ports held", Got: strconv.Itoa(surplus)})
-		}
+func (p *Ports) close(s *socket) {
+	if serves(s.route) {
+		p.server.Forget(s.fd)
 	}
-	return drift, nil
+	s.close()
 }
 
-func missing(owner plan.Owner, r spec.Port, got int) plan.Drift {
-	numbers := strconv.Itoa(int(r.HostPort))
-	if r.Count > 1 {
-		numbers = fmt.Sprintf("%d-%d", r.HostPort, r.Last())
+func (p *Ports) closeAll(held sockets) {
+	for _, s := range held {
+		p.close(s)
 	}
-	d := plan.Drift{Owner: owner, Object: object(r.Proto, r.Host, numbers), Field: "held", Want: strconv.Itoa(int(r.Count))}
-	if got > 0 {
-		d.Got = strconv.Itoa(got)
-	}
-	return d
 }
 
 // Remove lets go of everything.
@@ -228,8 +250,9 @@ func (p *Ports) Remove(context.Context) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, held := range p.held {
-		held.close()
+		p.closeAll(held)
 	}
 	clear(p.held)
+	clear(p.taken)
 	return nil
 }

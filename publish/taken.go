@@ -2,12 +2,11 @@ package publish
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/binary"
 	"encoding/hex"
-	"fmt"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,39 +14,60 @@ import (
 	"github.com/drawbridge-net/drawbridge/spec"
 )
 
-// timeWait is the state of a connection that was closed less than a minute ago
-// (TCP_TIME_WAIT in include/net/tcp_states.h). It has no process any more.
-const timeWait = "06"
+// What the kernel's list says of a socket.
+const (
+	listening = "0A" // its state (TCP_LISTEN in include/net/tcp_states.h)
+	nobody    = "0"  // its inode
+)
 
-// takenBy names who holds a place, e.g. nginx (pid 4711), or is "" if that cannot
-// be known. It looks through all processes, so it is for errors only.
-func takenBy(at place) string {
-	for _, family := range []string{"", "6"} {
-		for _, s := range listed("/proc/thread-self/net/" + at.proto.String() + family) {
-			if s.port != at.port || !meet(at.host, s.addr) {
-				continue
-			}
-			if at.proto == spec.TCP && s.state == timeWait {
-				return "a connection that was closed less than a minute ago"
-			}
-			if name := process(s.inode); name != "" {
-				return name
-			}
+// holders tells who holds places, by one look at the sockets of each protocol and at
+// most one at all processes: it is for errors only. The zero holders looks when asked.
+type holders struct {
+	sockets   map[spec.Proto][]entry
+	processes map[string][]process // by the inode of a socket that they have open
+}
+
+// of names who holds a place, e.g. nginx (pid 4711), or is "" if nobody is seen to.
+func (h *holders) of(at place) string {
+	for _, s := range h.listed(at.proto) {
+		if s.port != at.port || !meet(at.host, s.addr) {
+			continue
 		}
+		if s.inode == nobody {
+			return "a connection that was closed less than a minute ago"
+		}
+		return h.behind(s)
 	}
 	return ""
 }
 
-// meet reports whether a socket at addr can stand in the way of one at host. A
-// wildcard of IPv6 may be of both families, which the kernel's list does not say.
-func meet(host, addr netip.Addr) bool {
-	switch {
-	case !host.IsValid() || host == addr || addr == netip.IPv6Unspecified():
-		return true
-	case host.Is4() != addr.Is4():
-		return false
+// listed are the sockets of a protocol: those that wait for others first.
+func (h *holders) listed(proto spec.Proto) []entry {
+	if all, looked := h.sockets[proto]; looked {
+		return all
 	}
-	return host.IsUnspecified() || addr.IsUnspecified()
+	if h.sockets == nil {
+		h.sockets = map[spec.Proto][]entry{}
+	}
+	var all []entry
+	for _, family := range []string{"", "6"} {
+		all = append(all, readSockets("/proc/thread-self/net/"+proto.String()+family)...)
+	}
+	slices.SortStableFunc(all, func(a, b entry) int { return cmp.Compare(a.rank(), b.rank()) })
+	h.sockets[proto] = all
+	return all
+}
+
+// behind names the process that has a socket.
+func (h *holders) behind(s entry) string {
+	if h.processes == nil {
+		h.processes = readProcesses()
+	}
+	all := h.processes[s.inode]
+	if len(all) == 0 {
+		return "a socket on " + netip.AddrPortFrom(s.addr, s.port).String() + " of a process that cannot be seen from here"
+	}
+	return slices.MinFunc(all, func(a, b process) int { return cmp.Compare(a.rank(), b.rank()) }).String()
 }
 
 // entry is one line of /proc/net/tcp and its like (proc_net_tcp.rst of the kernel).
@@ -55,10 +75,20 @@ type entry struct {
 	addr  netip.Addr
 	port  uint16
 	state string // e.g. 0A, listening
-	inode string // "0" if no process has it
+	inode string // e.g. 31415
 }
 
-func listed(path string) []entry {
+func (e entry) rank() int {
+	switch {
+	case e.state == listening:
+		return 0
+	case e.inode == nobody:
+		return 2
+	}
+	return 1
+}
+
+func readSockets(path string) []entry {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil
@@ -94,25 +124,19 @@ func parseLocal(text string) (netip.Addr, uint16, bool) {
 	return addr.Unmap(), uint16(port), ok && err == nil
 }
 
-// process finds who has a socket open.
-func process(inode string) string {
-	if inode == "0" {
-		return ""
-	}
-	files, err := filepath.Glob("/proc/[0-9]*/fd/*")
-	if err != nil {
-		return ""
-	}
-	for _, file := range files {
-		if target, err := os.Readlink(file); err != nil || target != "socket:["+inode+"]" {
-			continue
+// hasSCTP reports whether the kernel has sockets of SCTP now. To try one would have it
+// load a module, which is for the administrator to do.
+func hasSCTP() bool {
+	text, err := os.ReadFile("/proc/thread-self/net/protocols")
+	return err == nil && listsProtocol(string(text), "SCTP")
+}
+
+// listsProtocol looks for a name in the first column.
+func listsProtocol(text, name string) bool {
+	for line := range strings.Lines(text) {
+		if fields := strings.Fields(line); len(fields) > 0 && fields[0] == name {
+			return true
 		}
-		dir := filepath.Dir(filepath.Dir(file))
-		name, err := os.ReadFile(filepath.Join(dir, "comm"))
-		if err != nil {
-			continue
-		}
-		return fmt.Sprintf("%s (pid %s)", strings.TrimSpace(string(name)), filepath.Base(dir))
 	}
-	return ""
+	return false
 }

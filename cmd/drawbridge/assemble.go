@@ -20,6 +20,7 @@ import (
 	"github.com/drawbridge-net/drawbridge/link"
 	"github.com/drawbridge-net/drawbridge/plan"
 	"github.com/drawbridge-net/drawbridge/publish"
+	"github.com/drawbridge-net/drawbridge/publish/proxy"
 	"github.com/drawbridge-net/drawbridge/store"
 )
 
@@ -32,6 +33,8 @@ type daemon struct {
 	foreign  *foreign.Rules
 	zones    *firewalld.Zones
 	tracking *conntrack.Table
+	proxy    *proxy.Proxy
+	ports    *publish.Ports
 	engine   *engine.Engine
 	pools    *ipam.Allocator
 }
@@ -67,6 +70,11 @@ func assemble(ctx context.Context, s settings, log logrus.FieldLogger) (_ *daemo
 	d.zones = firewalld.New(firewalld.Socket, d.store.Zones())
 	d.zones.Warn = d.foreign.Warn
 	d.tracking = conntrack.New()
+	internal := &publish.Internal{}
+	if d.proxy, err = proxy.New(log, proxy.Options{Refuse: internal.Has}); err != nil {
+		return nil, err
+	}
+	d.ports = publish.New(d.proxy, internal)
 	if d.pools, err = ipam.New(ipam.Config{Store: d.store.Pools(), Host: d.obstacles, Ranges: s.ranges}); err != nil {
 		return nil, err
 	}
@@ -81,7 +89,7 @@ func assemble(ctx context.Context, s settings, log logrus.FieldLogger) (_ *daemo
 		firewalld.Unbind{Zones: d.zones},
 		foreign.Withdraw{Rules: d.foreign},
 		link.Restore{Kernel: d.links},
-		publish.New(), d.firewall, d.links,
+		d.ports, d.firewall, d.links,
 		d.firewall.Behind("what another firewall left", firewall.Retired{Firewall: d.firewall}),
 		d.firewall.Behind("accepts in FORWARD", foreign.Insert{Rules: d.foreign}),
 		d.firewall.Behind("zones of firewalld", firewalld.Bind{Zones: d.zones}),
@@ -123,7 +131,7 @@ func (d *daemon) close() {
 
 // notices are what a person should know, now.
 func (d *daemon) notices() []string {
-	return slices.Concat(d.store.Notices(), d.firewall.Notices(), d.tracking.Notices())
+	return slices.Concat(d.store.Notices(), d.firewall.Notices(), d.tracking.Notices(), d.ports.Notices(d.engine.Now().Plan))
 }
 
 // warnings are the chains of others that drop what containers send or are sent, and the

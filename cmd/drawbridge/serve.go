@@ -126,9 +126,10 @@ func serve(ctx context.Context, s settings, log *logrus.Logger) error {
 		func(ctx context.Context) error { return serveAdmin(ctx, operator, adminListener) },
 		d.engine.Run,
 		d.foreign.Guard,
+		d.proxy.Run,
 		func(ctx context.Context) error { return d.collect(ctx, log) },
 	}
-	for _, watch := range append(d.firewall.Watches(), d.links.Watch, d.links.WatchBridged, d.foreign.Watch, d.zones.Watch) {
+	for _, watch := range append(d.firewall.Watches(), d.links.Watch, d.links.WatchBridged, d.foreign.Watch, d.zones.Watch, d.ports.Watch) {
 		tasks = append(tasks, func(ctx context.Context) error { return watch(ctx, d.engine.Wake) })
 	}
 	err = together(ctx, stop, tasks...)
@@ -168,11 +169,15 @@ func raiseFileLimit() error {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return fmt.Errorf("read the limit of open files: %w", err)
 	}
+	const enough = 65536
+	// Who has CAP_SYS_RESOURCE may have more than was given.
+	if limit.Max < enough && unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: enough, Max: enough}) == nil {
+		return nil
+	}
 	limit.Cur = limit.Max
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return fmt.Errorf("raise the limit of open files to %d: %w", limit.Max, err)
 	}
-	const enough = 65536
 	if limit.Max < enough {
 		return fmt.Errorf("the limit of open files is %d, want %d or more (ulimit -Hn)", limit.Max, enough)
 	}

@@ -92,8 +92,7 @@ func (s *site) publishedPortAnswers() {
 	}
 	s.sees("from 127.0.0.1", s.Host.MustReach("tcp", "127.0.0.1:8080", "c1"), "172.30.1.1")
 	s.sees("from 127.0.0.1", s.Host.MustReach("udp", "127.0.0.1:8080", "c1"), "172.30.1.1")
-	// ::1 is not translated; a refusal at once lets localhost fall back to 127.0.0.1.
-	s.Host.MustNotReach("tcp", "[::1]:8080", hello.Refuse)
+	s.sees("from ::1", s.Host.MustReach("tcp", "[::1]:8080", "c1"), "fd00:30:1::1")
 	s.Outside.MustNotReach("tcp", join(both["IPv4"].host(s), "8081"), hello.Refuse)
 	s.showsPorts("c1", "0.0.0.0:8080->80/tcp", "[::]:8080->80/tcp", "0.0.0.0:8080->80/udp")
 }

@@ -1,0 +1,43 @@
+package publish
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// spare is how many files the process keeps for all else that it does: a daemon that
+// cannot open any more cannot let go of a port, either.
+const spare = 256
+
+// fits reports an error if the process may not open as many sockets more.
+func (p *Ports) fits(more int) error {
+	limit := unix.Rlimit{}
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return os.NewSyscallError("getrlimit", err)
+	}
+	held := 0
+	for _, sockets := range p.held {
+		held += len(sockets)
+	}
+	if uint64(held+more+spare) <= limit.Cur {
+		return nil
+	}
+	return fmt.Errorf("%w: each port that is held is one, %d are, %d are to be, and the daemon may open %d, of which it keeps %d: "+
+		"raise its limit (LimitNOFILE of the service, for a managed plugin that of the engine)", unix.EMFILE, held, more, limit.Cur, spare)
+}
+
+// explain says more about why a place cannot be held than the kernel's error does.
+func explain(at place, err error, others *holders) error {
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
+		if by := others.of(at); by != "" {
+			return fmt.Errorf("%w by %s", err, by)
+		}
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		return fmt.Errorf("the host has no such address: %w", err)
+	}
+	return err
+}

@@ -1,0 +1,145 @@
+package publish
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/drawbridge-net/drawbridge/plan"
+	"github.com/drawbridge-net/drawbridge/spec"
+)
+
+// Reserve holds ports for an owner and serves nobody there, until the next Apply takes
+// over those that its plan has: all of them, or none. What we hold already, for whomever,
+// nobody else can take: who of ours may have it, is not asked here.
+func (p *Ports) Reserve(owner plan.Owner, ports []spec.Port) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	ours := p.index()
+	var missing []need
+	for _, port := range ports {
+		for at := range places([]plan.Held{{Port: port}}) {
+			if !ours.hold(at) {
+				missing = append(missing, need{place: at})
+			}
+		}
+	}
+	if err := p.open(owner, missing, &holders{}); err != nil {
+		delete(p.taken, owner) // nobody waits for it
+		return err
+	}
+	for _, n := range missing {
+		p.held[owner][n.place].reserved = true
+	}
+	return nil
+}
+
+// index are the addresses that we hold, by port.
+type index map[spec.Proto]map[uint16][]netip.Addr
+
+func (p *Ports) index() index {
+	all := index{}
+	for _, held := range p.held {
+		for at := range held {
+			if all[at.proto] == nil {
+				all[at.proto] = map[uint16][]netip.Addr{}
+			}
+			all[at.proto][at.port] = append(all[at.proto][at.port], at.host)
+		}
+	}
+	return all
+}
+
+// hold reports whether a socket of ours is in the way of another one at a place.
+func (i index) hold(at place) bool {
+	return slices.ContainsFunc(i[at.proto][at.port], func(host netip.Addr) bool { return meet(at.host, host) })
+}
+
+// Release lets go of what an owner reserved and no Apply has taken over.
+func (p *Ports) Release(owner plan.Owner) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.drop(owner, func(_ place, s *socket) bool { return s.reserved })
+}
+
+// Where the kernel tells which ports it gives away by itself (ip-sysctl.rst).
+const (
+	localRange    = "/proc/sys/net/ipv4/ip_local_port_range"
+	localReserved = "/proc/sys/net/ipv4/ip_local_reserved_ports"
+)
+
+// Ephemeral are the ports that the kernel of this network namespace chooses from, for
+// either family, without those that an administrator keeps from it.
+func (p *Ports) Ephemeral() ([]spec.PortRange, error) {
+	whole, err := readRanges(localRange)
+	if err != nil {
+		return nil, err
+	}
+	reserved, err := readRanges(localReserved)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	return without(whole, reserved), nil
+}
+
+// readRanges reads e.g. 32768\t60999, or 8080,9000-9010.
+func readRanges(path string) ([]spec.PortRange, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read range of ports: %w", err)
+	}
+	ranges, err := parseRanges(strings.Join(strings.Fields(string(text)), "-"))
+	if err != nil {
+		return nil, fmt.Errorf("read range of ports: %s: %w", path, err)
+	}
+	return ranges, nil
+}
+
+func parseRanges(text string) ([]spec.PortRange, error) {
+	if text == "" {
+		return nil, nil
+	}
+	var all []spec.PortRange
+	for part := range strings.SplitSeq(text, ",") {
+		first, last, wide := strings.Cut(part, "-")
+		if !wide {
+			last = first
+		}
+		low, err := strconv.ParseUint(first, 10, 16)
+		if err != nil {
+			return nil, err
+		}
+		high, err := strconv.ParseUint(last, 10, 16)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, spec.PortRange{First: uint16(low), Last: uint16(high)})
+	}
+	return all, nil
+}
+
+// without takes holes out of ranges.
+func without(ranges, holes []spec.PortRange) []spec.PortRange {
+	holes = slices.SortedFunc(slices.Values(holes), func(a, b spec.PortRange) int { return int(a.First) - int(b.First) })
+	var all []spec.PortRange
+	for _, r := range ranges {
+		next := int(r.First)
+		for _, h := range holes {
+			if h.Last < r.First || h.First > r.Last {
+				continue
+			}
+			if int(h.First) > next {
+				all = append(all, spec.PortRange{First: uint16(next), Last: h.First - 1})
+			}
+			next = max(next, int(h.Last)+1)
+		}
+		if next <= int(r.Last) {
+			all = append(all, spec.PortRange{First: uint16(next), Last: r.Last})
+		}
+	}
+	return all
+}

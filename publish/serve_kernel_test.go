@@ -1,0 +1,222 @@
+package publish_test
+
+import (
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/drawbridge-net/drawbridge/plan"
+	"github.com/drawbridge-net/drawbridge/spec"
+	"github.com/drawbridge-net/drawbridge/test/lab"
+	"github.com/drawbridge-net/drawbridge/test/lab/hello"
+	"github.com/drawbridge-net/drawbridge/tree"
+)
+
+// The containers' addresses, which are the machine's own here.
+var (
+	inner4 = netip.MustParseAddr("172.30.0.11")
+	inner6 = netip.MustParseAddr("fd00:30::11")
+)
+
+// servedRow says whom the proxy is to serve, and who then answers by IPv4, by IPv6, and
+// by IPv6 where the client is link-local or asks ::1.
+type servedRow struct {
+	name             string
+	proxy4, proxy6   plan.Proxy
+	ipv4, ipv6, near string // a container's name, "" for nobody
+}
+
+func servedRows() []servedRow {
+	return []servedRow{
+		{"nobody", plan.Proxy{}, plan.Proxy{}, "", "", ""},
+		{"near clients of a container with both families", plan.Proxy{}, plan.Proxy{To: inner6}, "", "", "six"},
+		{"clients of IPv6 of a container without", plan.Proxy{}, plan.Proxy{To: inner4, All: true}, "", "four", "four"},
+		{"everybody", plan.Proxy{To: inner4, All: true}, plan.Proxy{To: inner6, All: true}, "four", "six", "six"},
+		{"near clients of a container without IPv6", plan.Proxy{}, plan.Proxy{To: inner4}, "", "", "four"},
+		{"clients of IPv4", plan.Proxy{To: inner4, All: true}, plan.Proxy{}, "four", "", ""},
+		{"nobody any more", plan.Proxy{}, plan.Proxy{}, "", "", ""},
+	}
+}
+
+// nobody holds anything in this plan.
+var nobody = plan.New(spec.State{}, &plan.Host{})
+
+// serving is a plan of held8080 alone.
+func serving(r servedRow) *plan.Plan { return planOf(held8080(r), &plan.Zone{}) }
+
+// held8080 holds 8080 of both protocols and serves as a row says.
+func held8080(r servedRow) *plan.Endpoint {
+	e := &plan.Endpoint{ID: one}
+	for _, proto := range []spec.Proto{spec.TCP, spec.UDP} {
+		e.Ports = append(e.Ports, plan.Held{Port: spec.Port{Proto: proto, HostPort: 8080, ContainerPort: 80, Count: 1}, Proxy4: r.proxy4, Proxy6: r.proxy6})
+	}
+	return e
+}
+
+func planOf(e *plan.Endpoint, z *plan.Zone) *plan.Plan {
+	var endpoints tree.Map[spec.ID, *plan.Endpoint]
+	var networks tree.Map[spec.ID, *plan.Network]
+	n := &plan.Network{ID: web, Zone: z, Endpoints: endpoints.With(e.ID, e)}
+	return &plan.Plan{Networks: networks.With(web, n)}
+}
+
+func TestKernelPublishLetsInWhomTheProxyServesAndNobodyElse(t *testing.T) {
+	l := lab.New(t)
+	b := benchOn(t, l.Host)
+	l.Host.Run("ip", "addr", "add", inner4.String(), "dev", "lo")
+	l.Host.Run("ip", "addr", "add", inner6.String(), "dev", "lo", "nodad")
+	b.container("four", inner4)
+	b.container("six", inner6)
+
+	asks := []struct {
+		from    *lab.Host
+		address string
+		who     func(servedRow) string
+	}{
+		{l.Host, "127.0.0.1:8080", func(r servedRow) string { return r.ipv4 }},
+		{l.Outside, "192.0.2.1:8080", func(r servedRow) string { return r.ipv4 }},
+		{l.Host, "[2001:db8:1::1]:8080", func(r servedRow) string { return r.ipv6 }},
+		{l.Outside, "[2001:db8:1::1]:8080", func(r servedRow) string { return r.ipv6 }},
+		{l.Host, "[::1]:8080", func(r servedRow) string { return r.near }},
+		{l.Outside, nearBy(l.Host, l.Outside) + ":8080", func(r servedRow) string { return r.near }},
+	}
+	var have *plan.Plan
+	sockets := []string(nil)
+	for _, row := range servedRows() {
+		want := serving(row)
+		b.mustApply(have, want)
+		have = want
+		if now := holding(t); sockets == nil {
+			sockets = now
+		} else if !slices.Equal(sockets, now) {
+			t.Errorf("%s: the port was let go of for a moment", row.name)
+		}
+		var all sync.WaitGroup
+		for _, ask := range asks {
+			for _, network := range []string{"tcp", "udp"} {
+				all.Go(func() { b.judge(row.name, ask.from, network, ask.address, ask.who(row)) })
+			}
+		}
+		all.Wait()
+	}
+}
+
+// judge wants an answer of somebody, or silence if that is nobody.
+func (b *bench) judge(row string, from *lab.Host, network, address, want string) {
+	wait, verdict := hello.Patience, hello.Accept
+	if want == "" {
+		wait, verdict = hello.Impatience, hello.Drop
+	}
+	answer, err := from.AskFor(network, address, wait)
+	if hello.Judge(err) != verdict || answer.Server != want {
+		b.Errorf("%s: %s/%s: want %s of %q, got %v, %v", row, address, network, verdict, want, answer, err)
+	}
+}
+
+// container serves on port 80 of an address.
+func (b *bench) container(name string, addr netip.Addr) {
+	b.Helper()
+	for _, network := range []string{"tcp", "udp"} {
+		var server *hello.Server
+		var err error
+		b.host.Do(func() { server, err = hello.Serve(network, netip.AddrPortFrom(addr, 80).String(), name) })
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(server.Close)
+		// An address is there before the route to it.
+		lab.Until(b, name+" serves", func() error {
+			_, err := b.host.Ask(network, netip.AddrPortFrom(addr, 80).String())
+			return err
+		})
+	}
+}
+
+// nearBy is a machine's link-local address as another one writes it, e.g. [fe80::1%2].
+// The index of an interface is no name that the test's own namespace may know.
+func nearBy(to, from *lab.Host) string {
+	address := strings.Fields(to.Run("ip", "-6", "-br", "addr", "show", "dev", "eth0", "scope", "link"))[2]
+	index, _, _ := strings.Cut(from.Run("ip", "-o", "link", "show", "dev", "eth0"), ":")
+	return "[" + netip.MustParsePrefix(address).Addr().String() + "%" + index + "]"
+}
+
+// holding are the sockets by which the layer and nobody else holds ports.
+func holding(t testing.TB) []string {
+	t.Helper()
+	var all []string
+	for _, f := range openFiles(t) {
+		fd, err := strconv.Atoi(f.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		local, err := unix.Getsockname(fd)
+		if err != nil {
+			continue // no socket
+		}
+		if at, ok := local.(*unix.SockaddrInet6); ok && at.Port == 8080 && at.Addr == [16]byte{} {
+			inode, err := os.Readlink("/proc/self/fd/" + f.Name())
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, inode)
+		}
+	}
+	return all
+}
+
+func TestKernelPublishServesNobodyInAnInternalNetwork(t *testing.T) {
+	b := newBench(t)
+	b.host.Run("ip", "addr", "add", inner4.String(), "dev", "lo")
+	b.container("four", inner4)
+	client := netip.MustParseAddr("fd00:40::1")
+	b.host.Run("ip", "addr", "add", client.String(), "dev", "lo", "nodad")
+	b.container("client", client)
+	row := servedRow{proxy6: plan.Proxy{To: inner4, All: true}}
+	closed := &plan.Zone{Bridge: "dbr0", Internal: true, Subnets: []plan.Subnet{{Prefix: netip.MustParsePrefix("fd00:40::/64")}}}
+	open := *closed
+	open.Internal = false
+	var have *plan.Plan
+	for _, zone := range []*plan.Zone{&open, closed, &open} {
+		want := planOf(held8080(row), zone)
+		b.mustApply(have, want)
+		have = want
+		for _, network := range []string{"tcp", "udp"} {
+			b.host.MustReach(network, "[::1]:8080", "four")
+			if !zone.Internal {
+				b.host.MustReach(network, "[fd00:40::1]:8080", "four")
+			} else if answer, err := b.host.AskFor(network, "[fd00:40::1]:8080", hello.Impatience); err == nil {
+				t.Errorf("an internal network was served over %s: %v", network, answer)
+			}
+		}
+	}
+}
+
+func TestKernelPublishEndsWhatItServedWithThePort(t *testing.T) {
+	b := newBench(t)
+	b.host.Run("ip", "addr", "add", inner6.String(), "dev", "lo", "nodad")
+	b.container("six", inner6)
+	want := serving(servedRow{proxy6: plan.Proxy{To: inner6}})
+	b.mustApply(nil, want)
+	conn := b.host.Dial("tcp", "[::1]:8080")
+	if _, err := conn.Ask(hello.Patience); err != nil {
+		t.Fatal(err)
+	}
+	b.mustApply(want, nobody)
+	if answer, err := conn.Ask(hello.Patience); err == nil {
+		t.Errorf("the connection lives on: %v", answer)
+	}
+	// Our side has closed it, and it is remembered for a minute.
+	for range 3 {
+		b.mustApply(nil, want)
+		b.host.MustReach("tcp", "[::1]:8080", "six")
+		if err := b.Remove(b.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
