@@ -62,7 +62,7 @@ func startOn(t *testing.T, h *host) *daemon {
 	t.Helper()
 	log, _ := test.NewNullLogger()
 	d := &daemon{host: h, ended: make(chan struct{}, 1)}
-	d.engine = engine.New(d.host, d.host, []engine.Layer{d.host}, log)
+	d.engine = engine.New(d.host, d.host, []engine.Layer{d.host}, nil, log)
 	must(t, d.engine.Start(context.Background()))
 	pools, err := ipam.New(ipam.Config{Store: &ipamtest.Memory{}, Host: func() ([]ipam.Obstacle, error) { return nil, nil }})
 	must(t, err)

@@ -34,6 +34,7 @@ type rig struct {
 	t       *testing.T
 	host    *enginetest.Host
 	store   *enginetest.Store
+	ports   *enginetest.Ports
 	engine  *engine.Engine
 	ipam    *ipam.Allocator
 	log     *logtest.Hook
@@ -53,11 +54,7 @@ func newRig(t *testing.T) *rig {
 	t.Helper()
 	log, hook := logtest.NewNullLogger()
 	log.SetLevel(logrus.DebugLevel)
-	r := &rig{t: t, host: enginetest.NewHost(), store: &enginetest.Store{}, log: hook, logger: log}
-	r.engine = engine.New(r.store, r.host, []engine.Layer{r.host}, log)
-	if err := r.engine.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	r := &rig{t: t, host: enginetest.NewHost(), store: &enginetest.Store{}, ports: &enginetest.Ports{}, log: hook, logger: log}
 	var err error
 	r.ipam, err = ipam.New(ipam.Config{
 		Store:  &ipamtest.Memory{},
@@ -67,8 +64,18 @@ func newRig(t *testing.T) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.handler = driver.New(r.engine, r.ipam, r.onLink, log).Handler()
+	r.restart()
 	return r
+}
+
+// restart has another daemon take over.
+func (r *rig) restart() {
+	r.t.Helper()
+	r.engine = engine.New(r.store, r.host, []engine.Layer{r.host}, r.ports, r.logger)
+	if err := r.engine.Start(r.t.Context()); err != nil {
+		r.t.Fatal(err)
+	}
+	r.handler = driver.New(r.engine, r.ipam, r.onLink, r.logger).Handler()
 }
 
 // send posts a body and returns the status and the body of the answer.

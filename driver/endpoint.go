@@ -7,6 +7,7 @@ import (
 	"net/netip"
 
 	"github.com/docker/go-plugins-helpers/network"
+	"github.com/sirupsen/logrus"
 
 	"github.com/drawbridge-net/drawbridge/plan"
 	"github.com/drawbridge-net/drawbridge/spec"
@@ -77,28 +78,52 @@ func parseAddress(field, text string, is6 bool) (netip.Prefix, error) {
 // are dead: an engine that was killed never deletes its endpoints and gives their
 // addresses to new ones.
 func (s *Server) addEndpoint(ctx context.Context, net spec.ID, ep *spec.Endpoint) error {
-	return s.makeRoom(ctx, s.engine.Evict, func(state *spec.State) error { return state.AddEndpoint(net, ep) })
+	return s.makeRoom(ctx, s.engine.Evict, func() error {
+		return s.engine.Do(ctx, func(state *spec.State) error { return state.AddEndpoint(net, ep) })
+	})
 }
 
 // evict removes an endpoint if it is dead, and reports whether it is gone.
 type evict func(ctx context.Context, network, endpoint spec.ID) (gone bool, err error)
 
-// makeRoom makes a change, and evicts whoever has what it needs.
-func (s *Server) makeRoom(ctx context.Context, evict evict, change func(*spec.State) error) error {
-	evicted := spec.ID("")
+// makeRoom makes a change, and evicts whoever has what it needs: of those who have a number
+// of a range each, one is enough.
+func (s *Server) makeRoom(ctx context.Context, evict evict, change func() error) error {
+	asked := map[spec.ID]bool{}
 	for {
-		err := s.engine.Do(ctx, change)
-		held := (*spec.HeldError)(nil)
-		if !errors.As(err, &held) || held.Holder == evicted {
-			return err
+		err := change()
+		room, evictErrs := false, []error(nil)
+		for _, held := range holders(err) {
+			if room || asked[held.Holder] {
+				continue
+			}
+			asked[held.Holder] = true
+			var evictErr error
+			if room, evictErr = evict(ctx, held.Network, held.Holder); room {
+				s.log.WithField("endpoint", held.Holder).Infof("evicted: it was dead, and its %s is needed", held.What)
+			}
+			evictErrs = append(evictErrs, evictErr)
 		}
-		evicted = held.Holder
-		gone, evictErr := evict(ctx, held.Network, held.Holder)
-		if !gone {
-			return errors.Join(err, evictErr)
+		if !room {
+			return errors.Join(append([]error{err}, evictErrs...)...)
 		}
-		s.log.WithField("endpoint", held.Holder).Infof("evicted: it was dead, and its %s is needed", held.What)
 	}
+}
+
+// holders are those whom a refusal names.
+func holders(err error) []*spec.HeldError {
+	held, full := (*spec.HeldError)(nil), (*spec.RangeError)(nil)
+	switch {
+	case errors.As(err, &full):
+		var all []*spec.HeldError
+		for _, taken := range full.Taken {
+			all = append(all, holders(taken)...)
+		}
+		return all
+	case errors.As(err, &held):
+		return []*spec.HeldError{held}
+	}
+	return nil
 }
 
 // endpointInfo never fails, since engines up to 27 would not start the container,
@@ -116,8 +141,11 @@ func (s *Server) join(ctx context.Context, req *joinRequest) (*joinResponse, err
 		return nil, fmt.Errorf("field SandboxKey: %.80q: %w: want the path of a network namespace", req.SandboxKey, spec.ErrInvalid)
 	}
 	var n *spec.Network
-	var ep *spec.Endpoint
+	var before, ep *spec.Endpoint
 	err = s.engine.Do(ctx, func(state *spec.State) (err error) {
+		if _, before, err = state.Endpoint(net, id); err != nil {
+			return err
+		}
 		if err := state.Join(net, id, req.SandboxKey); err != nil {
 			return err
 		}
@@ -131,6 +159,9 @@ func (s *Server) join(ctx context.Context, req *joinRequest) (*joinResponse, err
 		return nil, fmt.Errorf("join endpoint %s: %w", id.Short(), err)
 	}
 	s.engine.Joined(req.SandboxKey)
+	if n.Internal && before.Sandbox == "" && req.Options.Publishes() {
+		s.log.WithFields(logrus.Fields{"network": net, "endpoint": id}).Info("ports are ignored: the network is internal")
+	}
 	return newJoinResponse(n, ep), nil
 }
 

@@ -31,33 +31,43 @@ func (s *Server) publishPorts(ctx context.Context, net, id spec.ID, options spec
 	if err != nil {
 		return err
 	}
-	ports, err := options.PortMap(n)
 	if n.Internal {
-		// Engines since 29 call even so. As on Docker's own internal networks,
-		// nothing is published.
-		if len(ports.Ports) > 0 || err != nil || ports.Refused != nil {
-			s.log.WithFields(logrus.Fields{"network": net, "endpoint": id}).Info("ports are ignored: the network is internal")
-		}
-		return nil
+		return nil // engines since 29 call even so; Join has said that ports are ignored
 	}
-	if err = errors.Join(err, ports.Refused); err != nil {
+	ports, err := options.PortMap(n)
+	if err = errors.Join(err, ports.Refused, s.checkProtocols(ports)); err != nil {
 		return err
 	}
-	for _, p := range ports.Ports {
+	for _, p := range ports.Published() {
 		if p.Unserved(ep) {
 			s.log.WithFields(logrus.Fields{"network": net, "endpoint": id}).Infof("port %s is ignored: the container has no address that it could lead to", p)
 		}
 	}
-	change := func(state *spec.State) error { return state.Publish(net, id, ports.Ports, ports.OnlyIPv4) }
-	if !ports.OnlyIPv4 && slices.ContainsFunc(ep.Ports, leadsIPv4) && s.leavesIPv4(n, ep) {
-		ports.Ports = ports.IPv6()
+	change := func() error { return s.engine.Publish(ctx, net, id, ports) }
+	// Of ephemeral ports, others are taken and nobody hears of a clash.
+	unclear := len(ports.Wishes) > 0 || slices.ContainsFunc(ep.Ports, leadsIPv4)
+	if !ports.OnlyIPv4 && unclear && s.leavesIPv4(n, ep) {
+		ports = ports.IPv6()
 	}
 	err = s.makeRoom(ctx, s.engine.EvictUnheard, change)
 	if errors.Is(err, syscall.EADDRINUSE) && !ports.OnlyIPv4 && s.leavesIPv4(n, ep) {
-		ports.Ports = ports.IPv6()
+		ports = ports.IPv6()
 		err = s.makeRoom(ctx, s.engine.EvictUnheard, change)
 	}
 	return err
+}
+
+// checkProtocols refuses what no proxy speaks where nothing is translated.
+func (s *Server) checkProtocols(m spec.PortMap) error {
+	if !s.engine.Now().Plan.Host.NoFirewall {
+		return nil
+	}
+	for _, p := range m.Published() {
+		if p.Proto == spec.SCTP {
+			return fmt.Errorf("publish %s: %w: without a firewall a proxy serves published ports, and it does not speak SCTP", p, spec.ErrInvalid)
+		}
+	}
+	return nil
 }
 
 func leadsIPv4(p spec.Port) bool { return !p.Host.IsValid() || p.Host.Is4() }
@@ -66,8 +76,9 @@ func leadsIPv4(p spec.Port) bool { return !p.Host.IsValid() || p.Host.Is4() }
 // engine since 29 says so to nobody. Where the other gateway is ours, that one knows;
 // where it is on one of Docker's networks, the container's routes tell. It takes long
 // to look at them. So they are looked at only when the engine asks once more for what it
-// has, as it does when the other one is about to publish, and when the ports are taken,
-// as they are when it did so before.
+// has, as it does when the other one is about to publish, when the ports are taken, as they
+// are when it did so before, and where a number is to be chosen, since any other than the
+// taken one would do.
 func (s *Server) leavesIPv4(n *spec.Network, ep *spec.Endpoint) bool {
 	if !ep.IPv4.IsValid() || !ep.IPv6.IsValid() {
 		return false

@@ -3,8 +3,10 @@ package driver_test
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 
+	"github.com/drawbridge-net/drawbridge/plan"
 	"github.com/drawbridge-net/drawbridge/spec"
 )
 
@@ -29,6 +31,87 @@ func TestAGatewayForIPv6AlonePublishesForIPv6(t *testing.T) {
 	ask("[[::]:8080->80/tcp]")
 	r.host.GoesBy(key, netip.MustParseAddr("10.1.0.1"))
 	ask("[*:8080->80/tcp 192.0.2.1:8081->81/tcp]")
+}
+
+// TestEphemeralPortsOfAGatewayForIPv6Alone has no clash that would tell: any other number
+// would do.
+func TestEphemeralPortsOfAGatewayForIPv6Alone(t *testing.T) {
+	r := newRig(t)
+	r.dual()
+	r.host.GoesBy("/var/run/docker/netns/1eee51bd70de", netip.MustParseAddr("172.31.4.1"))
+	r.must(program, idsBody(net1, ep1, portMap(binding(6, "", 0, 80), oneOf(8000, 8001, 81))))
+	if got, want := r.published(net1, ep1), "[[::]:8000->81/tcp [::]:32768->80/tcp]"; got != want {
+		t.Errorf("published %s, want %s", got, want)
+	}
+}
+
+func TestNumbersStayUntilTheyAreRevoked(t *testing.T) {
+	for _, end := range []string{revoke, leave, deleteEndpoint} {
+		r := newRig(t)
+		r.dual()
+		asked := idsBody(net1, ep1, portMap(binding(6, "", 0, 80), binding(6, "127.0.0.1", 0, 81), binding(6, "::1", 0, 81), oneOf(8000, 8001, 82)))
+		const want = "[*:8000->82/tcp *:32768->80/tcp 127.0.0.1:32769->81/tcp [::1]:32769->81/tcp]"
+		for range 2 {
+			r.must(program, asked)
+			if got := r.published(net1, ep1); got != want {
+				t.Errorf("published %s, want %s", got, want)
+			}
+		}
+		host := r.host.String()
+		r.ports.Take(spec.Port{Proto: spec.UDP, HostPort: 32768, Count: 4})
+		r.refused(program, idsBody(net1, ep1, portMap(binding(6, "", 0, 80), binding(17, "", 0, 53))), "an ephemeral port for 53/udp", "none of 32768-32771 is free")
+		if got := r.host.String(); got != host {
+			t.Errorf("a refusal left:\n%s\nwant\n%s", got, host)
+		}
+		r.must(end, idsBody(net1, ep1, ""))
+		r.must(end, idsBody(net1, ep1, ""))
+		if left := r.host.String(); strings.Contains(left, "/tcp") {
+			t.Errorf("%s left:\n%s", end, left)
+		}
+	}
+}
+
+func TestAWildcardAndOneAddressOnOnePortAreRefusedWhicheverComesFirst(t *testing.T) {
+	all, one := binding(6, "", 8080, 80), binding(6, "127.0.0.2", 8080, 81)
+	for _, order := range [][2]string{{all, one}, {one, all}} {
+		r := newRig(t)
+		r.dual()
+		r.must(createEndpoint, endpointBody(net1, ep2, "10.1.0.3/24,fd00:1::3/64", "", ""))
+		r.refused(program, idsBody(net1, ep1, portMap(order[0], order[1])), "*:8080->80/tcp", "127.0.0.2:8080->81/tcp", "overlap")
+		r.must(program, idsBody(net1, ep1, portMap(order[0])))
+		r.refused(program, idsBody(net1, ep2, portMap(order[1])), "*:8080->80/tcp", "127.0.0.2:8080->81/tcp", "published by endpoint e1e1e1e1e1e1 of network 1a1a1a1a1a1a")
+	}
+}
+
+// TestADeadEndpointMakesRoomInARange has an engine die, which leaves two endpoints behind,
+// of which one is still in use.
+func TestADeadEndpointMakesRoomInARange(t *testing.T) {
+	r := newRig(t)
+	r.dual()
+	r.must(program, idsBody(net1, ep1, portMap(oneOf(8000, 8001, 80))))
+	r.must(createEndpoint, endpointBody(net1, ep2, "10.1.0.3/24,fd00:1::3/64", "", ""))
+	r.must(join, idsBody(net1, ep2, strings.Replace(sandbox, "1eee", "2eee", 1)))
+	r.must(program, idsBody(net1, ep2, portMap(oneOf(8000, 8001, 80))))
+	r.restart()
+	r.must(createEndpoint, endpointBody(net1, ep3, "10.1.0.4/24,fd00:1::4/64", "", ""))
+	wish := idsBody(net1, ep3, portMap(oneOf(8000, 8001, 80)))
+	r.refused(program, wish, "a port of 8000-8001 for 80/tcp", "endpoint e1e1e1e1e1e1", "endpoint e2e2e2e2e2e2")
+	r.host.Delete("link dbve2e2e2e2e2e2")
+	r.must(program, wish)
+	if got, want := r.published(net1, ep3), "[*:8001->80/tcp]"; got != want {
+		t.Errorf("published %s, want %s", got, want)
+	}
+}
+
+func TestSCTPNeedsAFirewall(t *testing.T) {
+	r := newRig(t)
+	r.host.Become(plan.Host{IPv6: true, NoFirewall: true})
+	r.restart()
+	r.dual()
+	for _, number := range []int{0, 8080} {
+		r.refused(program, idsBody(net1, ep1, portMap(binding(132, "", number, 80))), "80/sctp", "without a firewall")
+	}
+	r.must(program, idsBody(net1, ep1, portMap(binding(6, "", 8080, 80))))
 }
 
 // published are the ports of an endpoint.

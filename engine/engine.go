@@ -52,6 +52,18 @@ type Observer interface {
 	Bound(sandbox string) bool
 }
 
+// A Reserver holds ports of the host for an endpoint before its plan has them, so that of
+// several numbers one is found that is free.
+type Reserver interface {
+	// Reserve takes ports, all or none. An error with EADDRINUSE in it says that one of them
+	// is taken. Nobody is served there before an Apply has them in its plan.
+	Reserve(owner plan.Owner, ports []spec.Port) error
+	// Release gives up what was reserved and no Apply has had in its plan.
+	Release(owner plan.Owner)
+	// Ephemeral are the numbers that the host chooses from, in ascending order.
+	Ephemeral() ([]spec.PortRange, error)
+}
+
 // applyTimeout bounds the work on the kernel for one request. An engine waits
 // without limit, but what takes longer is stuck, not slow.
 const applyTimeout = 30 * time.Second
@@ -69,6 +81,7 @@ type Engine struct {
 	store    Store
 	observer Observer
 	layers   []Layer // in the order of adding; removing goes the other way round
+	reserver Reserver
 	log      logrus.FieldLogger
 
 	mu    sync.Mutex // one change at a time
@@ -76,6 +89,8 @@ type Engine struct {
 	saved spec.State // what the store holds; not the present State after a failure
 	// removed is set when everything was taken off the host: nothing comes back.
 	removed bool
+	// search is where the next search for an ephemeral port begins.
+	search uint16
 
 	now   atomic.Pointer[Snapshot]
 	found atomic.Pointer[spec.State] // what was there when we started, or an engine did after us
@@ -83,9 +98,10 @@ type Engine struct {
 	wake  chan struct{}
 }
 
-// New makes an Engine of its parts.
-func New(store Store, observer Observer, layers []Layer, log logrus.FieldLogger) *Engine {
-	return &Engine{store: store, observer: observer, layers: layers, log: log, wake: make(chan struct{}, 1)}
+// New makes an Engine of its parts. Where it has no Reserver it publishes no port whose
+// number is to be chosen.
+func New(store Store, observer Observer, layers []Layer, reserver Reserver, log logrus.FieldLogger) *Engine {
+	return &Engine{store: store, observer: observer, layers: layers, reserver: reserver, log: log, wake: make(chan struct{}, 1)}
 }
 
 // Start loads the State and makes the host match it. What cannot be made right is
@@ -139,6 +155,10 @@ func (e *Engine) Now() Snapshot { return *e.now.Load() }
 func (e *Engine) Do(ctx context.Context, change func(*spec.State) error) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	return e.do(ctx, change)
+}
+
+func (e *Engine) do(ctx context.Context, change func(*spec.State) error) error {
 	if e.removed {
 		return fmt.Errorf("drawbridge: %w: it was removed from this host", spec.ErrNotFound)
 	}

@@ -26,6 +26,7 @@ type rig struct {
 	t      *testing.T
 	store  *enginetest.Store
 	layers []*enginetest.Host
+	ports  enginetest.Ports
 	engine *engine.Engine
 }
 
@@ -48,7 +49,7 @@ func (r *rig) restart() {
 	for _, l := range r.layers {
 		layers = append(layers, l)
 	}
-	r.engine = engine.New(r.store, r.layers[0], layers, log)
+	r.engine = engine.New(r.store, r.layers[0], layers, &r.ports, log)
 	if err := r.engine.Start(r.t.Context()); err != nil {
 		r.t.Fatal(err)
 	}
@@ -320,7 +321,7 @@ func TestWhoeverOnlyRemovesMakesNothingFirst(t *testing.T) {
 		writes = append(writes, l.Writes())
 	}
 	log, _ := logtest.NewNullLogger()
-	r.engine = engine.New(r.store, r.layers[0], []engine.Layer{r.layers[0], r.layers[1], r.layers[2]}, log)
+	r.engine = engine.New(r.store, r.layers[0], []engine.Layer{r.layers[0], r.layers[1], r.layers[2]}, nil, log)
 	if err := r.engine.Load(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -356,7 +357,7 @@ func TestPanicInALayerLeavesAnEngineThatWorks(t *testing.T) {
 	r.must(addNetwork(1))
 	log, _ := logtest.NewNullLogger()
 	bomb := &bomb{Host: r.layers[1]}
-	r.engine = engine.New(r.store, r.layers[0], []engine.Layer{r.layers[0], bomb, r.layers[2]}, log)
+	r.engine = engine.New(r.store, r.layers[0], []engine.Layer{r.layers[0], bomb, r.layers[2]}, nil, log)
 	if err := r.engine.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}

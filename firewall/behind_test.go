@@ -71,7 +71,7 @@ func TestWhatReliesOnTheDropsWaitsForThem(t *testing.T) {
 			if err := errors.Join(network("a", 0)(&state), store.Save(spec.State{}, state)); err != nil {
 				t.Fatal(err)
 			}
-			e := engine.New(store, accepts, []engine.Layer{f, f.Behind("accepts", accepts)}, log)
+			e := engine.New(store, accepts, []engine.Layer{f, f.Behind("accepts", accepts)}, nil, log)
 			if err := e.Start(t.Context()); err != nil {
 				t.Fatal(err)
 			}

@@ -40,9 +40,6 @@ type Port struct {
 	Count                   uint16 // at least 1
 }
 
-// PortRange is every port from First to Last.
-type PortRange struct{ First, Last uint16 }
-
 // Last is the range's last port of the host.
 func (p Port) Last() uint16 { return p.HostPort + p.Count - 1 }
 
@@ -70,11 +67,6 @@ func numbers(first, count uint16) string {
 func (p Port) compare(o Port) int {
 	return cmp.Or(cmp.Compare(p.Proto, o.Proto), p.Host.Compare(o.Host), cmp.Compare(p.HostPort, o.HostPort),
 		cmp.Compare(p.ContainerPort, o.ContainerPort), cmp.Compare(p.Count, o.Count))
-}
-
-// overlaps reports whether one packet could be meant for both.
-func (p Port) overlaps(o Port) bool {
-	return p.Proto == o.Proto && p.HostPort <= o.Last() && o.HostPort <= p.Last() && meet(p.Host, o.Host)
 }
 
 // meet reports whether two published host addresses have an address in common.
@@ -115,22 +107,53 @@ func continues(p, next Port) bool {
 		p.ContainerPort < next.ContainerPort && next.ContainerPort-p.ContainerPort == p.Count
 }
 
-// firstOverlap looks at the ports in the order of their numbers, where whatever
-// overlaps a port begins before that port ends.
+// firstOverlap looks at the ports in the order of their numbers. Of those before, the one
+// that ends last stands for all that were published where it was.
 func firstOverlap(ports []Port) (a, b Port, clash bool) {
 	byNumber := slices.Clone(ports)
 	slices.SortFunc(byNumber, func(a, b Port) int {
 		return cmp.Or(cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.HostPort, b.HostPort))
 	})
+	farthest := map[area]Port{}
 	for i, p := range byNumber {
-		for _, q := range byNumber[i+1:] {
-			if q.Proto != p.Proto || q.HostPort > p.Last() {
-				break
+		if i > 0 && p.Proto != byNumber[i-1].Proto {
+			clear(farthest)
+		}
+		for _, at := range meeting(p.Host) {
+			if q, ok := farthest[at]; ok && q.Last() >= p.HostPort {
+				return q, p, true
 			}
-			if p.overlaps(q) {
-				return p, q, true
+		}
+		for _, at := range around(p.Host) {
+			if q, ok := farthest[at]; !ok || q.Last() < p.Last() {
+				farthest[at] = p
 			}
 		}
 	}
 	return Port{}, Port{}, false
+}
+
+// area is where ports are published: on this very address, or with within set on any that
+// lies in it.
+type area struct {
+	host   netip.Addr
+	within bool
+}
+
+// around are the areas that a published address is part of.
+func around(host netip.Addr) []area {
+	all := []area{{host, false}, {netip.Addr{}, true}}
+	if host.IsValid() {
+		return append(all, area{Every(host.Is4()), true})
+	}
+	return append(all, area{Every(true), true}, area{Every(false), true})
+}
+
+// meeting are areas of which one is around whatever meets the address, and none is around
+// anything else.
+func meeting(host netip.Addr) []area {
+	if !host.IsValid() || host.IsUnspecified() {
+		return []area{{host, true}}
+	}
+	return []area{{host, false}, {Every(host.Is4()), false}, {netip.Addr{}, false}}
 }

@@ -128,11 +128,40 @@ func TestTheLoopbackOfIPv6IsAnAddressLikeAnyOther(t *testing.T) {
 }
 
 func TestWhatIsOpenNeedsNoPortOfTheHost(t *testing.T) {
-	n := &spec.Network{Pools: []spec.Pool{{Prefix: netip.MustParsePrefix("10.1.0.0/24")}, {Prefix: netip.MustParsePrefix("fd00:1::/64")}}, Mode6: spec.Routed}
-	o := spec.Options{"com.docker.network.portmap": json.RawMessage(`[{"Proto":6,"Port":80,"HostPort":0}]`)}
+	n := &spec.Network{Pools: []spec.Pool{{Prefix: netip.MustParsePrefix("10.1.0.0/24")}, {Prefix: netip.MustParsePrefix("fd00:1::/64")}}, Mode4: spec.Routed}
+	o := spec.Options{"com.docker.network.portmap": json.RawMessage(`[{"Proto":6,"Port":80,"HostPort":0},{"Proto":6,"Port":80,"HostIP":"fe80::1"}]`)}
 	m, err := o.PortMap(n)
-	if err != nil || fmt.Sprint(m.Open) != "[[::]:80->80/tcp]" || len(m.Ports) > 0 || !errors.Is(m.Refused, spec.ErrInvalid) {
+	if err != nil || fmt.Sprint(m.Open) != "[0.0.0.0:80->80/tcp]" || len(m.Ports) > 0 || !errors.Is(m.Refused, spec.ErrInvalid) {
 		t.Errorf("open %v, ports %v, refused %v, %v", m.Open, m.Ports, m.Refused, err)
+	}
+}
+
+func TestAnAddressThatNothingCanBePublishedOnIsRefusedWithARemedy(t *testing.T) {
+	for binding, want := range map[string][]string{
+		`"HostIP":"fe80::1"`:                {"link-local", "-p 8080:80", "[::]:8080:80"},
+		`"HostIP":"fe80::1%eth0"`:           {"link-local", "-p 8080:80", "without a zone"},
+		`"HostIP":"2001:db8::1%eth0"`:       {"without a zone"},
+		`"HostIP":"ff02::1"`:                {"multicast"},
+		`"HostIP":"224.0.0.1"`:              {"multicast"},
+		`"HostIP":"255.255.255.255"`:        {"broadcast"},
+		`"HostIP":"::ffff:192.0.2.1"`:       {"as IPv4, 192.0.2.1"},
+		`"HostIP":"::ffff:0.0.0.0"`:         {"as IPv4, 0.0.0.0"},
+		`"HostIP":"10.0.0.1/24"`:            {"want an IPv4 or IPv6 address"},
+		`"HostIP":"[::1]"`:                  {"want an IPv4 or IPv6 address"},
+		`"HostPort":0,"HostPortEnd":9`:      {"host ports 0-9", "1 to 65535"},
+		`"HostPort":9,"HostPortEnd":8`:      {"host ports 9-8", "1 to 65535"},
+		`"HostPort":9,"HostPortEnd":100000`: {"host ports 9-100000", "1 to 65535"},
+		`"HostPort":-1`:                     {"host port -1", "1 to 65535"},
+		`"Port":-1`:                         {"container port -1", "1 to 65535"},
+	} {
+		o := spec.Options{"com.docker.network.portmap": json.RawMessage(`[{"Proto":6,"Port":80,` + binding + `}]`)}
+		m, err := o.PortMap(&spec.Network{})
+		err = errors.Join(err, m.Refused)
+		for _, text := range want {
+			if !errors.Is(err, spec.ErrInvalid) || !strings.Contains(err.Error(), text) {
+				t.Errorf("%s: refusal lacks %q: %v", binding, text, err)
+			}
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -28,6 +29,8 @@ type binding struct {
 type PortMap struct {
 	// Ports are published on the host, ranges joined.
 	Ports []Port
+	// Wishes are published besides, by numbers that are to be chosen.
+	Wishes []Wish
 	// Open are the container's own, in families whose gateway mode is Routed.
 	Open []Port
 	// OnlyIPv4 says that another endpoint is the container's gateway for IPv6.
@@ -37,8 +40,23 @@ type PortMap struct {
 	Refused error
 }
 
-// IPv6 is what of the published ports concerns IPv6.
-func (m PortMap) IPv6() []Port { return ofFamily(m.Ports, false) }
+// IPv6 is what of the port map concerns IPv6.
+func (m PortMap) IPv6() PortMap {
+	m.Ports = ofFamily(m.Ports, false)
+	m.Wishes = narrowed(m.Wishes, func(ports []Port) []Port { return ofFamily(ports, false) })
+	return m
+}
+
+// Published are all ports that are asked for; those whose number is to be chosen have the
+// first of their range, or 0.
+func (m PortMap) Published() []Port {
+	all := slices.Clone(m.Ports)
+	for _, w := range m.Wishes {
+		w.HostPort = w.Range.First
+		all = append(all, w.Port)
+	}
+	return all
+}
 
 // PortMap reads the port map of a Join or ProgramExternalConnectivity request for an
 // endpoint of a network.
@@ -63,6 +81,12 @@ func (o Options) PortMap(n *Network) (m PortMap, err error) {
 	m.Refused = errors.Join(m.Refused, overlap)
 	m.Open, err = JoinPorts(m.Open)
 	return m, err
+}
+
+// Publishes reports whether there is anything in a port map, sound or not.
+func (o Options) Publishes() bool {
+	var bindings []json.RawMessage
+	return o.list(keyPortMap, &bindings) != nil || len(bindings) > 0
 }
 
 // add enters what one binding asks for: in a family that is routed the container's
@@ -94,11 +118,18 @@ func (m *PortMap) add(b binding, n *Network) error {
 	if m.OnlyIPv4 && host.Is6() {
 		return nil
 	}
-	if err := b.checkTranslation(host); err != nil {
+	if err := checkBound(host); err != nil {
 		m.Refused = errors.Join(m.Refused, fmt.Errorf("publish %s: %w: %w", b, ErrInvalid, err))
 		return nil
 	}
-	m.Ports = append(m.Ports, b.on(host, b.HostPort))
+	switch {
+	case b.HostPort == 0:
+		m.Wishes = append(m.Wishes, Wish{Port: b.on(host, 0)})
+	case b.HostPortEnd > b.HostPort:
+		m.Wishes = append(m.Wishes, Wish{b.on(host, 0), PortRange{uint16(b.HostPort), uint16(b.HostPortEnd)}})
+	default:
+		m.Ports = append(m.Ports, b.on(host, b.HostPort))
+	}
 	return nil
 }
 
@@ -165,17 +196,16 @@ func (b binding) check() (netip.Addr, error) {
 		return netip.Addr{}, fmt.Errorf("container port %d: want 1 to 65535", b.Port)
 	case b.HostPort < 0 || b.HostPort > 65535:
 		return netip.Addr{}, fmt.Errorf("host port %d: want 1 to 65535", b.HostPort)
+	case b.HostPortEnd != 0 && (b.HostPortEnd < b.HostPort || b.HostPortEnd > 65535 || b.HostPort == 0):
+		return netip.Addr{}, fmt.Errorf("host ports %d-%d: want a range within 1 to 65535", b.HostPort, b.HostPortEnd)
 	}
 	return b.host()
 }
 
-// checkTranslation refuses what only the host's side of a translation can not be.
-func (b binding) checkTranslation(host netip.Addr) error {
-	switch {
-	case b.HostPort == 0:
-		return fmt.Errorf("a host port of the driver's choice is not built yet; name one, e.g. -p 8080:%d", b.Port)
-	case b.HostPortEnd != 0 && b.HostPortEnd != b.HostPort:
-		return fmt.Errorf("one host port of a range is not built yet; name one, e.g. -p %d:%d", b.HostPort, b.Port)
+// checkBound refuses what nothing can be published on.
+func checkBound(host netip.Addr) error {
+	if host.Is6() && host.IsLinkLocalUnicast() {
+		return fmt.Errorf("host address %s: every interface may have a link-local address, so it says too little; publish on every address, e.g. -p 8080:80 or -p [::]:8080:80, which link-local clients reach, too", host)
 	}
 	return nil
 }
@@ -189,10 +219,14 @@ func (b binding) host() (netip.Addr, error) {
 	}
 	host, err := netip.ParseAddr(b.HostIP)
 	switch {
-	case err != nil || host.Zone() != "":
-		return netip.Addr{}, fmt.Errorf("host address %.60q: want an IPv4 or IPv6 address without a zone", b.HostIP)
+	case err != nil:
+		return netip.Addr{}, fmt.Errorf("host address %.60q: want an IPv4 or IPv6 address", b.HostIP)
+	case host.Zone() != "":
+		return netip.Addr{}, errors.Join(checkBound(host.WithZone("")), fmt.Errorf("host address %.60q: want it without a zone", b.HostIP))
+	case host.Is4In6():
+		return netip.Addr{}, fmt.Errorf("host address %s: want it as IPv4, %s", host, host.Unmap())
 	case host.IsMulticast() || isBroadcast(host):
 		return netip.Addr{}, fmt.Errorf("host address %s: a multicast or broadcast address has no ports", host)
 	}
-	return host.Unmap(), nil
+	return host, nil
 }

@@ -1,40 +1,10 @@
 package spec
 
 import (
-	"cmp"
-	"fmt"
 	"iter"
 	"net/netip"
 	"slices"
 )
-
-// portKey orders published ports by number, ranges apart from single ports, so
-// that who holds one is found among few.
-type portKey struct {
-	proto Proto
-	wide  bool
-	first uint16
-	host  netip.Addr
-}
-
-func (k portKey) Compare(o portKey) int {
-	return cmp.Or(cmp.Compare(k.proto, o.proto), compareBool(k.wide, o.wide), cmp.Compare(k.first, o.first), k.host.Compare(o.host))
-}
-
-func compareBool(a, b bool) int {
-	switch {
-	case a == b:
-		return 0
-	case b:
-		return -1
-	}
-	return 1
-}
-
-type portHeld struct {
-	port              Port
-	network, endpoint ID
-}
 
 // Publish makes ports the published ports of an endpoint, in the place of those
 // that it had. All of them, or after an error none. A port that another one has is
@@ -54,10 +24,7 @@ func (s *State) Publish(network, id ID, ports []Port, onlyIPv4 bool) error {
 	if err != nil {
 		return err
 	}
-	if onlyIPv4 || shared {
-		ports = ofFamily(ports, onlyIPv4)
-	}
-	joined, err := JoinPorts(served(ep, ports))
+	joined, err := JoinPorts(portion(ep, ports, onlyIPv4, shared))
 	if err != nil || slices.Equal(ep.Ports, joined) && ep.OnlyIPv4 == onlyIPv4 {
 		return err
 	}
@@ -91,10 +58,7 @@ func (s *State) hold(p portHeld, ep *Endpoint) error {
 		held = s.holder(p.port)
 	}
 	if held != nil {
-		return &HeldError{
-			Network: held.network, Holder: held.endpoint,
-			What: fmt.Sprintf("port %s", p.port), Has: fmt.Sprintf("%s is published by", held.port),
-		}
+		return held.refuse(p.port)
 	}
 	s.ports = s.ports.With(keyOf(p.port), &p)
 	return nil
@@ -142,6 +106,15 @@ func (s *State) leaveIPv6(network ID, ep *Endpoint) error {
 		}
 	}
 	return nil
+}
+
+// portion is what of ports is an endpoint's to publish. It may share the sandbox with
+// another gateway.
+func portion(ep *Endpoint, ports []Port, onlyIPv4, shared bool) []Port {
+	if onlyIPv4 || shared {
+		ports = ofFamily(ports, onlyIPv4)
+	}
+	return served(ep, ports)
 }
 
 // served leaves out where nobody would answer, as Docker does: whatever comes by IPv4 for
@@ -210,28 +183,4 @@ func (s *State) Unpublish(network, id ID) {
 	changed := *ep
 	changed.Ports, changed.OnlyIPv4 = nil, false
 	s.put(n, &changed)
-}
-
-func keyOf(p Port) portKey { return portKey{p.Proto, p.Count > 1, p.HostPort, p.Host} }
-
-// holder finds a published port that overlaps p. Single ports that do lie between
-// p's first and last number; true ranges are few and looked at one by one.
-func (s *State) holder(p Port) *portHeld {
-	for k, held := range s.ports.From(portKey{proto: p.Proto, first: p.HostPort}) {
-		if k.proto != p.Proto || k.wide || k.first > p.Last() {
-			break
-		}
-		if held.port.overlaps(p) {
-			return held
-		}
-	}
-	for k, held := range s.ports.From(portKey{proto: p.Proto, wide: true}) {
-		if k.proto != p.Proto || k.first > p.Last() {
-			break
-		}
-		if held.port.overlaps(p) {
-			return held
-		}
-	}
-	return nil
 }

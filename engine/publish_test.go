@@ -1,0 +1,116 @@
+package engine_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+	"testing"
+
+	logtest "github.com/sirupsen/logrus/hooks/test"
+
+	"github.com/drawbridge-net/drawbridge/engine"
+	"github.com/drawbridge-net/drawbridge/plan"
+	"github.com/drawbridge-net/drawbridge/spec"
+)
+
+// wish is an ephemeral port for a port of the container.
+func wish(container uint16) spec.Wish {
+	return spec.Wish{Port: spec.Port{Proto: spec.TCP, ContainerPort: container, Count: 1}}
+}
+
+// portsOf are the published ports of the endpoint that addEndpoint(1, ep) makes.
+func (r *rig) portsOf(ep int) string {
+	r.t.Helper()
+	state := r.engine.Now().State
+	_, e, err := state.Endpoint(id("a", 1), id("e", 1000+ep))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return fmt.Sprint(e.Ports)
+}
+
+func (r *rig) publish(ep int, m spec.PortMap) error {
+	return r.engine.Publish(r.t.Context(), id("a", 1), id("e", 1000+ep), m)
+}
+
+func TestPublishChoosesReservesAndAppliesInOneStep(t *testing.T) {
+	r := newRig(t)
+	r.must(addNetwork(1), addEndpoint(1, 2), addEndpoint(1, 3))
+	r.ports.Take(spec.Port{Proto: spec.TCP, HostPort: 32768, Count: 1})
+	if err := r.publish(2, spec.PortMap{Wishes: []spec.Wish{wish(80)}}); err != nil {
+		t.Fatal(err)
+	}
+	const want = "[*:32769->80/tcp]"
+	if got := r.portsOf(2); got != want {
+		t.Errorf("published %s, want %s", got, want)
+	}
+	if world := r.world(); strings.Count(world, "*:32769->80/tcp") < len(r.layers) {
+		t.Errorf("not everywhere:\n%s", world)
+	}
+	before := r.world()
+	if err := r.publish(2, spec.PortMap{Wishes: []spec.Wish{wish(80)}}); err != nil {
+		t.Fatal(err)
+	}
+	r.same(before)
+	if err := r.publish(3, spec.PortMap{Wishes: []spec.Wish{wish(80)}}); err != nil || r.portsOf(3) != "[*:32770->80/tcp]" {
+		t.Errorf("the search did not wander on: %s, %v", r.portsOf(3), err)
+	}
+	r.restart()
+	if err := r.publish(2, spec.PortMap{Wishes: []spec.Wish{wish(80)}}); err != nil || r.portsOf(2) != want {
+		t.Errorf("not kept over a restart: %s, %v", r.portsOf(2), err)
+	}
+}
+
+func TestAPublishThatFailsLeavesNothingReserved(t *testing.T) {
+	for what, fail := range map[string]func(*rig) error{
+		"no number is free": func(r *rig) error {
+			r.ports.Take(spec.Port{Proto: spec.TCP, HostPort: 32769, Count: 3})
+			return syscall.EADDRINUSE
+		},
+		"ports cannot be reserved": func(r *rig) error {
+			r.ports.Fail(errBroken)
+			return errBroken
+		},
+		"the kernel refuses": func(r *rig) error {
+			r.layers[1].Break(veth(1, 2), errBroken)
+			return errBroken
+		},
+		"the store refuses": func(r *rig) error {
+			r.store.Fail(errBroken)
+			return errBroken
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			r := newRig(t)
+			r.must(addNetwork(1), addEndpoint(1, 2))
+			before := r.world()
+			cause := fail(r)
+			err := r.publish(2, spec.PortMap{Wishes: []spec.Wish{wish(80), wish(81)}})
+			if cause != syscall.EADDRINUSE && !errors.Is(err, cause) || !errors.Is(err, spec.ErrInUse) && cause == syscall.EADDRINUSE {
+				t.Errorf("want %v, got %v", cause, err)
+			}
+			r.store.Fail(nil)
+			r.same(before)
+			if left := r.ports.Reserved(plan.Owner{Network: id("a", 1), Endpoint: id("e", 1002)}); len(left) > 0 {
+				t.Errorf("left reserved: %v", left)
+			}
+		})
+	}
+}
+
+func TestWithoutAReserverNoNumberIsChosen(t *testing.T) {
+	r := newRig(t)
+	r.must(addNetwork(1), addEndpoint(1, 2))
+	log, _ := logtest.NewNullLogger()
+	r.engine = engine.New(r.store, r.layers[0], nil, nil, log)
+	if err := r.engine.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.publish(2, spec.PortMap{Wishes: []spec.Wish{wish(80)}}); !errors.Is(err, spec.ErrInvalid) {
+		t.Errorf("want a refusal, got %v", err)
+	}
+	if err := r.publish(2, spec.PortMap{Ports: []spec.Port{{Proto: spec.TCP, HostPort: 8080, ContainerPort: 80, Count: 1}}}); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,355 @@
+package spec
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// Finder is what numbers of the host's ports are chosen with.
+type Finder struct {
+	// Ephemeral are the numbers for wishes that name none, in ascending order.
+	Ephemeral []PortRange
+	// Start is where the search among them begins. Choose moves it behind what it found, so
+	// that a number that was given up rests for as long as there are others.
+	Start uint16
+	// Reserve keeps everybody else on the host from taking ports: all of them, or after an
+	// error none. An error of the class ErrInUse says that somebody has one of them.
+	Reserve func(ports []Port) error
+}
+
+// fromStart are the ephemeral numbers in the order of the search.
+func (f *Finder) fromStart() []PortRange {
+	var ahead, behind []PortRange
+	for _, r := range f.Ephemeral {
+		switch {
+		case r.Last < f.Start:
+			behind = append(behind, r)
+		case r.First < f.Start:
+			behind, ahead = append(behind, PortRange{r.First, f.Start - 1}), append(ahead, PortRange{f.Start, r.Last})
+		default:
+			ahead = append(ahead, r)
+		}
+	}
+	return slices.Concat(ahead, behind)
+}
+
+// Choose makes ports of all that a port map publishes, with a number for each wish: the
+// one that it has already, else the first that is free of its range, else of the ephemeral
+// ones. Ports that the map names go before all wishes. What was reserved and comes to
+// nothing is left to the caller.
+func (s *State) Choose(network, id ID, m PortMap, f *Finder) ([]Port, error) {
+	if len(m.Wishes) == 0 {
+		return m.Ports, nil
+	}
+	c := chooser{Finder: f, state: *s, network: network, id: id, had: map[within][]*number{}, passed: map[place]int{}, busy: map[place]error{}}
+	if err := c.state.Publish(network, id, m.Ports, m.OnlyIPv4); err != nil {
+		return nil, err
+	}
+	_, ep, err := s.Endpoint(network, id)
+	if err != nil {
+		return nil, err
+	}
+	shared, err := c.state.hasIPv4Gateway(network, ep)
+	if err != nil {
+		return nil, err
+	}
+	c.sandbox, c.ephemeral = ep.Sandbox, f.fromStart()
+	c.note(ep.Ports, false)
+	for _, mate := range s.mates(network, ep) {
+		c.note(mate.Ports, true)
+	}
+	c.gather()
+	wishes := narrowed(m.Wishes, func(ports []Port) []Port { return portion(ep, ports, m.OnlyIPv4, shared) })
+	chosen, err := c.choose(groups(wishes))
+	return append(slices.Clone(m.Ports), chosen...), err
+}
+
+// narrowed is what some judgement of ports leaves of wishes.
+func narrowed(wishes []Wish, judge func([]Port) []Port) []Wish {
+	var all []Wish
+	for _, w := range wishes {
+		for _, p := range judge([]Port{w.Port}) {
+			all = append(all, Wish{p, w.Range})
+		}
+	}
+	return all
+}
+
+// chooser chooses numbers for the wishes of one endpoint.
+type chooser struct {
+	*Finder
+	state       State // in which the endpoint has what was chosen so far
+	network, id ID
+	sandbox     string
+	ephemeral   []PortRange
+	had         map[within][]*number // before, by what they led to
+	passed      map[place]int        // numbers that are taken -> the first that may not be
+	busy        map[place]error      // what somebody else on the host has
+}
+
+// within is a port of the container.
+type within struct {
+	proto Proto
+	port  uint16
+}
+
+// number is one of the host's that led to a port of the container, with where it did.
+type number struct {
+	port  uint16
+	hosts []netip.Addr
+	mate  bool // by another gateway of the container, of the other family or one no longer
+}
+
+// met reports whether the number was had wherever a group wants it, or where that meets.
+func (n *number) met(g *group) bool {
+	return !slices.ContainsFunc(g.hosts, func(wanted netip.Addr) bool {
+		return !slices.ContainsFunc(n.hosts, func(host netip.Addr) bool { return meet(host, wanted) })
+	})
+}
+
+// place is a number on an address of the host.
+type place struct {
+	proto Proto
+	host  netip.Addr
+	port  int
+}
+
+// note remembers ports that wishes may keep.
+func (c *chooser) note(ports []Port, mate bool) {
+	for _, p := range ports {
+		for i := range p.Count {
+			at := within{p.Proto, p.ContainerPort + i}
+			c.had[at] = append(c.had[at], &number{p.HostPort + i, []netip.Addr{p.Host}, mate})
+		}
+	}
+}
+
+// gather makes one number of those that are equal, in the order in which they were noted.
+func (c *chooser) gather() {
+	for at, all := range c.had {
+		seen := map[uint16]*number{}
+		c.had[at] = slices.DeleteFunc(all, func(n *number) bool {
+			first, again := seen[n.port]
+			if again {
+				first.hosts = append(first.hosts, n.hosts...)
+			} else {
+				seen[n.port] = n
+			}
+			return again
+		})
+	}
+}
+
+// choose lets every wish keep what it has before any other looks for a number.
+func (c *chooser) choose(groups []*group) ([]Port, error) {
+	var all []Port
+	var open []*group
+	for _, g := range groups {
+		kept := c.keep(g)
+		if kept == nil {
+			open = append(open, g)
+		}
+		all = append(all, kept...)
+	}
+	for _, g := range open {
+		found, err := c.find(g)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, found...)
+	}
+	return all, nil
+}
+
+// keep gives a wish the number that it has, be it by another gateway of the container.
+func (c *chooser) keep(g *group) []Port {
+	at := within{g.Proto, g.ContainerPort}
+	for i := 0; i < len(c.had[at]); i++ {
+		n := c.had[at][i]
+		held := n.met(g)
+		if g.Range != (PortRange{}) && !g.Range.has(n.port) || !held && !n.mate {
+			continue
+		}
+		ports := g.at(n.port)
+		c.had[at] = slices.Delete(c.had[at], i, i+1)
+		if c.canKeep(ports, held) {
+			c.claim(ports)
+			return ports
+		}
+		i--
+	}
+	return nil
+}
+
+// canKeep reports whether ports are the endpoint's for the asking. What is held for it
+// can not be reserved once more.
+func (c *chooser) canKeep(ports []Port, held bool) bool {
+	if held {
+		return !slices.ContainsFunc(ports, c.isTaken)
+	}
+	free, err := c.take(ports)
+	return free && err == nil
+}
+
+// isTaken reports whether someone has a port who would not make room for the endpoint.
+func (c *chooser) isTaken(p Port) bool {
+	held := c.state.holder(p)
+	return held != nil && (c.own(held) || !c.state.inSandbox(held, c.sandbox))
+}
+
+func (c *chooser) own(held *portHeld) bool { return held.network == c.network && held.endpoint == c.id }
+
+// claim makes ports the endpoint's that nobody else has, or another gateway of its container.
+func (c *chooser) claim(ports []Port) {
+	for _, p := range ports {
+		if held := c.state.holder(p); held != nil {
+			c.state.Unpublish(held.network, held.endpoint)
+		}
+		c.state.ports = c.state.ports.With(keyOf(p), &portHeld{p, c.network, c.id})
+	}
+}
+
+// find takes the first number that nobody has on any address of a wish.
+func (c *chooser) find(g *group) ([]Port, error) {
+	ranges := c.ephemeral
+	if g.Range != (PortRange{}) {
+		ranges = []PortRange{g.Range}
+	}
+	for _, r := range ranges {
+		for n := c.next(g, int(r.First)); n <= int(r.Last); n = c.next(g, n+1) {
+			ports := g.at(uint16(n))
+			free, err := c.take(ports)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", g, err)
+			}
+			if !free {
+				continue
+			}
+			c.claim(ports)
+			if g.Range == (PortRange{}) {
+				c.Start = uint16(n) + 1
+			}
+			return ports, nil
+		}
+	}
+	return nil, c.exhausted(g)
+}
+
+// take reserves ports of one number, if they are free.
+func (c *chooser) take(ports []Port) (bool, error) {
+	for _, p := range ports {
+		if held := c.state.holder(p); held != nil {
+			c.passed[placeOf(p)] = int(held.port.Last()) + 1
+			return false, nil
+		}
+	}
+	err := c.Reserve(ports)
+	if !errors.Is(err, ErrInUse) {
+		return err == nil, err
+	}
+	p := ports[0]
+	c.busy[placeOf(p)] = err
+	if len(ports) == 1 { // else it may be another that somebody has
+		c.passed[placeOf(p)] = int(p.HostPort) + 1
+	}
+	return false, nil
+}
+
+func placeOf(p Port) place { return place{p.Proto, p.Host, int(p.HostPort)} }
+
+// next is the first number from n on that is not known to be taken on any address of a
+// wish.
+func (c *chooser) next(g *group, n int) int {
+	for i := 0; i < len(g.hosts); i++ {
+		if ahead := c.behind(place{g.Proto, g.hosts[i], n}); ahead > n {
+			n, i = ahead, -1
+		}
+	}
+	return n
+}
+
+// behind is the first number from a place on that is not known to be taken. The way there
+// is shortened for whoever comes next, so that all together go it once.
+func (c *chooser) behind(from place) int {
+	end := from
+	for {
+		ahead, passed := c.passed[end]
+		if !passed {
+			break
+		}
+		end.port = ahead
+	}
+	for from != end {
+		from.port, c.passed[from] = c.passed[from], end.port
+	}
+	return end.port
+}
+
+// maxTold is how many of those are named who have the numbers of a range.
+const maxTold = 8
+
+// RangeError is the refusal of a wish none of whose numbers is free.
+type RangeError struct {
+	What  string  // e.g. a port of 8000-8002 for 80/tcp on every address
+	Of    string  // e.g. 8000-8002
+	Taken []error // why the first ones are not free
+}
+
+func (e *RangeError) Error() string {
+	text := fmt.Sprintf("%s: %v: none of %s is free", e.What, ErrInUse, e.Of)
+	for i, err := range e.Taken {
+		text += [...]string{": ", "; "}[min(i, 1)] + err.Error()
+	}
+	return text
+}
+
+// Unwrap makes it one of the class ErrInUse.
+func (e *RangeError) Unwrap() []error { return append([]error{ErrInUse}, e.Taken...) }
+
+// exhausted tells who has the numbers of a range. Of ephemeral ones, there are too many.
+func (c *chooser) exhausted(g *group) error {
+	e := &RangeError{What: g.String(), Of: g.Range.String()}
+	if g.Range == (PortRange{}) {
+		e.Of = text(c.Ephemeral)
+		return e
+	}
+	for n := int(g.Range.First); n <= int(g.Range.Last) && len(e.Taken) < maxTold; n++ {
+		n = c.tell(g, e, n)
+	}
+	return e
+}
+
+// tell adds who has a number, and returns the last one that the same has.
+func (c *chooser) tell(g *group, e *RangeError, n int) int {
+	for _, p := range g.at(uint16(n)) {
+		held := c.state.holder(p)
+		switch {
+		case held == nil:
+			if err := c.busy[placeOf(p)]; err != nil {
+				e.Taken = append(e.Taken, err)
+				return n
+			}
+			continue
+		case c.own(held):
+			e.Taken = append(e.Taken, fmt.Errorf("the container itself has %s", held.port))
+		default:
+			e.Taken = append(e.Taken, held.refuse(p))
+		}
+		return int(held.port.Last())
+	}
+	return n
+}
+
+func text(ranges []PortRange) string {
+	if len(ranges) == 0 {
+		return "net.ipv4.ip_local_port_range less net.ipv4.ip_local_reserved_ports"
+	}
+	var all []string
+	for _, r := range ranges {
+		all = append(all, r.String())
+	}
+	return strings.Join(all, ", ")
+}
