@@ -95,7 +95,7 @@ func assemble(ctx context.Context, s settings, log logrus.FieldLogger) (_ *daemo
 		d.firewall.Behind("zones of firewalld", firewalld.Bind{Zones: d.zones}),
 		d.tracking,
 	}
-	d.engine = engine.New(d.store.Networks(), d, layers, nil, log)
+	d.engine = engine.New(d.store.Networks(), d, layers, d.ports, log)
 	if s.firewall == firewall.None {
 		if err = d.engine.Load(ctx); err != nil {
 			return nil, err
