@@ -7,6 +7,7 @@ package admin
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -40,7 +41,7 @@ type Endpoint struct {
 	Network   string   `json:"network"` // its ID
 	Addresses []string `json:"addresses"`
 	MAC       string   `json:"mac"`
-	Ports     []string `json:"ports"`   // as docker ps writes them
+	Ports     []string `json:"ports"`   // as docker ps writes them, and " (proxy)" behind what the kernel does not translate
 	Sandbox   string   `json:"sandbox"` // e.g. /run/docker/netns/1eee51bd70de
 	Link      string   `json:"link"`    // the host's end of its veth pair
 }
@@ -96,13 +97,33 @@ func endpoints(s spec.State, p *plan.Plan) []Endpoint {
 			}
 			if planned != nil {
 				if pe, ok := planned.Endpoints.Get(id); ok {
-					for _, m := range pe.Mappings {
-						row.Ports = append(row.Ports, m.Port().String())
-					}
+					row.Ports = append(row.Ports, published(pe)...)
 				}
 			}
 			row.Ports = append(row.Ports, opened(e)...)
 			all = append(all, row)
+		}
+	}
+	return all
+}
+
+// published are ports of the host, each family by itself. Those that lead to the container
+// through the userland proxy alone are marked.
+func published(e *plan.Endpoint) []string {
+	var all []string
+	for _, m := range e.Mappings {
+		all = append(all, m.Port().String())
+	}
+	for _, h := range e.Ports {
+		for i, p := range []plan.Proxy{h.Proxy4, h.Proxy6} {
+			if !p.To.IsValid() || !p.All && h.Host != netip.IPv6Loopback() {
+				continue
+			}
+			port := h.Port
+			if !port.Host.IsValid() {
+				port.Host = spec.Every(i == 0)
+			}
+			all = append(all, port.String()+" (proxy)")
 		}
 	}
 	return all

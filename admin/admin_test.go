@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/sirupsen/logrus"
 	"github.com/sirupsen/logrus/hooks/test"
 
@@ -29,6 +30,8 @@ import (
 type host struct {
 	missing []plan.Drift
 	blind   bool  // of the firewall
+	ipv6    bool  // of the kernel
+	without bool  // a firewall
 	fails   error // of Apply
 	removed bool
 }
@@ -36,7 +39,7 @@ type host struct {
 func (h *host) Load() (spec.State, error)  { return spec.State{}, nil }
 func (h *host) Save(_, _ spec.State) error { return nil }
 func (h *host) Look(context.Context) (*plan.Host, error) {
-	return &plan.Host{Uplinks: []plan.HostLink{{Name: "eth0"}}, Blind: h.blind}, nil
+	return &plan.Host{Uplinks: []plan.HostLink{{Name: "eth0"}}, Blind: h.blind, IPv6: h.ipv6, NoFirewall: h.without}, nil
 }
 func (h *host) Exists(string) (bool, error)                             { return true, nil }
 func (h *host) Gateway(string) (netip.Addr, error)                      { return netip.Addr{}, nil }
@@ -145,6 +148,40 @@ func TestOperatorSeesNetworksAndEndpoints(t *testing.T) {
 	must(t, err)
 	if !strings.Contains(text, "dnat tcp 0.0.0.0:8080 to 172.30.0.2:80") {
 		t.Errorf("the plan does not show the published port:\n%s", text)
+	}
+}
+
+func TestOperatorSeesWhatTheProxyAloneServes(t *testing.T) {
+	for _, c := range []struct {
+		host *host
+		ipv6 string // the container's
+		want []string
+	}{
+		{&host{ipv6: true}, "fd00:30::2/64", []string{"0.0.0.0:8080->80/tcp", "[::]:8080->80/tcp", "[::1]:8081->80/tcp (proxy)"}},
+		{&host{ipv6: true}, "", []string{"0.0.0.0:8080->80/tcp", "[::]:8080->80/tcp (proxy)", "[::1]:8081->80/tcp (proxy)"}},
+		{&host{ipv6: true, without: true}, "fd00:30::2/64", []string{"0.0.0.0:8080->80/tcp (proxy)", "[::]:8080->80/tcp (proxy)", "[::1]:8081->80/tcp (proxy)"}},
+		{&host{}, "", []string{"0.0.0.0:8080->80/tcp"}},
+	} {
+		d := startOn(t, c.host)
+		must(t, d.engine.Do(t.Context(), func(s *spec.State) error {
+			e := &spec.Endpoint{ID: endpointID, IPv4: netip.MustParsePrefix("172.30.0.2/24")}
+			if c.ipv6 != "" {
+				e.IPv6 = netip.MustParsePrefix(c.ipv6)
+			}
+			return errors.Join(
+				s.AddNetwork(&spec.Network{ID: networkID, Pools: []spec.Pool{{Prefix: netip.MustParsePrefix("172.30.0.0/24")}, {Prefix: netip.MustParsePrefix("fd00:30::/64")}}}),
+				s.AddEndpoint(networkID, e),
+				s.Publish(networkID, endpointID, []spec.Port{
+					{Proto: spec.TCP, HostPort: 8080, ContainerPort: 80, Count: 1},
+					{Proto: spec.TCP, Host: netip.IPv6Loopback(), HostPort: 8081, ContainerPort: 80, Count: 1},
+				}, false),
+			)
+		}))
+		endpoints, err := d.client.Endpoints(t.Context())
+		must(t, err)
+		if diff := cmp.Diff(c.want, endpoints[0].Ports, cmpopts.SortSlices(strings.Compare)); diff != "" {
+			t.Errorf("%+v, container's IPv6 %q: ports (-want +got):\n%s", c.host, c.ipv6, diff)
+		}
 	}
 }
 

@@ -24,7 +24,10 @@ func (e *env) ps() *cobra.Command {
 
 No engine can show the ports that a network driver plugin publishes: the PORTS
 column of docker ps and the answer of docker port stay empty. This shows them, in
-the same notation.`,
+the same notation. The kernel leads clients of a port to the container, save for ports
+marked (proxy), which the daemon serves itself: those of IPv6 in front of a container
+that has IPv4 alone, for one, and ports on ::1. It also serves who asks any other port
+on ::1 or by a link-local address of IPv6, which is not marked.`,
 		Args: cobra.NoArgs,
 	}
 	asJSON := jsonFlag(c)
