@@ -21,7 +21,7 @@ func tellLocal(fd int, is4 bool) error {
 // arrival reads of control messages which address a datagram was sent to, and the
 // interface that it came in by.
 func arrival(control []byte) (local netip.Addr, ifindex int) {
-	for len(control) > 0 {
+	for len(control) >= unix.SizeofCmsghdr {
 		header, data, rest, err := unix.ParseOneSocketControlMessage(control)
 		if err != nil {
 			break

@@ -195,26 +195,30 @@ func (p *Proxy) answer(h *held, s *session) {
 	}
 }
 
-// answerOnce waits for one datagram. A buffer is needed only while there is one.
+// answerOnce passes on one datagram. A buffer is taken only when there is one.
 func (p *Proxy) answerOnce(h *held, s *session) error {
+	var buffer *[maxDatagram]byte
+	var n int
 	var err error
 	if gone := s.raw.Read(func(fd uintptr) bool {
-		buffer := p.buffers.Get().(*[maxDatagram]byte)
-		defer p.buffers.Put(buffer)
-		var n int
-		if n, err = unix.Read(int(fd), buffer[:]); err == nil {
-			// What cannot be sent now is lost, as datagrams may be.
-			_ = h.use(func(fd int) error {
-				_, err := unix.SendmsgN(fd, buffer[:n], s.from, s.peer, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
-				return err
-			})
+		buffer = p.buffers.Get().(*[maxDatagram]byte)
+		if n, err = unix.Read(int(fd), buffer[:]); errors.Is(err, unix.EAGAIN) {
+			p.buffers.Put(buffer)
+			return false
 		}
-		return !errors.Is(err, unix.EAGAIN)
+		return true
 	}); gone != nil {
 		return gone
 	}
-	if errors.Is(err, unix.EINTR) {
-		return nil
+	defer p.buffers.Put(buffer)
+	if err != nil {
+		return err
 	}
-	return err
+	// What cannot be sent now is lost, as datagrams may be. And it is sent out here, since
+	// whoever closes the session waits for the above, and has the lock.
+	_ = h.use(func(fd int) error {
+		_, err := unix.SendmsgN(fd, buffer[:n], s.from, s.peer, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		return err
+	})
+	return nil
 }

@@ -1,0 +1,220 @@
+package proxy_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/drawbridge-net/drawbridge/publish/proxy"
+	"github.com/drawbridge-net/drawbridge/test/lab"
+	"github.com/drawbridge-net/drawbridge/test/lab/hello"
+)
+
+// echoDatagrams answers on the container's port 80 with what is asked.
+func (b *bench) echoDatagrams() {
+	b.Helper()
+	var conn net.PacketConn
+	var err error
+	b.container.Do(func() { conn, err = net.ListenPacket("udp", "[::]:80") })
+	if err != nil {
+		b.Fatal(err)
+	}
+	var served sync.WaitGroup
+	served.Go(func() {
+		buffer := make([]byte, 1<<16)
+		for {
+			n, from, err := conn.ReadFrom(buffer)
+			if err != nil {
+				return // closed
+			}
+			_, _ = conn.WriteTo(buffer[:n], from)
+		}
+	})
+	b.Cleanup(func() {
+		conn.Close()
+		served.Wait()
+	})
+}
+
+// speak makes a client's socket, which takes answers from nowhere but the address.
+func (b *bench) speak(from *lab.Host, address string) net.Conn {
+	b.Helper()
+	var conn net.Conn
+	var err error
+	from.Do(func() { conn, err = net.Dial("udp", address) })
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+// mustEcho asks until the same comes back.
+func mustEcho(t testing.TB, conn net.Conn, data []byte) {
+	t.Helper()
+	lab.Until(t, fmt.Sprintf("echo of %d bytes by %v", len(data), conn.RemoteAddr()), func() error {
+		return ask(conn, data)
+	})
+}
+
+// ask says something, which shall come back.
+func ask(conn net.Conn, data []byte) error {
+	if _, err := conn.Write(data); err != nil {
+		return err
+	}
+	_ = conn.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+	buffer := make([]byte, 1<<16)
+	n, err := conn.Read(buffer)
+	if err == nil && !bytes.Equal(buffer[:n], data) {
+		err = fmt.Errorf("%q came back, want %q", buffer[:n], data)
+	}
+	return err
+}
+
+func mustSend(t testing.TB, conn net.Conn) {
+	t.Helper()
+	if _, err := conn.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestKernelProxyUDPBringsDatagramsOfAllSizes(t *testing.T) {
+	b := newBench(t, proxy.Options{})
+	b.echoDatagrams()
+	b.serve("udp", "[::]:8080", b.all())
+	largest := bytes.Repeat([]byte("Drawbridge"), 6551)[:65507]
+	for _, addr := range []string{"127.0.0.1", "::1"} {
+		mustEcho(t, b.speak(b.Host, port8080(addr)), nil)
+		mustEcho(t, b.speak(b.Host, port8080(addr)), largest)
+	}
+	for _, addr := range []string{"192.0.2.1", "2001:db8:1::1", scoped(b.Outside, linkLocal(1))} {
+		mustEcho(t, b.speak(b.Outside, port8080(addr)), largest)
+	}
+}
+
+func TestKernelProxyUDPSessionIsOfOneClientAndAddress(t *testing.T) {
+	b := newBench(t, proxy.Options{})
+	b.container.Serve("udp", "[::]:80")
+	b.serve("udp", "[::]:8080", b.all())
+	seen := map[uint16]string{}
+	for _, asks := range []string{"127.0.0.1", "127.0.0.1", "127.0.0.2", "::1", scoped(b.Host, linkLocal(1))} {
+		client := b.Host.Dial("udp", port8080(asks))
+		first, err := client.Ask(hello.Patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if other, known := seen[first.Client.Port()]; known {
+			t.Errorf("clients of %s and %s share a session", asks, other)
+		}
+		seen[first.Client.Port()] = asks
+		if again, err := client.Ask(hello.Patience); err != nil || again != first {
+			t.Errorf("the same client was %v, and is %v %v", first, again, err)
+		}
+	}
+	b.mustCount(proxy.Stats{Sessions: len(seen)})
+}
+
+func TestKernelProxyUDPSessionEndsWhenTheContainerRefuses(t *testing.T) {
+	b := newBench(t, proxy.Options{})
+	b.serve("udp", "[::]:8080", b.all())
+	client := b.Host.Dial("udp", "[::1]:8080")
+	if answer, err := client.Ask(100 * time.Millisecond); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("want silence, got %v %v", answer, err)
+	}
+	b.mustCount(proxy.Stats{})
+	b.container.Serve("udp", "[::]:80")
+	if _, err := client.Ask(hello.Patience); err != nil {
+		t.Errorf("the container listens now: %v", err)
+	}
+	// A client that has gone refuses its answers: no other one must feel it.
+	for range 3 {
+		conn := b.speak(b.Host, "[::1]:8080")
+		mustSend(t, conn)
+		conn.Close()
+		b.Host.MustReach("udp", "[::1]:8080", "container")
+	}
+}
+
+func TestKernelProxyUDPSessionEndsInSilence(t *testing.T) {
+	b := newBench(t, proxy.Options{Idle: 300 * time.Millisecond})
+	fd := b.serve("udp", "[::]:8080", b.all())
+	b.container.Serve("udp", "[::]:80")
+	b.Host.MustReach("udp", "[::1]:8080", "container") // talks, and so has more time
+	b.mustCount(proxy.Stats{Sessions: 1})
+
+	mute := b.all()
+	mute.V4.To = b.Neighbour.Addr
+	b.reroute(fd, "udp", mute)
+	b.Neighbour.Bind("udp", netip.MustParseAddrPort("0.0.0.0:80")) // hears and says nothing
+	began := time.Now()
+	mustSend(t, b.speak(b.Host, "127.0.0.1:8080"))
+	steady := b.speak(b.Host, "127.0.0.1:8080")
+	mustSend(t, steady)
+	b.mustCount(proxy.Stats{Sessions: 3})
+	lab.Until(t, "the session of a client that stays silent ends", func() error {
+		mustSend(t, steady)
+		if n := b.proxy.Stats().Sessions; n != 2 {
+			return fmt.Errorf("%d sessions, want 2", n)
+		}
+		return nil
+	})
+	if after := time.Since(began); after < 300*time.Millisecond {
+		t.Errorf("it ended after %v", after)
+	}
+	b.mustCount(proxy.Stats{Sessions: 1})
+}
+
+func TestKernelProxyUDPHasLimits(t *testing.T) {
+	b := newBench(t, proxy.Options{Sessions: 4})
+	b.echoDatagrams()
+	for _, at := range []string{"[::]:8080", "[::]:8081", "[::]:8082"} {
+		b.serve("udp", at, b.all())
+	}
+	served := func(port string) net.Conn {
+		conn := b.speak(b.Host, "127.0.0.1:"+port)
+		mustEcho(t, conn, []byte("x"))
+		return conn
+	}
+	old := served("8080")
+	served("8080")
+	b.Host.MustNotReach("udp", "127.0.0.1:8080", hello.Drop)
+	served("8081") // a port cannot take what others need
+	served("8081")
+	b.Host.MustNotReach("udp", "127.0.0.1:8082", hello.Drop)
+	mustEcho(t, old, []byte("still"))
+	b.mustCount(proxy.Stats{Sessions: 4})
+	b.mustHaveLogged("8080/udp: proxy: datagrams dropped: the port has its share of sessions",
+		"8082/udp: proxy: datagrams dropped: there are as many sessions as may be")
+}
+
+func TestKernelProxyUDPManyAtOnce(t *testing.T) {
+	b := newBench(t, proxy.Options{})
+	b.echoDatagrams()
+	for i := range 4 {
+		b.serve("udp", fmt.Sprintf("[::]:%d", 8080+i), b.all())
+	}
+	var clients sync.WaitGroup
+	for i := range 100 {
+		conn := b.speak(b.Host, fmt.Sprintf("127.0.0.%d:%d", i+1, 8080+i%4))
+		clients.Go(func() {
+			who := fmt.Appendf(nil, "client %d", i)
+			for range 20 {
+				err := ask(conn, who)
+				for n := 0; errors.Is(err, os.ErrDeadlineExceeded) && n < 20; n++ { // one may be lost
+					err = ask(conn, who)
+				}
+				if err != nil {
+					t.Errorf("client %d: %v", i, err)
+				}
+			}
+		})
+	}
+	clients.Wait()
+	b.mustCount(proxy.Stats{Sessions: 100})
+}
