@@ -1,11 +1,11 @@
 // Package conntrack is the layer that ends connections: when an endpoint leaves or is
 // deleted, every entry of the kernel's connection tracking that has one of its
-// addresses goes. Where packets are translated to is decided once an entry, so a sender
-// that keeps its port would be led to whoever had an address before for as long as it
-// sends.
+// addresses goes, and when a published port is led elsewhere, every entry that still leads
+// where it led before. Where packets are translated to is decided once an entry, so a
+// sender that keeps its port would not notice for as long as it sends.
 //
-// It makes no entries and watches none. Those of ports that change hands while their
-// endpoint stays are not its business, and neither are zones other than the default one.
+// It makes no entries and watches none. Zones other than the default one are not its
+// business, and neither is what the userland proxy serves.
 package conntrack
 
 import (
@@ -31,18 +31,22 @@ type Table struct {
 	sockets map[int]*nl.SocketHandle
 	refused error // why the kernel does not let us see its entries; nil if it does
 
-	mu   sync.Mutex // one Apply or Remove at a time
-	ways map[uint8]way
+	mu    sync.Mutex // one Apply or Remove at a time
+	ways  map[uint8]way
+	ports map[kind]bool // whether filters by port can be trusted, as far as tried
 	// seen is the plan last applied. have does not say what left: it is nil after any
 	// layer's failure, and only this one remembers across it.
 	seen *plan.Plan
 	owed map[netip.Addr]bool // those that left and may have entries still
+	gone []plan.Mapping      // those that went and may have entries still
+	// doubt says that there may be entries that pass by mappings, nobody knows which.
+	doubt bool
 }
 
 // New opens the socket. A kernel without netlink for connection tracking, or for
 // netfilter at all, is none to fail on: see Notices.
 func New() *Table {
-	t := &Table{ways: map[uint8]way{}, owed: map[netip.Addr]bool{}}
+	t := &Table{ways: map[uint8]way{}, ports: map[kind]bool{}, owed: map[netip.Addr]bool{}}
 	socket, err := nl.Subscribe(unix.NETLINK_NETFILTER)
 	if err != nil {
 		t.refused = fmt.Errorf("open nfnetlink: %w", err)
@@ -68,31 +72,50 @@ func (t *Table) Notices() []string {
 		return nil
 	}
 	return []string{fmt.Sprintf("connection tracking cannot be cleaned (%v; is nf_conntrack_netlink missing?): "+
-		"a sender that keeps its port goes on to the address of a removed container until it pauses", t.refused)}
+		"a sender that keeps its port goes on to where it was led, to a removed container even, until it pauses", t.refused)}
 }
 
-// Apply deletes the entries of what left since the last call. Errors name no endpoint:
-// to leave is a change of the endpoint, and a change that failed on it would be undone.
+// Apply deletes the entries of what left since the last call, and those that lead
+// elsewhere than a mapping that came since then would; if have is nil, than any mapping
+// would: the firewall may not have stood. Errors name no endpoint: to leave is a change of
+// the endpoint, and a change that failed on it would be undone.
 //
 // The first call cannot know what left while no daemon ran, or when the last one was
 // killed amid a request. It deletes what translates to addresses that no endpoint of
 // ours has; a container may have others besides, which nothing is translated to. This
 // reads every entry, so it is not done for later looks.
-func (t *Table) Apply(_ context.Context, _, want *plan.Plan) error {
+func (t *Table) Apply(_ context.Context, have, want *plan.Plan) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
 	case t.refused != nil:
 		return nil
 	case t.seen == nil:
-		if err := t.sweep(newTerritory(want, func(e *plan.Endpoint) bool { return e.Veth.Joined })); err != nil {
+		there := newTerritory(want, func(e *plan.Endpoint) bool { return e.Veth.Joined })
+		led := review{plan: want, want: newLedger(published(want))}
+		if err := t.sweep(there, func(e entry) bool { return there.dead(e) || led.stale(e) }); err != nil {
 			return err
 		}
-	default:
-		t.note(t.seen, want)
+		t.seen = want
+		return nil
 	}
-	t.seen = want
-	return t.pay()
+	t.note(t.seen, want)
+	came, went := changed(t.seen, want)
+	t.seen, t.gone = want, append(t.gone, went...)
+	if t.doubt = t.doubt || have == nil; t.doubt {
+		came = published(want)
+	}
+	return errors.Join(t.pay(), t.renew(came))
+}
+
+// renew has the next packet to a published port led where it should be. What could not be
+// deleted is looked for next time.
+func (t *Table) renew(came []plan.Mapping) error {
+	err := t.clean(review{plan: t.seen, want: newLedger(came), gone: newLedger(t.gone)})
+	if t.doubt = err != nil; !t.doubt {
+		t.gone = nil
+	}
+	return err
 }
 
 // note takes down the addresses of endpoints that left, and strikes out those that a
@@ -179,7 +202,8 @@ func (c Clear) Remove(context.Context) error {
 	if t.refused != nil || t.seen == nil {
 		return nil
 	}
-	return t.sweep(newTerritory(t.seen, func(*plan.Endpoint) bool { return false }))
+	all := newTerritory(t.seen, func(*plan.Endpoint) bool { return false })
+	return t.sweep(all, all.dead)
 }
 
 // territory is where endpoints of ours have their addresses.
@@ -236,12 +260,12 @@ func (t territory) vacant(addr netip.Addr) bool {
 	})
 }
 
-// sweep deletes the entries of all dead addresses.
-func (t *Table) sweep(all territory) error {
+// sweep deletes the chosen of all entries that there are.
+func (t *Table) sweep(all territory, chosen func(entry) bool) error {
 	if len(all.planned)+len(all.subnets) == 0 {
 		return nil
 	}
-	err := t.purge(unix.AF_UNSPEC, nil, all.dead)
+	err := t.purge(unix.AF_UNSPEC, nil, chosen)
 	if err != nil {
 		return failure("conntrack entries of endpoints that are not there", err)
 	}

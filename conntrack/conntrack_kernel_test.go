@@ -164,8 +164,8 @@ func TestKernelFiltersAreTriedWithoutATrace(t *testing.T) {
 			addr = netip.MustParseAddr("fd00:30:1::2")
 		}
 		m.must(m.dump(family, bySource(reply, addr), func(e entry) {
-			if best > walk && e.sources[1] != addr {
-				t.Errorf("a filter that is trusted finds %v for %s", e.sources, addr)
+			if best > walk && e.server.Addr() != addr {
+				t.Errorf("a filter that is trusted finds %v for %s", e.server, addr)
 			}
 		}))
 	}

@@ -51,7 +51,8 @@ func TestOnlyWhatLeadsWhereNobodyIsIsDead(t *testing.T) {
 			from, target, server netip.Addr
 			dead                 bool
 		}{{addr, other, other, want == each}, {other, addr, addr, want == each}, {other, host, addr, want != live}} {
-			if got := all.dead(entry{sources: [2]netip.Addr{c.from, c.server}, target: c.target}); got != c.dead {
+			e := entry{client: netip.AddrPortFrom(c.from, 1), asked: netip.AddrPortFrom(c.target, 2), server: netip.AddrPortFrom(c.server, 3)}
+			if got := all.dead(e); got != c.dead {
 				t.Errorf("from %s, asked for %s, answered by %s: dead is %t, want %t", c.from, c.target, c.server, got, c.dead)
 			}
 		}

@@ -24,13 +24,14 @@ type machine struct {
 	*Table
 	t     testing.TB
 	state spec.State
+	facts plan.Host
 	have  *plan.Plan
 }
 
 // newMachine has the network 172.30.1.0/24 and fd00:30:1::/64 on it, and nothing else.
 func newMachine(t testing.TB, h *lab.Host) *machine {
 	t.Helper()
-	m := &machine{Host: h, Table: newTable(t, h), t: t}
+	m := &machine{Host: h, Table: newTable(t, h), t: t, facts: plan.Host{IPv6: true}}
 	m.must(m.state.AddNetwork(&spec.Network{ID: id("a"), Pools: []spec.Pool{
 		{Prefix: netip.MustParsePrefix("172.30.1.0/24"), Gateway: netip.MustParseAddr("172.30.1.1")},
 		{Prefix: netip.MustParsePrefix("fd00:30:1::/64"), Gateway: netip.MustParseAddr("fd00:30:1::1")},
@@ -75,10 +76,16 @@ func (m *machine) joined(name string, last int) {
 	m.must(m.state.Join(id("a"), id(name), "/run/docker/netns/"+name))
 }
 
+// publish gives an endpoint these ports, and no others.
+func (m *machine) publish(name string, ports ...spec.Port) {
+	m.t.Helper()
+	m.must(m.state.Publish(id("a"), id(name), ports, false))
+}
+
 // apply makes the host match what was asked for, as a request does.
 func (m *machine) apply() {
 	m.t.Helper()
-	want := plan.New(m.state, &plan.Host{IPv6: true})
+	want := plan.New(m.state, &m.facts)
 	m.must(m.Apply(context.Background(), m.have, want))
 	m.have = want
 }
@@ -91,9 +98,8 @@ func (m *machine) flow(source, target, back string) {
 
 func (m *machine) flowInZone(source, target, back string, zone uint16) {
 	m.t.Helper()
-	from := netip.MustParseAddrPort(source)
-	e := udp(from, netip.MustParseAddrPort(target), netip.MustParseAddrPort(back), zone, time.Hour)
-	m.must(m.create(family(from.Addr()), e))
+	e := entry{proto: spec.UDP, client: netip.MustParseAddrPort(source), asked: netip.MustParseAddrPort(target), server: netip.MustParseAddrPort(back)}
+	m.must(m.create(family(e.client.Addr()), e.attributes(zone, time.Hour)))
 }
 
 // usual makes entries of an endpoint in all positions: as a client, behind a published
@@ -118,7 +124,7 @@ func (m *machine) sources() map[string]int {
 		if e.zoned {
 			zone = " in another zone"
 		}
-		all[fmt.Sprintf("%v%s", e.sources, zone)]++
+		all[fmt.Sprintf("[%s %s]%s", e.client.Addr(), e.server.Addr(), zone)]++
 	}))
 	return all
 }

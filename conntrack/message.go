@@ -6,11 +6,12 @@ import (
 	"errors"
 	"iter"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/drawbridge-net/drawbridge/spec"
 )
 
 // What the library has no names for (linux/netfilter/nfnetlink_conntrack.h).
@@ -18,7 +19,14 @@ const (
 	statistics = 5  // IPCTNL_MSG_CT_GET_STATS
 	ctaFilter  = 25 // CTA_FILTER
 	tupleZone  = 3  // CTA_TUPLE_ZONE
-	onSource   = 1  // CTA_FILTER_F_CTA_IP_SRC, which has its name only inside the kernel
+	seenReply  = 2  // IPS_SEEN_REPLY
+)
+
+// What a filter compares, which has its names only inside the kernel.
+const (
+	onSource = 1 << 0 // CTA_FILTER_F_CTA_IP_SRC
+	onProto  = 1 << 3 // CTA_FILTER_F_CTA_PROTO_NUM
+	onPort   = 1 << 5 // CTA_FILTER_F_CTA_PROTO_DST_PORT
 )
 
 // side is one of the two directions of an entry. Its number is that of the tuple
@@ -32,12 +40,15 @@ const (
 
 // entry is what a dump tells of one entry, as far as we ask.
 type entry struct {
-	family  uint8
-	sources [2]netip.Addr // of the original direction and of the reply
-	target  netip.Addr    // of the original direction
-	tuple   []byte        // the original direction as the kernel wrote it
-	id      []byte        // tells it from a later entry of the same tuple
-	zoned   bool          // it is not in the default zone
+	family   uint8
+	proto    spec.Proto
+	client   netip.AddrPort // who began; ports are 0 where the protocol has none
+	asked    netip.AddrPort // what the client sends to
+	server   netip.AddrPort // who answers; not who is asked if that is translated
+	answered bool           // somebody did
+	tuple    []byte         // the original direction as the kernel wrote it
+	id       []byte         // tells it from a later entry of the same tuple
+	zoned    bool           // it is not in the default zone
 }
 
 func family(addr netip.Addr) uint8 {
@@ -89,15 +100,15 @@ func (t *Table) erase(family uint8, attrs []nl.NetlinkRequestData) error {
 	return err
 }
 
-// hasSource reports whether one of the entry's sources is one of those.
+// hasSource reports whether either who began or who answers is one of those.
 func (e entry) hasSource(those func(netip.Addr) bool) bool {
-	return slices.ContainsFunc(e.sources[:], those)
+	return those(e.client.Addr()) || those(e.server.Addr())
 }
 
-// leads reports whether the entry translates its target to one of those.
+// leads reports whether the entry leads to the address of one of those whoever asked for
+// another.
 func (e entry) leads(those func(netip.Addr) bool) bool {
-	server := e.sources[reply-original]
-	return e.target != server && those(server)
+	return e.asked.Addr() != e.server.Addr() && those(e.server.Addr())
 }
 
 // purge reads what a filter lets through and deletes one by one the chosen entries of
@@ -124,38 +135,62 @@ func (e entry) name() []nl.NetlinkRequestData {
 
 // bySource is a filter on the source of one side, in the default zone.
 func bySource(s side, addr netip.Addr) []nl.NetlinkRequestData {
-	flags := nl.NewRtAttr(unix.NLA_F_NESTED|ctaFilter, nil)
-	flags.AddRtAttr(int(s), nl.Uint32Attr(onSource))
-	return []nl.NetlinkRequestData{newTuple(s, netip.AddrPortFrom(addr, 0), netip.AddrPort{}), flags, inZone(0)}
+	tuple := newTuple(s)
+	addAddresses(tuple, addr, netip.Addr{})
+	return filterBy(s, tuple, onSource)
 }
 
-// udp is an entry of datagrams: source talks to target, and back is who answers.
-func udp(source, target, back netip.AddrPort, zone uint16, life time.Duration) []nl.NetlinkRequestData {
+// byPort is a filter on what is asked for, in the default zone: a port of a protocol, or
+// all of them for 0.
+func byPort(proto spec.Proto, port uint16) []nl.NetlinkRequestData {
+	tuple, flags := newTuple(original), uint32(onProto)
+	if port != 0 {
+		flags |= onPort
+	}
+	addPorts(tuple, proto, 0, port)
+	return filterBy(original, tuple, flags)
+}
+
+func filterBy(s side, tuple *nl.RtAttr, compared uint32) []nl.NetlinkRequestData {
+	flags := nl.NewRtAttr(unix.NLA_F_NESTED|ctaFilter, nil)
+	flags.AddRtAttr(int(s), nl.Uint32Attr(compared))
+	return []nl.NetlinkRequestData{tuple, flags, inZone(0)}
+}
+
+// attributes are what makes the entry in a zone, unless packets prolong it for so long.
+func (e entry) attributes(zone uint16, life time.Duration) []nl.NetlinkRequestData {
+	there, back := newTuple(original), newTuple(reply)
+	addAddresses(there, e.client.Addr(), e.asked.Addr())
+	addPorts(there, e.proto, e.client.Port(), e.asked.Port())
+	addAddresses(back, e.server.Addr(), e.client.Addr())
+	addPorts(back, e.proto, e.server.Port(), e.client.Port())
 	return []nl.NetlinkRequestData{
-		newTuple(original, source, target), newTuple(reply, back, source), inZone(zone),
+		there, back, inZone(zone),
 		nl.NewRtAttr(nl.CTA_TIMEOUT, binary.BigEndian.AppendUint32(nil, uint32(life/time.Second))),
 	}
 }
 
-// newTuple is one direction of a flow of datagrams; without a target it is the mere
-// address of the source.
-func newTuple(s side, source, target netip.AddrPort) *nl.RtAttr {
-	tuple := nl.NewRtAttr(unix.NLA_F_NESTED|int(s), nil)
+// newTuple is one direction of a flow, of which nothing is said yet.
+func newTuple(s side) *nl.RtAttr { return nl.NewRtAttr(unix.NLA_F_NESTED|int(s), nil) }
+
+// addAddresses leaves out a target that is the zero Addr.
+func addAddresses(tuple *nl.RtAttr, source, target netip.Addr) {
 	addresses := tuple.AddRtAttr(unix.NLA_F_NESTED|nl.CTA_TUPLE_IP, nil)
 	from, to := nl.CTA_IP_V4_SRC, nl.CTA_IP_V4_DST
-	if source.Addr().Is6() {
+	if source.Is6() {
 		from, to = nl.CTA_IP_V6_SRC, nl.CTA_IP_V6_DST
 	}
-	addresses.AddRtAttr(from, source.Addr().AsSlice())
-	if !target.IsValid() {
-		return tuple
+	addresses.AddRtAttr(from, source.AsSlice())
+	if target.IsValid() {
+		addresses.AddRtAttr(to, target.AsSlice())
 	}
-	addresses.AddRtAttr(to, target.Addr().AsSlice())
-	proto := tuple.AddRtAttr(unix.NLA_F_NESTED|nl.CTA_TUPLE_PROTO, nil)
-	proto.AddRtAttr(nl.CTA_PROTO_NUM, []byte{unix.IPPROTO_UDP})
-	proto.AddRtAttr(nl.CTA_PROTO_SRC_PORT, nl.BEUint16Attr(source.Port()))
-	proto.AddRtAttr(nl.CTA_PROTO_DST_PORT, nl.BEUint16Attr(target.Port()))
-	return tuple
+}
+
+func addPorts(tuple *nl.RtAttr, proto spec.Proto, source, target uint16) {
+	ports := tuple.AddRtAttr(unix.NLA_F_NESTED|nl.CTA_TUPLE_PROTO, nil)
+	ports.AddRtAttr(nl.CTA_PROTO_NUM, []byte{byte(proto)})
+	ports.AddRtAttr(nl.CTA_PROTO_SRC_PORT, nl.BEUint16Attr(source))
+	ports.AddRtAttr(nl.CTA_PROTO_DST_PORT, nl.BEUint16Attr(target))
 }
 
 func inZone(zone uint16) nl.NetlinkRequestData {
@@ -164,13 +199,15 @@ func inZone(zone uint16) nl.NetlinkRequestData {
 
 func parse(answer []byte) entry {
 	e := entry{family: answer[0]}
-	for kind, value := range attributes(answer[nl.SizeofNfgenmsg:]) {
+	for kind, value := range attributesOf(answer[nl.SizeofNfgenmsg:]) {
 		switch kind {
 		case nl.CTA_TUPLE_ORIG:
 			e.tuple = value
-			e.parseTuple(original, value)
+			e.client, e.asked = e.parseTuple(value)
 		case nl.CTA_TUPLE_REPLY:
-			e.parseTuple(reply, value)
+			e.server, _ = e.parseTuple(value)
+		case nl.CTA_STATUS:
+			e.answered = len(value) == 4 && binary.BigEndian.Uint32(value)&seenReply != 0
 		case nl.CTA_ZONE:
 			e.zoned = true
 		case nl.CTA_ID:
@@ -180,27 +217,37 @@ func parse(answer []byte) entry {
 	return e
 }
 
-func (e *entry) parseTuple(s side, tuple []byte) {
-	for kind, value := range attributes(tuple) {
+// parseTuple reads one direction. Its protocol is that of both.
+func (e *entry) parseTuple(tuple []byte) (source, target netip.AddrPort) {
+	var addresses [2]netip.Addr
+	var ports [2]uint16
+	for kind, value := range attributesOf(tuple) {
 		switch kind {
 		case nl.CTA_TUPLE_IP:
-			for kind, addr := range attributes(value) {
+			for kind, addr := range attributesOf(value) {
+				if kind >= nl.CTA_IP_V4_SRC && kind <= nl.CTA_IP_V6_DST {
+					addresses[(kind-nl.CTA_IP_V4_SRC)%2], _ = netip.AddrFromSlice(addr)
+				}
+			}
+		case nl.CTA_TUPLE_PROTO:
+			for kind, number := range attributesOf(value) {
 				switch {
-				case kind == nl.CTA_IP_V4_SRC || kind == nl.CTA_IP_V6_SRC:
-					e.sources[s-original], _ = netip.AddrFromSlice(addr)
-				case s == original:
-					e.target, _ = netip.AddrFromSlice(addr)
+				case kind == nl.CTA_PROTO_NUM && len(number) == 1:
+					e.proto = spec.Proto(number[0])
+				case (kind == nl.CTA_PROTO_SRC_PORT || kind == nl.CTA_PROTO_DST_PORT) && len(number) == 2:
+					ports[kind-nl.CTA_PROTO_SRC_PORT] = binary.BigEndian.Uint16(number)
 				}
 			}
 		case tupleZone:
 			e.zoned = true
 		}
 	}
+	return netip.AddrPortFrom(addresses[0], ports[0]), netip.AddrPortFrom(addresses[1], ports[1])
 }
 
-// attributes yields type and value of each netlink attribute. The library's parser
+// attributesOf yields type and value of each netlink attribute. The library's parser
 // makes a slice for every nest: 140 MB of garbage to read a table of 200 000 entries.
-func attributes(b []byte) iter.Seq2[uint16, []byte] {
+func attributesOf(b []byte) iter.Seq2[uint16, []byte] {
 	return func(yield func(uint16, []byte) bool) {
 		for len(b) >= unix.NLA_HDRLEN {
 			size := int(binary.NativeEndian.Uint16(b))

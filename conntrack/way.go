@@ -4,10 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/drawbridge-net/drawbridge/spec"
 )
 
 // way is how the entries of one address are got rid of: the best for which the kernel's
@@ -25,7 +26,7 @@ const (
 
 // forget deletes every entry whose original or reply source is the address.
 func (t *Table) forget(addr netip.Addr) error {
-	isIt := func(e entry) bool { return slices.Contains(e.sources[:], addr) }
+	isIt := func(e entry) bool { return e.hasSource(func(a netip.Addr) bool { return a == addr }) }
 	w := t.wayOf(family(addr))
 	if w == walk {
 		return t.purge(family(addr), nil, isIt)
@@ -64,25 +65,31 @@ const trialLife = 5 * time.Second
 // So two entries are made of sources that no host has, one of them in another zone,
 // and who asks for the sources must be shown the other and nothing else.
 func (t *Table) try(family uint8) (best way, err error) {
-	// RFC 7600 (the IPv4 dummy address) and its neighbour; RFC 6666 (discard prefix).
-	source, back := netip.MustParseAddrPort("192.0.0.8:9"), netip.MustParseAddrPort("192.0.0.9:9")
-	if family == unix.AF_INET6 {
-		source, back = netip.MustParseAddrPort("[100::8]:9"), netip.MustParseAddrPort("[100::9]:9")
-	}
+	trial := trialOf(family, spec.UDP)
 	for zone := range uint16(2) {
-		e := udp(source, back, back, zone, trialLife)
+		e := trial.attributes(zone, trialLife)
 		if err := t.create(family, e); err != nil {
 			return 0, fmt.Errorf("make an entry for trial: %w", err)
 		}
 		defer func() { err = errors.Join(err, t.erase(family, e)) }()
 	}
-	if best = t.trust(original, source.Addr()); best > walk {
-		best = min(best, t.trust(reply, back.Addr()))
+	if best = t.trust(original, trial.client.Addr()); best > walk {
+		best = min(best, t.trust(reply, trial.server.Addr()))
 	}
-	if best == filter && t.erase(family, bySource(original, source.Addr())) != nil {
+	if best == filter && t.erase(family, bySource(original, trial.client.Addr())) != nil {
 		best = list
 	}
 	return best, nil
+}
+
+// trialOf is an entry of sources that no host has: RFC 7600 (the IPv4 dummy address) and
+// its neighbour, and RFC 6666 (discard prefix).
+func trialOf(family uint8, proto spec.Proto) entry {
+	client, server := netip.MustParseAddrPort("192.0.0.8:9"), netip.MustParseAddrPort("192.0.0.9:9")
+	if family == unix.AF_INET6 {
+		client, server = netip.MustParseAddrPort("[100::8]:9"), netip.MustParseAddrPort("[100::9]:9")
+	}
+	return entry{family: family, proto: proto, client: client, asked: server, server: server}
 }
 
 // trust is the best way for which a filter's answer is good enough, if exactly one
@@ -91,7 +98,7 @@ func (t *Table) trust(s side, addr netip.Addr) way {
 	found, zoned, strange := 0, 0, 0
 	err := t.dump(family(addr), bySource(s, addr), func(e entry) {
 		switch {
-		case e.sources[s-original] != addr:
+		case [...]netip.AddrPort{e.client, e.server}[s-original].Addr() != addr:
 			strange++
 		case e.zoned:
 			zoned++
@@ -106,6 +113,40 @@ func (t *Table) trust(s side, addr netip.Addr) way {
 		return list
 	}
 	return filter
+}
+
+// filtersPorts reports whether the kernel's filter by protocol and port can be trusted. As
+// what it lets through is judged here, it need only find what it should, and spare us other
+// protocols: of SCTP it lets every port through (up to 6.18 at least). It is tried when it
+// is first needed, and again while that cannot be.
+func (t *Table) filtersPorts(k kind) bool {
+	trusted, tried := t.ports[k]
+	if tried {
+		return trusted
+	}
+	trusted, err := t.tryPorts(k)
+	if err == nil {
+		t.ports[k] = trusted
+	}
+	return trusted && err == nil
+}
+
+func (t *Table) tryPorts(k kind) (trusted bool, err error) {
+	trial := trialOf(k.family, k.proto)
+	if err := t.create(k.family, trial.attributes(0, trialLife)); err != nil {
+		return false, fmt.Errorf("make an entry for trial: %w", err)
+	}
+	defer func() { err = errors.Join(err, t.erase(k.family, trial.attributes(0, trialLife))) }()
+	found, strange := 0, 0
+	err = t.dump(k.family, byPort(k.proto, trial.asked.Port()), func(e entry) {
+		switch {
+		case e.proto != k.proto:
+			strange++
+		case e.client == trial.client:
+			found++
+		}
+	})
+	return err == nil && found == 1 && strange == 0, nil
 }
 
 func (w way) String() string {
