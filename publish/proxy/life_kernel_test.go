@@ -15,6 +15,7 @@ import (
 
 	"github.com/drawbridge-net/drawbridge/plan"
 	"github.com/drawbridge-net/drawbridge/publish/proxy"
+	"github.com/drawbridge-net/drawbridge/spec"
 	"github.com/drawbridge-net/drawbridge/test/lab"
 	"github.com/drawbridge-net/drawbridge/test/lab/hello"
 )
@@ -246,4 +247,19 @@ func descriptors(t testing.TB) int {
 		t.Fatal(err)
 	}
 	return len(all)
+}
+
+func TestKernelProxyServesNeitherSCTPNorWhatIsNoSocket(t *testing.T) {
+	b := newBench(t, proxy.Options{})
+	if err := b.proxy.Serve(b.serve("tcp", "[::]:8080", b.all()), proxy.Route{Proto: spec.SCTP}); err == nil {
+		t.Error("SCTP is proxied")
+	}
+	none, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer none.Close()
+	if err := b.proxy.Serve(int(none.Fd()), proxy.Route{Proto: spec.TCP}); !errors.Is(err, unix.ENOTSOCK) {
+		t.Errorf("want %v, got %v", unix.ENOTSOCK, err)
+	}
 }

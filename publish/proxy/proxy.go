@@ -144,12 +144,15 @@ func New(log logrus.FieldLogger, options Options) (*Proxy, error) {
 	}, nil
 }
 
-// Serve begins to serve a socket that is bound and, if it is of TCP, listens. For
-// one that is served already the route changes: for new connections, while sessions
-// to where it no longer leads end. The descriptor stays the caller's, who must
-// Forget it before it is closed. Serve may come before Run; after it there is
-// nothing to serve, which is no error.
+// Serve begins to serve a socket that does not block, is bound and, if it is of TCP,
+// listens. For one that is served already the route changes: for new connections,
+// while sessions to where it no longer leads end. The descriptor stays the caller's,
+// who must Forget it before it is closed. Serve may come before Run; after it there
+// is nothing to serve, which is no error.
 func (p *Proxy) Serve(fd int, r Route) error {
+	if r.Proto != spec.TCP && r.Proto != spec.UDP {
+		return fmt.Errorf("serve port: %s is not proxied", r.Proto)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.ended {
@@ -161,7 +164,7 @@ func (p *Proxy) Serve(fd int, r Route) error {
 	}
 	h, err := newHeld(fd, p.last+1, r)
 	if err != nil {
-		return fmt.Errorf("serve %s %d: %w", r.Proto, fd, err)
+		return fmt.Errorf("serve %s socket: %w", r.Proto, err)
 	}
 	if err := p.poll.add(fd, h.id); err != nil {
 		return fmt.Errorf("serve port %s: %w", h.name, err)

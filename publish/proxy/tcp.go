@@ -61,10 +61,15 @@ func (p *Proxy) begin(ctx context.Context, h *held, fd int, from unix.Sockaddr) 
 	}
 	p.connections.Add(1)
 	p.flows.Go(func() {
-		p.carry(ctx, route, fd, from)
-		end()
-		h.leave(f)
-		p.connections.Add(-1)
+		defer p.connections.Add(-1)
+		defer h.leave(f)
+		defer end()
+		client, err := tcpConn(fd)
+		if err != nil {
+			p.grumbler.warn(h.name, "connections reset", err)
+			return
+		}
+		p.carry(ctx, route, client, from)
 	})
 }
 
@@ -92,12 +97,7 @@ func (h *held) leave(f *flow) {
 
 // carry connects an accepted client with its container, and returns when they are
 // done.
-func (p *Proxy) carry(ctx context.Context, route Route, fd int, from unix.Sockaddr) {
-	client, err := tcpConn(fd)
-	if err != nil {
-		p.grumbler.warn(strconv.Itoa(int(route.Port)), "connections reset", err)
-		return
-	}
+func (p *Proxy) carry(ctx context.Context, route Route, client *net.TCPConn, from unix.Sockaddr) {
 	addr, zone := zoned(from)
 	to := route.target(addr.Addr(), client.LocalAddr().(*net.TCPAddr).AddrPort().Addr().Unmap())
 	if !to.IsValid() || p.options.Refuse(addr, zone) {
