@@ -2,6 +2,7 @@ package conntrack
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"testing"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/drawbridge-net/drawbridge/plan"
 	"github.com/drawbridge-net/drawbridge/spec"
 	"github.com/drawbridge-net/drawbridge/test/lab"
+	"github.com/drawbridge-net/drawbridge/test/lab/hello"
 	"github.com/drawbridge-net/drawbridge/test/scene"
 )
 
@@ -47,7 +49,11 @@ func TestKernelAConstantSenderFollowsAPortThatChangesHands(t *testing.T) {
 		{"on the other addresses as well", []func(*spec.State) error{s.publish("c", nothing...), s.publish("a", everywhere)}, "a", "a"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			during(append(all, some...), func() { s.do(c.change...) })
+			during(func() {
+				for _, x := range append(all, some...) {
+					_ = x.send()
+				}
+			}, func() { s.do(c.change...) })
 			for _, x := range all {
 				x.reaches(t, c.all)
 			}
@@ -55,6 +61,68 @@ func TestKernelAConstantSenderFollowsAPortThatChangesHands(t *testing.T) {
 				x.reaches(t, c.some)
 			}
 		})
+	}
+}
+
+func TestKernelOnlyTheConnectionsOfAPortFollowIt(t *testing.T) {
+	s := newStreet(t)
+	s.Serve("tcp", "192.0.2.1:22")
+	s.town.Outside.Serve("udp", "198.51.100.1:8080")
+	s.town.Outside.Serve("udp", "[2001:db8:ffff::1]:8080")
+	port := []spec.Port{scene.UDP("", 8080, 80, 1), scene.TCP("", 8080, 80, 1)}
+	s.do(s.publish("a", port...))
+	conversations := map[*hello.Conn]string{
+		s.town.Outside.Dial("tcp", "192.0.2.1:22"):            "host",
+		s.town.Outside.Dial("tcp", "192.0.2.1:8080"):          "a",
+		s.town.Outside.Dial("tcp", "[2001:db8:1::1]:8080"):    "a",
+		s.members["b"].Dial("udp", "198.51.100.1:8080"):       "outside",
+		s.members["b"].Dial("udp", "[2001:db8:ffff::1]:8080"): "outside",
+		s.members["c"].Dial("udp", "198.51.100.1:8080"):       "outside",
+		s.members["a"].Dial("tcp", "192.0.2.1:22"):            "host",
+	}
+	answered := func() {
+		for c, server := range conversations {
+			if answer, err := c.Ask(hello.Patience); err != nil || answer.Server != server {
+				t.Errorf("%s: got %v, %v; want %s", c.LocalAddr(), answer, err, server)
+			}
+		}
+	}
+	answered()
+	before := []map[string]bool{s.entries(spec.TCP, 22), s.entries(spec.TCP, 8080), s.entries(spec.UDP, 8080)}
+	s.do(s.publish("a"))
+	s.do(s.publish("c", port...))
+	s.do(s.publish("c"), s.publish("b", port...))
+	s.have = nil
+	s.apply()
+	if diff := cmp.Diff(before, []map[string]bool{s.entries(spec.TCP, 22), s.entries(spec.TCP, 8080), s.entries(spec.UDP, 8080)}); diff != "" {
+		t.Errorf("entries (-before +after):\n%s", diff)
+	}
+	answered()
+	s.town.Outside.MustReach("tcp", "192.0.2.1:8080", "b")
+}
+
+func TestKernelAConnectionBegunBeforeItsPortWasPublishedIsMadeByTheNextAttempt(t *testing.T) {
+	s := newStreet(t)
+	s.deaf("[::]:8080")
+	answers := make(chan string)
+	addresses := []string{"192.0.2.1:8080", "[2001:db8:1::1]:8080"}
+	for _, address := range addresses {
+		go func() {
+			answer, err := s.town.Outside.Ask("tcp", address)
+			answers <- fmt.Sprint(answer.Server, err)
+		}()
+	}
+	lab.Until(t, "both have asked", func() error {
+		if n := len(s.entries(spec.TCP, 8080)); n != len(addresses) {
+			return fmt.Errorf("%d entries", n)
+		}
+		return nil
+	})
+	s.do(s.publish("a", scene.TCP("", 8080, 80, 1)))
+	for range addresses {
+		if answer := <-answers; answer != "a<nil>" {
+			t.Errorf("got %s, want an answer of a", answer)
+		}
 	}
 }
 

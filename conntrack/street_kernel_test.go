@@ -3,11 +3,12 @@ package conntrack
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"strings"
-	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -110,6 +111,47 @@ func (s *street) publish(container string, ports ...spec.Port) func(*spec.State)
 	}
 }
 
+// entries are those that ask for a port of a protocol, each with the number that tells it
+// from later ones.
+func (s *street) entries(proto spec.Proto, port uint16) map[string]bool {
+	s.t.Helper()
+	found := map[string]bool{}
+	s.must(s.dump(unix.AF_UNSPEC, nil, func(e entry) {
+		if e.proto == proto && e.asked.Port() == port {
+			found[fmt.Sprintf("%s asks %s, %s answers %t, %x", e.client, e.asked, e.server, e.answered, e.id)] = true
+		}
+	}))
+	return found
+}
+
+// someEntry is an error while there is none.
+func (s *street) someEntry(proto spec.Proto, port uint16) error {
+	if len(s.entries(proto, port)) == 0 {
+		return errors.New("there is no entry")
+	}
+	return nil
+}
+
+// deaf holds a TCP port of the host as one is held that nobody serves: whoever asks is
+// heard by nobody, and asks again.
+func (s *street) deaf(address string) {
+	s.t.Helper()
+	nothing := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K}}
+	var l net.Listener
+	var err error
+	s.Do(func() {
+		config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
+			return errors.Join(c.Control(func(fd uintptr) {
+				program := &unix.SockFprog{Len: 1, Filter: &nothing[0]}
+				err = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, program)
+			}), err)
+		}}
+		l, err = config.Listen(context.Background(), "tcp", address)
+	})
+	s.must(err)
+	s.t.Cleanup(func() { l.Close() })
+}
+
 // sender keeps its socket, and hence all that the kernel remembers of it.
 type sender struct {
 	t    testing.TB
@@ -128,26 +170,26 @@ func (s *street) sender(from *lab.Host, address string) *sender {
 }
 
 // during sends all the while that something happens, some fifty times a second.
-func during(senders []*sender, happens func()) {
-	end := make(chan struct{})
-	var ended sync.WaitGroup
-	for _, x := range senders {
-		ended.Go(func() {
-			pace := time.NewTicker(20 * time.Millisecond)
-			defer pace.Stop()
-			for {
-				_ = x.send()
-				select {
-				case <-end:
-					return
-				case <-pace.C:
-				}
+func during(send, happens func()) {
+	end, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		pace := time.NewTicker(20 * time.Millisecond)
+		defer pace.Stop()
+		for {
+			send()
+			select {
+			case <-end:
+				return
+			case <-pace.C:
 			}
-		})
-	}
+		}
+	}()
+	defer func() {
+		close(end)
+		<-ended
+	}()
 	happens()
-	close(end)
-	ended.Wait()
 }
 
 // send sends one packet. A refusal of the one before would otherwise be told in its place.
