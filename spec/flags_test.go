@@ -27,7 +27,7 @@ func engineFlags() []setting {
 		{"`--firewall-backend`", no("With what it writes them.", "Drawbridge works beside either: TestEngineFlagsOfLaterEnginesHold")},
 		{"`--ip-forward`", no("The engine turns `ip_forward` on.", "Drawbridge has its bridges and uplinks forward, and nothing else: TestEngineUplinksForwardForContainersOnly")},
 		{"`--ip-forward-no-drop`", no("Then it leaves the policy of FORWARD as it was.", "Drawbridge sets none, and works behind either: TestEngineUnpublishedPortsAreClosed")},
-		{"`--userland-proxy`, `--userland-proxy-path`", no("A process for each published port.", "Drawbridge has the kernel do it, for clients of a family that the container has: TestEnginePublishedPortAnswersFromEverywhereAndSeesTheClient")},
+		{"`--userland-proxy`, `--userland-proxy-path`", no("A process for each published port.", "Drawbridge has the kernel do it, and where the kernel cannot, its one daemon: TestEnginePublishedPortsAnswerFromEverywhere")},
 		{"`--allow-direct-routing`", ours("Other machines reach published ports by the container's address.", "`com.docker.network.bridge.trusted_host_interfaces` says behind which interfaces; `com.docker.network.bridge.gateway_mode_ipv4=routed` opens nothing else: TestEngineTrustedInterfacesReachWhatIsPublished")},
 		{"`--bridge-accept-fwmark`", no("Packets with this mark reach every port of every container.", "a hole that no `docker network inspect` shows; `com.docker.network.bridge.gateway_mode_ipv4=nat-unprotected` opens one network")},
 		{"`--default-network-opt`", same("Options of all new networks of a driver, e.g. `drawbridge=com.docker.network.driver.mtu=1420`.", "TestEngineFlagsOfLaterEnginesHold")},
