@@ -61,7 +61,15 @@ func benchOn(t testing.TB, host *lab.Host) *bench {
 }
 
 func (b *bench) apply(have, want *plan.Plan) (err error) {
-	b.host.Do(func() { err = b.Apply(b.Context(), have, want) })
+	b.host.Do(func() { err = named(b.Apply(b.Context(), have, want)) })
+	return err
+}
+
+// named has an error find out whom it names while the machine's sockets can be seen.
+func named(err error) error {
+	if err != nil {
+		_ = err.Error()
+	}
 	return err
 }
 

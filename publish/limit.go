@@ -1,7 +1,6 @@
 package publish
 
 import (
-	"errors"
 	"fmt"
 	"os"
 
@@ -27,17 +26,4 @@ func (p *Ports) fits(more int) error {
 	}
 	return fmt.Errorf("%w: each port that is held is one, %d are, %d are to be, and the daemon may open %d, of which it keeps %d: "+
 		"raise its limit (LimitNOFILE of the service, for a managed plugin that of the engine)", unix.EMFILE, held, more, limit.Cur, spare)
-}
-
-// explain says more about why a place cannot be held than the kernel's error does.
-func explain(at place, err error, others *holders) error {
-	switch {
-	case errors.Is(err, unix.EADDRINUSE):
-		if by := others.of(at); by != "" {
-			return fmt.Errorf("%w by %s", err, by)
-		}
-	case errors.Is(err, unix.EADDRNOTAVAIL):
-		return fmt.Errorf("the host has no such address: %w", err)
-	}
-	return err
 }

@@ -63,6 +63,7 @@ func (p *Ports) Apply(_ context.Context, have, want *plan.Plan) error {
 	claims := changed(have, want)
 	if have == nil {
 		claims = p.withHeld(claims)
+		clear(p.taken)
 	}
 	p.release(claims)
 	var failed []error

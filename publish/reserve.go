@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/drawbridge-net/drawbridge/plan"
 	"github.com/drawbridge-net/drawbridge/spec"
 )
@@ -19,17 +21,26 @@ import (
 func (p *Ports) Reserve(owner plan.Owner, ports []spec.Port) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	ours := p.index()
 	var missing []need
 	for _, port := range ports {
 		for at := range places([]plan.Held{{Port: port}}) {
-			if !ours.hold(at) {
+			if p.held[owner][at] == nil {
 				missing = append(missing, need{place: at})
 			}
 		}
 	}
-	if err := p.open(owner, missing, &holders{}); err != nil {
-		delete(p.taken, owner) // nobody waits for it
+	waits, had := p.taken[owner]
+	err := p.open(owner, missing, &holders{})
+	if errors.Is(err, unix.EADDRINUSE) {
+		missing = slices.DeleteFunc(missing, p.covers)
+		err = p.open(owner, missing, &holders{})
+	}
+	if had {
+		p.taken[owner] = waits
+	} else {
+		delete(p.taken, owner) // what was only tried is not waited for
+	}
+	if err != nil {
 		return err
 	}
 	for _, n := range missing {
@@ -38,25 +49,20 @@ func (p *Ports) Reserve(owner plan.Owner, ports []spec.Port) error {
 	return nil
 }
 
-// index are the addresses that we hold, by port.
-type index map[spec.Proto]map[uint16][]netip.Addr
-
-func (p *Ports) index() index {
-	all := index{}
+// covers reports whether a socket of ours has all of a place.
+func (p *Ports) covers(n need) bool {
+	hosts := []netip.Addr{n.host, {}}
+	if n.host.IsValid() {
+		hosts = append(hosts, spec.Every(n.host.Is4()))
+	}
 	for _, held := range p.held {
-		for at := range held {
-			if all[at.proto] == nil {
-				all[at.proto] = map[uint16][]netip.Addr{}
+		for _, host := range hosts {
+			if held[place{n.proto, host, n.port}] != nil {
+				return true
 			}
-			all[at.proto][at.port] = append(all[at.proto][at.port], at.host)
 		}
 	}
-	return all
-}
-
-// hold reports whether a socket of ours is in the way of another one at a place.
-func (i index) hold(at place) bool {
-	return slices.ContainsFunc(i[at.proto][at.port], func(host netip.Addr) bool { return meet(at.host, host) })
+	return false
 }
 
 // Release lets go of what an owner reserved and no Apply has taken over.

@@ -17,7 +17,7 @@ import (
 var owner = plan.Owner{Network: web, Endpoint: one}
 
 func (b *bench) reserve(who plan.Owner, ports ...spec.Port) (err error) {
-	b.host.Do(func() { err = b.Reserve(who, ports) })
+	b.host.Do(func() { err = named(b.Reserve(who, ports)) })
 	return err
 }
 

@@ -1,6 +1,9 @@
 package publish_test
 
 import (
+	"errors"
+	"io"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -211,12 +214,83 @@ func TestKernelPublishEndsWhatItServedWithThePort(t *testing.T) {
 	if answer, err := conn.Ask(hello.Patience); err == nil {
 		t.Errorf("the connection lives on: %v", answer)
 	}
-	// Our side has closed it, and it is remembered for a minute.
+}
+
+func TestKernelPublishHoldsAPortAgainWhoseConnectionsWeClosed(t *testing.T) {
+	b := newBench(t)
+	b.host.Run("ip", "addr", "add", inner6.String(), "dev", "lo", "nodad")
+	b.container("six", inner6)
+	var hangsUp net.Listener
+	var err error
+	b.host.Do(func() { hangsUp, err = net.Listen("tcp", netip.AddrPortFrom(inner6, 81).String()) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hangsUp.Close()
+	go func() {
+		for {
+			conn, err := hangsUp.Accept()
+			if err != nil {
+				return
+			}
+			conn.Close()
+		}
+	}()
+	want := planOf(&plan.Endpoint{ID: one, Ports: []plan.Held{
+		{Port: spec.Port{Proto: spec.TCP, HostPort: 8080, ContainerPort: 81, Count: 1}, Proxy6: plan.Proxy{To: inner6}},
+	}}, &plan.Zone{})
 	for range 3 {
 		b.mustApply(nil, want)
-		b.host.MustReach("tcp", "[::1]:8080", "six")
+		b.host.Do(func() {
+			conn, err := net.Dial("tcp", "[::1]:8080")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+				t.Errorf("the container should hang up: %v", err)
+			}
+		})
+		lab.Until(t, "our side has closed first, and the kernel remembers it", func() error {
+			if out := b.host.Run("ss", "-Htan", "state", "time-wait", "sport", "=", ":8080"); out == "" {
+				return errors.New("not yet")
+			}
+			return nil
+		})
 		if err := b.Remove(b.Context()); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// TestKernelPublishFiltersSocketsOfOneFamily is about those that are bound to an address.
+func TestKernelPublishFiltersSocketsOfOneFamily(t *testing.T) {
+	b := newBench(t)
+	b.host.Run("ip", "addr", "add", inner4.String(), "dev", "lo")
+	b.container("four", inner4)
+	everybody := plan.Proxy{To: inner4, All: true}
+	var ports []plan.Held
+	for number, at := range map[uint16]struct {
+		host           string
+		proxy4, proxy6 plan.Proxy
+	}{
+		8080: {"0.0.0.0", everybody, plan.Proxy{}},
+		8081: {"127.0.0.1", everybody, plan.Proxy{}},
+		8082: {"::", plan.Proxy{}, everybody},
+		8083: {"::1", plan.Proxy{}, plan.Proxy{To: inner4}},
+		8084: {"127.0.0.1", plan.Proxy{}, plan.Proxy{}},
+	} {
+		for _, proto := range []spec.Proto{spec.TCP, spec.UDP} {
+			p := spec.Port{Proto: proto, Host: netip.MustParseAddr(at.host), HostPort: number, ContainerPort: 80, Count: 1}
+			ports = append(ports, plan.Held{Port: p, Proxy4: at.proxy4, Proxy6: at.proxy6})
+		}
+	}
+	b.mustApply(nil, planOf(&plan.Endpoint{ID: one, Ports: ports}, &plan.Zone{}))
+	for address, want := range map[string]string{
+		"127.0.0.1:8080": "four", "127.0.0.1:8081": "four", "[::1]:8082": "four", "[::1]:8083": "four", "127.0.0.1:8084": "",
+	} {
+		for _, network := range []string{"tcp", "udp"} {
+			b.judge("of one family", b.host, network, address, want)
 		}
 	}
 }

@@ -5,11 +5,16 @@ import (
 	"cmp"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/drawbridge-net/drawbridge/spec"
 )
@@ -20,15 +25,45 @@ const (
 	nobody    = "0"  // its inode
 )
 
+// explain says more about why a place cannot be held than the kernel's error does.
+func explain(at place, err error, others *holders) error {
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
+		return &takenError{err, sync.OnceValue(func() string { return others.of(at) })}
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		return fmt.Errorf("the host has no such address: %w", err)
+	}
+	return err
+}
+
+// takenError names who has a place as soon as somebody wants to read it: whoever looks
+// for a free port does not, and to find out takes long.
+type takenError struct {
+	err error
+	by  func() string
+}
+
+func (e *takenError) Error() string {
+	if by := e.by(); by != "" {
+		return e.err.Error() + " by " + by
+	}
+	return e.err.Error()
+}
+
+func (e *takenError) Unwrap() error { return e.err }
+
 // holders tells who holds places, by one look at the sockets of each protocol and at
 // most one at all processes: it is for errors only. The zero holders looks when asked.
 type holders struct {
+	mu        sync.Mutex
 	sockets   map[spec.Proto][]entry
 	processes map[string][]process // by the inode of a socket that they have open
 }
 
 // of names who holds a place, e.g. nginx (pid 4711), or is "" if nobody is seen to.
 func (h *holders) of(at place) string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	for _, s := range h.listed(at.proto) {
 		if s.port != at.port || !meet(at.host, s.addr) {
 			continue
