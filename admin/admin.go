@@ -153,6 +153,9 @@ func loosePools(all []ipam.PoolStatus) []string {
 // notices turns the host's facts into sentences for a person.
 func notices(p *plan.Plan, more []string) []string {
 	all := append([]string{}, more...)
+	if p.Host.NoFirewall {
+		return append(all, barred(p)...)
+	}
 	for _, c := range p.Host.Drops {
 		all = append(all, fmt.Sprintf("the FORWARD chain of iptables-%s drops IPv%d that it does not know: our bridges are let through it by name", c.Kind, c.Family))
 	}
@@ -176,6 +179,19 @@ func notices(p *plan.Plan, more []string) []string {
 		if f.guard {
 			all = append(all, fmt.Sprintf("the host does not forward %s: we have switched it on for our bridges and %s, and nothing passes but from and to containers", f.name, switchedOn(p, f.routers)))
 		}
+	}
+	return all
+}
+
+// barred tells of chains that no accept of ours is put into, for want of a firewall.
+func barred(p *plan.Plan) []string {
+	var all []string
+	for _, c := range p.Host.Drops {
+		text := fmt.Sprintf("the FORWARD chain of iptables-%s drops IPv%d that it does not know: what our bridges are to pass it has to be told", c.Kind, c.Family)
+		if !p.Host.Unseen(c.Family) {
+			text += ", between containers of one network too, as long as bridged frames are shown to it (net.bridge.bridge-nf-call-iptables and -ip6tables)"
+		}
+		all = append(all, text)
 	}
 	return all
 }

@@ -114,6 +114,9 @@ func (s *Server) checkHost(n *spec.Network) error {
 		}
 		s.log.WithField("network", n.ID).Warnf("%s: containers are reached in its place", o)
 	}
+	for _, what := range now.Plan.Host.Waived(n) {
+		s.log.WithField("network", n.ID).Warnf("without a firewall: %s", what)
+	}
 	return nil
 }
 

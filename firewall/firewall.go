@@ -1,5 +1,5 @@
 // Package firewall chooses, of the two firewalls that we have, the one for this host,
-// and takes away what the other one has left.
+// or none, and takes away what others of ours have left.
 //
 // It judges no packet and writes no rule: firewall/nftables and firewall/iptables do.
 package firewall
@@ -19,9 +19,8 @@ import (
 // Mode is what a person wants.
 type Mode string
 
-// Auto is NFTables where the kernel takes a trial of it, else IPTables. None, which no
-// flag can name, is for whoever only takes away: any host will do, and all that stands of
-// ours goes.
+// Auto is NFTables where the kernel takes a trial of it, else IPTables. None makes nothing,
+// and what stands of ours goes: any host will do.
 const (
 	Auto     Mode = "auto"
 	NFTables Mode = "nftables"
@@ -32,11 +31,11 @@ const (
 // UnmarshalText refuses what is no Mode.
 func (m *Mode) UnmarshalText(text []byte) error {
 	switch mode := Mode(text); mode {
-	case Auto, NFTables, IPTables:
+	case Auto, NFTables, IPTables, None:
 		*m = mode
 		return nil
 	}
-	return fmt.Errorf("firewall %q: want %s, %s or %s", text, Auto, NFTables, IPTables)
+	return fmt.Errorf("firewall %q: want %s, %s, %s or %s", text, Auto, NFTables, IPTables, None)
 }
 
 // MarshalText is the reverse.
@@ -49,7 +48,7 @@ type Layer interface {
 	Remove(ctx context.Context) error
 }
 
-// backend is either firewall.
+// backend is either firewall, or none.
 type backend interface {
 	Layer
 	// Left reports what stands of ours, for whom nothing should.
@@ -99,7 +98,7 @@ func (f *Firewall) choose(ctx context.Context, mode Mode) error {
 	}
 	switch mode {
 	case None:
-		f.Name, f.backend = string(None), everything{f}
+		f.Name, f.backend = string(None), none{f}
 		return nil
 	case IPTables:
 		return f.useIPTables(ctx)
@@ -161,6 +160,9 @@ func (f *Firewall) Close() {
 		f.nft.Close()
 	}
 }
+
+// Absent reports whether none was chosen.
+func (f *Firewall) Absent() bool { return f.Name == string(None) }
 
 // Blind reports whether it does not see, on such a host, what passes from port to port
 // of one bridge. Of two families it must see both.

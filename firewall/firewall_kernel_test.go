@@ -42,6 +42,8 @@ func TestKernelTheChoiceTellsItsReason(t *testing.T) {
 		{Auto, false, "/nonexistent", "nftables (auto: "},
 		{Auto, true, "/nonexistent", "install iptables 1.8 or newer"},
 		{IPTables, false, "/nonexistent", "install iptables 1.8 or newer"},
+		{None, false, "", "none (as told)"},
+		{None, true, "/nonexistent", "none (as told)"},
 	} {
 		t.Run(fmt.Sprint(row.mode, " ", row.without, " ", row.path), func(t *testing.T) {
 			h := lab.NewHost(t)
@@ -283,6 +285,43 @@ func TestKernelWhereNoneIsChosenAllGoes(t *testing.T) {
 	})
 	if all := m.sets(); len(all) > 0 {
 		t.Errorf("rules of %q", all)
+	}
+}
+
+// TestKernelNoneMayBeChosen under containers: what stood goes, behind what it guarded, and
+// comes back. SCTP can not be had meanwhile, which only whoever publishes it suffers from.
+func TestKernelNoneMayBeChosen(t *testing.T) {
+	t.Setenv("XTABLES_LOCKFILE", os.DevNull)
+	m := machine{lab.NewHost(t), t}
+	without := scene.NewWorld(t).
+		Network("a", spec.Network{Masquerade: true}, "172.30.0.0/24").
+		Endpoint("a", "e", "172.30.0.2/24", "", scene.TCP("", 8080, 80, 1))
+	without.Host.NoFirewall = true
+	p := scene.Everything(t).Plan()
+	for _, other := range []Mode{NFTables, IPTables} {
+		m.change(other, "", p)
+		none := m.change(None, "", without.Plan())
+		if all := m.sets(); len(all) > 0 || none.String() != "none (as told)" {
+			t.Errorf("%s: rules of %q", none, all)
+		}
+		m.Run("iptables-legacy", "-t", "nat", "-N", "DRAWBRIDGE-OLD")
+		if left := m.left(Retired{none}, without.Plan()); len(left) != 1 {
+			t.Errorf("what comes back is not named: %q", left)
+		}
+		m.Run("iptables-legacy", "-t", "nat", "-X", "DRAWBRIDGE-OLD")
+	}
+	none := m.change(None, "", without.Plan())
+	have := without.Plan()
+	want := without.Endpoint("a", "f", "172.30.0.3/24", "", scene.SCTP("", 3868, 3868, 1)).Plan()
+	err := none.Apply(context.Background(), have, want)
+	if o := (*plan.ObjectError)(nil); !errors.As(err, &o) || o.Owner.Endpoint != scene.ID("f") || !strings.Contains(err.Error(), "port 0.0.0.0:3868->3868/sctp: ") {
+		t.Errorf("want a failure of its endpoint, got %v", err)
+	}
+	if drift := m.left(none, want); len(drift) != 1 {
+		t.Errorf("drift %q", drift)
+	}
+	if err := none.Behind("x", none).Apply(context.Background(), want, want); err != nil {
+		t.Errorf("others wait for it: %v", err)
 	}
 }
 

@@ -24,7 +24,7 @@ func (r Retired) Apply(ctx context.Context, have, _ *plan.Plan) error {
 	if have != nil {
 		return nil
 	}
-	return r.Remove(ctx)
+	return r.Firewall.removeUnchosen(ctx)
 }
 
 // Check reports left-overs. It does not look again where it found none and nothing has
@@ -44,23 +44,14 @@ func (r Retired) Check(ctx context.Context, _ *plan.Plan) ([]plan.Drift, error) 
 	return found, errors.Join(failed...)
 }
 
-// Remove takes away what was not chosen.
+// Remove takes away what was not chosen. Where nothing was, it goes in the place of what
+// might have been, behind the links that it guards.
 func (r Retired) Remove(ctx context.Context) error {
-	if r.Firewall.Name == string(None) {
-		return nil // it goes in the place of the one that was chosen
+	if r.Firewall.Absent() {
+		return nil
 	}
 	return r.Firewall.removeUnchosen(ctx)
 }
-
-// everything stands in for a firewall where none was chosen.
-type everything struct{ *Firewall }
-
-func (everything) Apply(context.Context, *plan.Plan, *plan.Plan) error {
-	return errors.New("no firewall was chosen")
-}
-func (everything) Check(context.Context, *plan.Plan) ([]plan.Drift, error) { return nil, nil }
-func (everything) Left(context.Context) ([]plan.Drift, error)              { return nil, nil }
-func (e everything) Remove(ctx context.Context) error                      { return e.removeUnchosen(ctx) }
 
 // unchosen are the names of the firewalls that may have left something, and that we
 // could have made on this kernel.

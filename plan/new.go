@@ -40,7 +40,12 @@ func (p *Plan) Next(before, state spec.State, host *Host) *Plan {
 }
 
 // planning are the facts that the plan of each network depends on.
-func (h *Host) planning() [4]bool { return [...]bool{h.IPv6, h.ForceForwarding, h.Blind, h.NoFirewall} }
+func (h *Host) planning() [5]bool {
+	return [...]bool{
+		h.IPv6, h.ForceForwarding, h.Blind, h.NoFirewall,
+		h.NoFirewall && h.Forwarding4,
+	}
+}
 
 // newNetwork plans one network, sharing with old, its former plan, what stays.
 func newNetwork(old *Network, before, n *spec.Network, host *Host) *Network {
@@ -72,7 +77,10 @@ func newBridge(n *spec.Network, host *Host) *Bridge {
 			b.Addresses = append(b.Addresses, netip.PrefixFrom(p.Gateway, p.Prefix.Bits()))
 		}
 	}
-	if !closed(n) && n.HasIPv4() && !host.NoFirewall {
+	switch {
+	case host.NoFirewall:
+		b.OwnSettings = host.unswitched()
+	case !closed(n) && n.HasIPv4():
 		// route_localnet lets answers to 127.0.0.1 come back through the bridge; the
 		// firewall keeps everything else from 127.0.0.0/8.
 		b.Settings = append(b.Settings, Setting{4, "forwarding", 1}, Setting{4, "route_localnet", 1})
@@ -81,21 +89,35 @@ func newBridge(n *spec.Network, host *Host) *Bridge {
 	case !host.IPv6:
 		return b
 	case !n.HasIPv6() || n.Mode6 == spec.Isolated:
-		b.OwnSettings = []Setting{{6, "disable_ipv6", 1}}
+		b.OwnSettings = append(b.OwnSettings, Setting{6, "disable_ipv6", 1})
 		return b
 	}
-	b.OwnSettings = []Setting{
+	b.OwnSettings = append(b.OwnSettings, []Setting{
 		{6, acceptRA, 0},
 		{6, "autoconf", 0},
 		// Without a link-local address the host asks for no neighbour on behalf of others,
 		// and detecting duplicates of it takes up to two seconds from the first container on.
 		{6, "accept_dad", 0},
-	}
+	}...)
 	b.Settings = append(b.Settings, Setting{6, "disable_ipv6", 0})
 	if host.ForceForwarding && !closed(n) && !host.NoFirewall {
 		b.Settings = append(b.Settings, Setting{6, "force_forwarding", 1})
 	}
 	return b
+}
+
+// unswitched are the settings of a bridge that nothing is switched on for: as of any other
+// interface. There may have been a firewall before, and the bridge since then.
+func (h *Host) unswitched() []Setting {
+	forwarding := Setting{4, "forwarding", 0}
+	if h.Forwarding4 {
+		forwarding.Value = 1
+	}
+	all := []Setting{forwarding, {4, "route_localnet", 0}}
+	if h.IPv6 && h.ForceForwarding {
+		all = append(all, Setting{6, "force_forwarding", 0})
+	}
+	return all
 }
 
 // closed reports whether nothing passes between the network and other interfaces. One

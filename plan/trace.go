@@ -36,8 +36,12 @@ type Fate struct {
 	// Client is whom the server sees; the zero Addr for the address of the interface
 	// by which the packet leaves the host.
 	Client netip.Addr
+	// Proxied says that the userland proxy takes it and asks Server by a connection of its
+	// own.
+	Proxied bool
 	// Foreign says that no rule of ours has dropped it, and hence none counts it, but an
-	// engine's or a port of the bridge.
+	// engine's, a port of the bridge, the kernel or the socket of a held port. The latter may
+	// also reset a connection.
 	Foreign bool
 }
 
@@ -50,6 +54,7 @@ func (p *Plan) Trace(f Flow) Fate {
 	t.out = p.networkOf(f.To.Addr())
 	switch {
 	case f.In != "" && (isLoopback4(f.From) || isLoopback4(f.To.Addr())):
+		t.fate.Foreign = p.Host.NoFirewall
 		return t.drop("nobody else speaks for the loopback")
 	case t.in != nil && t.in == t.out && !f.ViaGateway && !p.isLocal(f.To.Addr()):
 		return t.withinBridge()
@@ -58,11 +63,14 @@ func (p *Plan) Trace(f Flow) Fate {
 	switch {
 	case p.isLocal(f.To.Addr()):
 		if !t.publish() {
-			return t.accept("the host itself")
+			return t.host()
 		}
 	case t.isShielded():
 		t.fate.Foreign = true
 		return t.drop("the engine shields its containers")
+	}
+	if p.Host.NoFirewall {
+		return t.unjudged()
 	}
 	if f.In != "" {
 		if t.forward(); t.fate.Dropped {
@@ -94,7 +102,7 @@ func (t *trace) accept(why string) Fate {
 
 func (t *trace) withinBridge() Fate {
 	if t.in.Zone.Apart && t.in.has(t.From) && t.in.has(t.To.Addr()) {
-		t.fate.Foreign = t.Host.Blind
+		t.fate.Foreign = t.Host.Blind || t.Host.NoFirewall
 		return t.drop("containers that are kept apart")
 	}
 	return t.accept("within one network")
@@ -102,7 +110,7 @@ func (t *trace) withinBridge() Fate {
 
 // publish leads what is asked of the host to the container that publishes it.
 func (t *trace) publish() bool {
-	if t.To.Addr() == netip.IPv6Loopback() || t.From.Is6() && t.From.IsLinkLocalUnicast() {
+	if t.To.Addr() == netip.IPv6Loopback() || isLinkLocal6(t.From) {
 		return false
 	}
 	for _, n := range t.Networks.All() {
@@ -202,9 +210,10 @@ func (t *trace) translateSource() {
 
 func isLoopback4(a netip.Addr) bool { return a.Is4() && a.IsLoopback() }
 
-// isLocal reports whether an address is the host's own.
+// isLocal reports whether an address is the host's own. A link-local one of IPv6 is taken
+// for one of the host's: a plan knows none of anybody.
 func (p *Plan) isLocal(a netip.Addr) bool {
-	if a.IsLoopback() || slices.Contains(p.Host.Addresses, a) {
+	if a.IsLoopback() || isLinkLocal6(a) || slices.Contains(p.Host.Addresses, a) {
 		return true
 	}
 	n := p.networkOf(a)

@@ -40,7 +40,7 @@ type daemon struct {
 }
 
 // assemble opens the state, makes the parts and brings the host to what was
-// planned when the last daemon ended. Without a firewall it is not: all is to go.
+// planned when the last daemon ended, unless all is to go.
 func assemble(ctx context.Context, s settings, log logrus.FieldLogger) (_ *daemon, err error) {
 	d := &daemon{}
 	defer func() {
@@ -96,7 +96,7 @@ func assemble(ctx context.Context, s settings, log logrus.FieldLogger) (_ *daemo
 		d.tracking,
 	}
 	d.engine = engine.New(d.store.Networks(), d, layers, d.ports, log)
-	if s.firewall == firewall.None {
+	if s.removing {
 		if err = d.engine.Load(ctx); err != nil {
 			return nil, err
 		}
@@ -131,7 +131,23 @@ func (d *daemon) close() {
 
 // notices are what a person should know, now.
 func (d *daemon) notices() []string {
-	return slices.Concat(d.store.Notices(), d.firewall.Notices(), d.tracking.Notices(), d.ports.Notices(d.engine.Now().Plan))
+	return slices.Concat(d.store.Notices(), d.firewall.Notices(), d.tracking.Notices(), d.ports.Notices(d.engine.Now().Plan), d.waived())
+}
+
+// waived is what networks ask for and do not get for want of a firewall.
+func (d *daemon) waived() []string {
+	if !d.firewall.Absent() {
+		return nil
+	}
+	all := []string{"there is no firewall of ours: published ports are served by a proxy, and servers see its address for all clients; " +
+		"containers are not hidden behind the host's address, and whoever has a route to one reaches all its ports"}
+	now := d.engine.Now()
+	for _, n := range now.State.Networks.All() {
+		for _, what := range now.Plan.Host.Waived(n) {
+			all = append(all, fmt.Sprintf("network %s: %s", n.ID.Short(), what))
+		}
+	}
+	return all
 }
 
 // warnings are the chains of others that drop what containers send or are sent, and the
@@ -152,7 +168,7 @@ func (d *daemon) Look(ctx context.Context) (*plan.Host, error) {
 		return nil, fmt.Errorf("read links: %w", err)
 	}
 	host.Drops = drops
-	host.Blind = d.firewall.Blind(host)
+	host.Blind, host.NoFirewall = d.firewall.Blind(host), d.firewall.Absent()
 	return host, nil
 }
 

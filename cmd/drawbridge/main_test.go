@@ -164,7 +164,7 @@ func TestExitCodesTellTroubleFromMisuse(t *testing.T) {
 		{[]string{"version", "more"}, 2, `"more"`},
 		{[]string{"ps", "--yaml"}, 2, "--yaml"},
 		{[]string{"serve", "--log-level", "loud"}, 2, "--log-level"},
-		{[]string{"serve", "--firewall", "none"}, 2, "want auto, nftables or iptables"},
+		{[]string{"serve", "--firewall", "ipchains"}, 2, "want auto, nftables, iptables or none"},
 		{[]string{"serve", "--pool", "10.64.0.0/12"}, 2, "e.g. 10.64.0.0/12=24"},
 		{[]string{"serve", "--pool", "10.64.0.0=24"}, 2, "want a prefix and the length"},
 		{[]string{"serve", "--pool", "10.64.0.0/12=8"}, 2, "want 12 to 30"},

@@ -34,7 +34,7 @@ forced.`,
 		Args: cobra.MaximumNArgs(1),
 	}
 	force := c.Flags().Bool("force", false, "also what Docker still has; its containers lose it")
-	s := settings{sysctls: "/proc/sys", firewall: firewall.None}
+	s := settings{sysctls: "/proc/sys", firewall: firewall.None, removing: true}
 	c.Flags().StringVar(&s.stateDir, "state-dir", "/var/lib/drawbridge", "the state, if no daemon is running")
 	c.Flags().StringVar(&s.runDir, "run-dir", "/run/drawbridge", "the state of this boot, if no daemon is running")
 	e.dockerFlag(c)

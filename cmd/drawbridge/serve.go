@@ -32,6 +32,8 @@ type settings struct {
 	sysctls      string
 	firewall     firewall.Mode
 	logLevel     logrus.Level
+	// removing is no flag: nothing is brought back that is about to go, and any host will do.
+	removing bool
 }
 
 func (e *env) serve() *cobra.Command {
@@ -65,7 +67,7 @@ containers do not notice whether it runs. Where there is no network, it leaves n
 	c.Flags().StringVar(&s.runDir, "run-dir", "/run/drawbridge", "what dies with the boot")
 	c.Flags().Var(&s.ranges, "pool", "choose subnets that nobody names from here, e.g. 10.64.0.0/12=24; repeatable, either family (default "+defaultRanges()+")")
 	c.Flags().StringVar(&s.sysctls, "sysctls", "/proc/sys", "where sysctls of net can be written")
-	c.Flags().TextVar(&s.firewall, "firewall", firewall.Auto, "nftables, iptables, or auto: nftables where the kernel takes a trial of all that is needed; also by FIREWALL in the environment")
+	c.Flags().TextVar(&s.firewall, "firewall", firewall.Auto, "nftables, iptables, none (published ports by a proxy alone), or auto: nftables where the kernel takes a trial of all that is needed; also by FIREWALL in the environment")
 	c.Flags().TextVar(&s.logLevel, "log-level", logrus.InfoLevel, "debug, info, warn or error; also by LOG_LEVEL in the environment")
 	return c
 }

@@ -78,8 +78,12 @@ func lacks(from, to *plan.Plan) bool {
 // planned are the networks by the name of their bridge.
 type planned map[string]*plan.Network
 
+// bridges are to be in a zone. Without a firewall of ours none is: a zone accepts all.
 func bridges(p *plan.Plan) planned {
 	all := planned{}
+	if p.Host != nil && p.Host.NoFirewall {
+		return all
+	}
 	for _, n := range p.Networks.All() {
 		all[n.Bridge.Name] = n
 	}

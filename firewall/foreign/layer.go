@@ -91,10 +91,11 @@ func shrinks(from, to *plan.Plan) bool {
 }
 
 // wanted are the accepts that a plan has in a filter table's FORWARD. If that is
-// gone or no longer drops what it does not know, nothing needs to be let through it.
+// gone or no longer drops what it does not know, nothing needs to be let through it, and
+// without drops of our own nothing may be.
 func wanted(p *plan.Plan, f filter) []accept {
 	var all []accept
-	if !f.drops || !slices.Contains(p.Host.Drops, f.Chain) {
+	if !f.drops || !slices.Contains(p.Host.Drops, f.Chain) || p.Host.NoFirewall {
 		return nil
 	}
 	for _, n := range p.Networks.All() {
