@@ -50,6 +50,25 @@ func newHeld(fd int, id uint64, r Route) (*held, error) {
 	return h, nil
 }
 
+// join lets a connection end with the socket. It says where the connection leads and
+// how many others there are, if the socket is not gone.
+func (h *held) join(f *flow) (to Route, others int, ok bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.gone {
+		return Route{}, 0, false
+	}
+	others = len(h.flows)
+	h.flows[f] = struct{}{}
+	return h.route, others, true
+}
+
+func (h *held) leave(f *flow) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.flows, f)
+}
+
 // use calls f with the descriptor, unless the socket is gone.
 func (h *held) use(f func(fd int) error) error {
 	h.mu.Lock()

@@ -158,7 +158,7 @@ func TestKernelProxyForgets(t *testing.T) {
 	b.proxy.Forget(udp)
 	b.mustCount(proxy.Stats{})
 	b.Host.MustNotReach("tcp", "[::1]:8080", hello.Drop)
-	b.Host.MustNotReach("udp", "[::1]:8080", hello.Drop)
+	b.mustNotServe(b.Host, "udp", "[::1]:8080")
 	b.reroute(tcp, "tcp", b.all()) // and again, as if it were another
 	b.Host.Do(func() {
 		conn, err := net.Dial("tcp", "[::1]:8080")

@@ -99,9 +99,6 @@ func (o Options) withDefaults() (Options, error) {
 	return o, nil
 }
 
-// share is how much of a bound one socket may have.
-func share(most int) int { return max(1, most/2) }
-
 // Proxy serves held sockets. Create it with New and let it Run.
 type Proxy struct {
 	options  Options
@@ -192,4 +189,18 @@ func (p *Proxy) Forget(fd int) {
 // Stats counts what is proxied now.
 func (p *Proxy) Stats() Stats {
 	return Stats{int(p.connections.Load()), int(p.sessions.Load())}
+}
+
+// room reports whether there may be one more of most, of which there are so many, and so
+// many by one socket. If not, what happens then is logged.
+func (p *Proxy) room(h *held, what string, all, own, most int) bool {
+	switch {
+	case all >= most:
+		p.grumbler.warn(h.name, what+": as many are open as may be", nil)
+	case own >= max(1, most/2):
+		p.grumbler.warn(h.name, what+": the port has its share of those that may be open", nil)
+	default:
+		return true
+	}
+	return false
 }

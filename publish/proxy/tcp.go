@@ -43,18 +43,11 @@ func (p *Proxy) accept(ctx context.Context, h *held) {
 
 // begin starts the goroutine of an accepted connection, unless there are too many.
 func (p *Proxy) begin(ctx context.Context, h *held, fd int, from unix.Sockaddr) {
-	if p.Stats().Connections >= p.options.Connections {
-		p.grumbler.warn(h.name, "connections reset: as many are open as may be", nil)
-		reset(fd)
-		return
-	}
 	ctx, end := context.WithCancel(ctx)
 	f := &flow{end}
-	route, err := h.join(f, share(p.options.Connections))
-	if err != nil {
-		if errors.Is(err, errShare) {
-			p.grumbler.warn(h.name, "connections reset: the port has its share of those that may be open", nil)
-		}
+	route, own, ok := h.join(f)
+	if !ok || !p.room(h, "no new connections", p.Stats().Connections, own, p.options.Connections) {
+		h.leave(f)
 		end()
 		reset(fd)
 		return
@@ -71,28 +64,6 @@ func (p *Proxy) begin(ctx context.Context, h *held, fd int, from unix.Sockaddr) 
 		}
 		p.carry(ctx, route, client, from)
 	})
-}
-
-// errShare says that a socket has what one socket may have.
-var errShare = errors.New("no more for one socket")
-
-func (h *held) join(f *flow, most int) (Route, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	switch {
-	case h.gone:
-		return Route{}, unix.EBADF
-	case len(h.flows) >= most:
-		return Route{}, errShare
-	}
-	h.flows[f] = struct{}{}
-	return h.route, nil
-}
-
-func (h *held) leave(f *flow) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	delete(h.flows, f)
 }
 
 // carry connects an accepted client with its container, and returns when they are
@@ -168,7 +139,7 @@ func relay(ctx context.Context, client, server *net.TCPConn) {
 	}
 	var directions sync.WaitGroup
 	directions.Go(func() { pass(server, client) })
-	directions.Go(func() { pass(client, server) })
+	pass(client, server)
 	directions.Wait()
 	for _, conn := range both {
 		_ = conn.Close()

@@ -82,10 +82,11 @@ func (p *Proxy) receive(ctx context.Context, h *held, buffer []byte) {
 func (p *Proxy) forward(ctx context.Context, h *held, d datagram) {
 	t := d.talk()
 	h.mu.Lock()
-	s, to := h.sessions[t], h.route.target(d.client.Addr(), d.local)
+	s, to, own := h.sessions[t], h.route.target(d.client.Addr(), d.local), len(h.sessions)
 	h.mu.Unlock()
 	if s == nil {
-		if !to.IsValid() || p.options.Refuse(inZone(d.client, d.ifindex), d.ifindex) {
+		if !to.IsValid() || p.options.Refuse(inZone(d.client, d.ifindex), d.ifindex) ||
+			!p.room(h, "no new sessions", p.Stats().Sessions, own, p.options.Sessions) {
 			return
 		}
 		if s = p.open(ctx, h, t, to); s == nil {
@@ -102,10 +103,6 @@ func (p *Proxy) forward(ctx context.Context, h *held, d datagram) {
 
 // open begins a session; nil if that cannot be.
 func (p *Proxy) open(ctx context.Context, h *held, t talk, to netip.AddrPort) *session {
-	if p.Stats().Sessions >= p.options.Sessions {
-		p.grumbler.warn(h.name, "datagrams dropped: there are as many sessions as may be", nil)
-		return nil
-	}
 	conn, err := p.options.Dial(ctx, "udp", to.String())
 	if err != nil {
 		p.grumbler.warn(h.name, "datagrams dropped", err)
@@ -115,13 +112,7 @@ func (p *Proxy) open(ctx context.Context, h *held, t talk, to netip.AddrPort) *s
 	s.raw, err = s.conn.SyscallConn()
 	s.peer, s.from = t.answer(h.is4)
 	s.heard.Store(int64(time.Since(p.began)))
-	if err == nil {
-		err = h.admit(t, s, share(p.options.Sessions))
-	}
-	if err != nil {
-		if errors.Is(err, errShare) {
-			p.grumbler.warn(h.name, "datagrams dropped: the port has its share of sessions", nil)
-		}
+	if err != nil || !h.admit(t, s) {
 		_ = conn.Close()
 		return nil
 	}
@@ -136,17 +127,15 @@ func (p *Proxy) open(ctx context.Context, h *held, t talk, to netip.AddrPort) *s
 	return s
 }
 
-func (h *held) admit(t talk, s *session, most int) error {
+// admit lets a session be found, unless the socket no longer leads where it does.
+func (h *held) admit(t talk, s *session) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	switch {
-	case h.gone, h.route.target(t.client.Addr(), t.local) != s.to:
-		return unix.EBADF
-	case len(h.sessions) >= most:
-		return errShare
+	if h.gone || h.route.target(t.client.Addr(), t.local) != s.to {
+		return false
 	}
 	h.sessions[t] = s
-	return nil
+	return true
 }
 
 // close ends a session, of which there may be another one meanwhile. mu is held.

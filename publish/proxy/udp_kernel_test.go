@@ -183,14 +183,14 @@ func TestKernelProxyUDPHasLimits(t *testing.T) {
 	}
 	old := served("8080")
 	served("8080")
-	b.Host.MustNotReach("udp", "127.0.0.1:8080", hello.Drop)
+	b.mustNotServe(b.Host, "udp", "127.0.0.1:8080")
 	served("8081") // a port cannot take what others need
 	served("8081")
-	b.Host.MustNotReach("udp", "127.0.0.1:8082", hello.Drop)
+	b.mustNotServe(b.Host, "udp", "127.0.0.1:8082")
 	mustEcho(t, old, []byte("still"))
 	b.mustCount(proxy.Stats{Sessions: 4})
-	b.mustHaveLogged("8080/udp: proxy: datagrams dropped: the port has its share of sessions",
-		"8082/udp: proxy: datagrams dropped: there are as many sessions as may be")
+	b.mustHaveLogged("8080/udp: proxy: no new sessions: the port has its share of those that may be open",
+		"8082/udp: proxy: no new sessions: as many are open as may be")
 }
 
 func TestKernelProxyUDPManyAtOnce(t *testing.T) {
