@@ -55,9 +55,15 @@ func (e *Engine) finder(owner plan.Owner, m spec.PortMap) (*spec.Finder, error) 
 		Reserve: func(ports []spec.Port) error {
 			err := e.reserver.Reserve(owner, ports)
 			if errors.Is(err, syscall.EADDRINUSE) {
-				return fmt.Errorf("%w: %w", spec.ErrInUse, err)
+				return takenError{err}
 			}
 			return err
 		},
 	}, nil
 }
+
+// takenError says to spec that somebody else on the host has a port.
+type takenError struct{ cause error }
+
+func (e takenError) Error() string   { return e.cause.Error() }
+func (e takenError) Unwrap() []error { return []error{e.cause, spec.ErrInUse} }

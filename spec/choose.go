@@ -295,13 +295,25 @@ const maxTold = 8
 type RangeError struct {
 	What  string  // e.g. a port of 8000-8002 for 80/tcp on every address
 	Of    string  // e.g. 8000-8002
-	Taken []error // why the first ones are not free
+	Taken []error // why they are not; of a wide range only the first
+	More  bool    // there are others
 }
 
 func (e *RangeError) Error() string {
 	text := fmt.Sprintf("%s: %v: none of %s is free", e.What, ErrInUse, e.Of)
-	for i, err := range e.Taken {
-		text += [...]string{": ", "; "}[min(i, 1)] + err.Error()
+	var reasons []string
+	for _, err := range e.Taken {
+		why := err.Error()
+		if held := (*HeldError)(nil); errors.As(err, &held) {
+			why = held.holder()
+		}
+		reasons = append(reasons, why)
+	}
+	if e.More {
+		reasons = append(reasons, "and so on")
+	}
+	if len(reasons) > 0 {
+		text += ": " + strings.Join(reasons, "; ")
 	}
 	return text
 }
@@ -316,8 +328,10 @@ func (c *chooser) exhausted(g *group) error {
 		e.Of = text(c.Ephemeral)
 		return e
 	}
-	for n := int(g.Range.First); n <= int(g.Range.Last) && len(e.Taken) < maxTold; n++ {
-		n = c.tell(g, e, n)
+	for n := int(g.Range.First); n <= int(g.Range.Last) && !e.More; n++ {
+		if e.More = len(e.Taken) == maxTold; !e.More {
+			n = c.tell(g, e, n)
+		}
 	}
 	return e
 }

@@ -110,6 +110,9 @@ func TestNumbersAreChosen(t *testing.T) {
 		{"a range of which all is taken is refused, and everybody named who has it", []step{
 			publish(web, c1, "127.0.0.1:8000->80/tcp"), wish(web, c2, finder("8001/tcp"), "8000-8001:80/tcp"),
 		}, spec.ErrInUse, []string{"a port of 8000-8001 for 80/tcp on every address", "127.0.0.1:8000->80/tcp is published by endpoint c10000000000 of network web000000000", "8001/tcp is nginx's"}},
+		{"of a wide range, the first who have it are named", []step{
+			publish(web, c1, "*:8000->80/tcp", "*:8001->80/tcp"), wish(web, c2, finder("8002/tcp", "8003/tcp", "8004/tcp", "8005/tcp", "8006/tcp", "8007/tcp", "8008/tcp", "8009/tcp"), "8000-8009:80/tcp"),
+		}, spec.ErrInUse, []string{"none of 8000-8009 is free: *:8000->80/tcp is published by endpoint c10000000000 of network web000000000; *:8001->80/tcp is", "8007/tcp is nginx's; and so on"}},
 		{"a range too small for its wishes names the container itself", []step{wish(web, c1, finder(), "8000-8001:80/tcp", "8000-8001:81/tcp", "8000-8001:82/tcp")}, spec.ErrInUse, []string{"the container itself has *:8000->80/tcp"}},
 		{"a failure that is no clash ends the search", []step{wish(web, c1, &spec.Finder{Ephemeral: finder().Ephemeral, Reserve: func([]spec.Port) error { return spec.ErrInvalid }}, "8000-8002:80/tcp")}, spec.ErrInvalid, []string{"a port of 8000-8002 for 80/tcp"}},
 		{"exact ports go first, then ranges, then ephemeral ones", []step{

@@ -98,6 +98,9 @@ func TestAPortMapSaysWhatEachGatewayModeMakesOfIt(t *testing.T) {
 		{"an address of the host that is not translated may be any", `"HostPort":8080,"HostIP":"::1"`, spec.Network{Pools: both, Mode6: spec.Routed}, "[]", "[[::]:80->80/tcp]"},
 		{"the only family is routed", `"HostPort":0`, spec.Network{Pools: both[1:], Mode6: spec.Routed}, "[]", "[[::]:80->80/tcp]"},
 		{"the network's own address of the host", `"HostPort":8080`, spec.Network{Pools: both, HostBinding: netip.MustParseAddr("127.0.0.1")}, "[127.0.0.1:8080->80/tcp]", "[]"},
+		{"the network's own address for an ephemeral port", `"HostPort":0`, spec.Network{Pools: both, HostBinding: netip.MustParseAddr("127.0.0.1")}, "[127.0.0.1:0->80/tcp]", "[]"},
+		{"one of a range in the family that is not routed", `"HostPort":8080,"HostPortEnd":8090`, spec.Network{Pools: both, Mode6: spec.Routed}, "[0.0.0.0:8080->80/tcp]", "[[::]:80->80/tcp]"},
+		{"a range of one is that port", `"HostPort":8080,"HostPortEnd":8080`, spec.Network{Pools: both}, "[*:8080->80/tcp]", "[]"},
 		{"the network's own address opens its family alone", `"HostPort":8080`, spec.Network{Pools: both, Mode4: spec.Routed, Mode6: spec.Routed, HostBinding: netip.MustParseAddr("127.0.0.1")}, "[]", "[0.0.0.0:80->80/tcp]"},
 		{"the network's own address of the family that is not routed", `"HostPort":8080`, spec.Network{Pools: both, Mode6: spec.Routed, HostBinding: netip.MustParseAddr("127.0.0.1")}, "[127.0.0.1:8080->80/tcp]", "[]"},
 		{"a named address goes before the network's", `"HostPort":8080,"HostIP":"192.0.2.1"`, spec.Network{Pools: both, HostBinding: netip.MustParseAddr("127.0.0.1")}, "[192.0.2.1:8080->80/tcp]", "[]"},
@@ -106,7 +109,7 @@ func TestAPortMapSaysWhatEachGatewayModeMakesOfIt(t *testing.T) {
 		t.Run(c.promise, func(t *testing.T) {
 			o := spec.Options{"com.docker.network.portmap": json.RawMessage(`[{"Proto":6,"Port":80,` + c.binding + `}]`)}
 			m, err := o.PortMap(&c.network)
-			if err != nil || fmt.Sprint(m.Ports) != c.ports || fmt.Sprint(m.Open) != c.open {
+			if err != nil || fmt.Sprint(m.Published()) != c.ports || fmt.Sprint(m.Open) != c.open {
 				t.Errorf("ports %v, open %v, %v; want %s and %s", m.Ports, m.Open, err, c.ports, c.open)
 			}
 		})

@@ -159,7 +159,11 @@ type HeldError struct {
 }
 
 func (e *HeldError) Error() string {
-	return fmt.Sprintf("%s: %v: %s endpoint %s of network %s", e.What, ErrInUse, e.Has, e.Holder.Short(), e.Network.Short())
+	return fmt.Sprintf("%s: %v: %s", e.What, ErrInUse, e.holder())
+}
+
+func (e *HeldError) holder() string {
+	return fmt.Sprintf("%s endpoint %s of network %s", e.Has, e.Holder.Short(), e.Network.Short())
 }
 
 // Unwrap makes it one of the class ErrInUse.
