@@ -6,15 +6,93 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"text/template"
 
+	"github.com/drawbridge-net/drawbridge/test/golden"
 	"github.com/drawbridge-net/drawbridge/test/lab"
 	"github.com/drawbridge-net/drawbridge/test/lab/hello"
 )
 
-// TestEnginePublishedPortsAnswerFromEverywhere asks for what two containers publish, of
-// which c1 has both families and v1 IPv4 alone, wherever somebody can ask from and by every
-// address of the host, with TCP and UDP. A client of UDP takes an answer from nobody but
-// the address that it asked.
+// Who asks for published ports.
+const (
+	aMachine   = "another machine"
+	aStranger  = "a machine with a link-local address alone"
+	theHost    = "the host, or a container in its network"
+	aPeer      = "the container itself, or one beside it"
+	another    = "a container on another network"
+	ofDockers  = "a container on a network of Docker's"
+	anInternal = "a container on an internal network"
+)
+
+// By which addresses of the host.
+const (
+	byIPv4      = "IPv4"
+	byIPv6      = "IPv6"
+	byLinkLocal = "link-local"
+	byDockers4  = "IPv4, of a bridge of Docker's"
+	byDockers6  = "IPv6, of a bridge of Docker's"
+	byLoopback4 = "127.0.0.0/8"
+	byLoopback6 = "::1"
+	byAny       = "any"
+)
+
+// Whom the server sees.
+const (
+	asItself  = "the client itself"
+	asGateway = "its gateway"
+	byProxy   = "its gateway, by the proxy"
+	shielded  = "the client itself, from Docker 28 on its gateway"
+	unserved  = "nobody: not served"
+	notThere  = "-"
+)
+
+// sight is whom two servers see, one with both families and one with IPv4 alone.
+type sight struct{ who, by, both, only4 string }
+
+// sights are of ports that are published on all addresses, over TCP and UDP alike.
+func sights() []sight {
+	return []sight{
+		{aMachine, byIPv4, asItself, asItself},
+		{aMachine, byIPv6, asItself, byProxy},
+		{aMachine, byLinkLocal, byProxy, byProxy},
+		{aStranger, byIPv6, byProxy, byProxy},
+		{theHost, byIPv4, asItself, asItself},
+		{theHost, byIPv6, asItself, byProxy},
+		{theHost, byDockers4, shielded, shielded},
+		{theHost, byDockers6, shielded, byProxy},
+		{theHost, byLinkLocal, byProxy, byProxy},
+		{theHost, byLoopback4, asGateway, asGateway},
+		{theHost, byLoopback6, byProxy, byProxy},
+		{aPeer, byIPv4, asGateway, asGateway},
+		{aPeer, byIPv6, asGateway, notThere},
+		{aPeer, byLinkLocal, byProxy, notThere},
+		{another, byIPv4, asItself, asItself},
+		{another, byIPv6, asItself, byProxy},
+		{another, byLinkLocal, byProxy, byProxy},
+		{ofDockers, byIPv4, shielded, shielded},
+		{ofDockers, byIPv6, shielded, byProxy},
+		{ofDockers, byLinkLocal, byProxy, byProxy},
+		{anInternal, byAny, unserved, unserved},
+	}
+}
+
+// TestDocsOfPortsTellWhomServersSee makes docs/ports.md of the table, to which the next
+// test holds real engines.
+func TestDocsOfPortsTellWhomServersSee(t *testing.T) {
+	table := "| who asks | by the host's address | a server with both families sees | one with IPv4 alone sees |\n| --- | --- | --- | --- |\n"
+	for _, s := range sights() {
+		table += fmt.Sprintf("| %s | %s | %s | %s |\n", s.who, s.by, s.both, s.only4)
+	}
+	var page strings.Builder
+	if err := template.Must(template.ParseFiles("testdata/ports.md")).Execute(&page, table); err != nil {
+		t.Fatal(err)
+	}
+	golden.Equal(t, "../../docs/ports.md", page.String())
+}
+
+// TestEnginePublishedPortsAnswerFromEverywhere asks over TCP and UDP for what c1, with both
+// families, and v1, with IPv4 alone, publish, behind either firewall. A client of UDP takes
+// an answer from nobody but the address that it asked.
 func TestEnginePublishedPortsAnswerFromEverywhere(t *testing.T) {
 	eachEngineAfter(t, leavesItsTraces, func(s *site) {
 		p := s.places()
@@ -23,6 +101,8 @@ func TestEnginePublishedPortsAnswerFromEverywhere(t *testing.T) {
 		s.serveWith("--firewall=iptables")
 		s.settled()
 		p.answered(questions)
+		s.Docker("rm", "-f", "c1")
+		s.Outside.MustNotReach("tcp", join("192.0.2.1", ofC1), hello.Refuse)
 		s.Host.Run("ip", "addr", "del", "192.0.2.77/24", "dev", "eth0")
 		s.Host.Run("ip", "addr", "del", "2001:db8:1::77/64", "dev", "eth0")
 	})
@@ -37,23 +117,24 @@ func leavesItsTraces(s *site) {
 	leavesTables(s)
 }
 
-// Ports that are published, with TCP and UDP.
+// The ports.
 const (
 	ofC1       = "8080" // on all addresses
 	ofV1       = "8084" // likewise
 	ofLoopback = "8085" // of c1, on 127.0.0.1 and ::1
 )
 
-// What a server may see besides an address.
-const (
-	itsBridge = "its bridge" // the address of the host that is its gateway
-	nobody    = ""           // no answer comes
-)
-
 // places is a host with containers on all kinds of network.
 type places struct {
 	*site
-	inside map[string]*lab.Host
+	askers map[string]asker
+}
+
+// asker is somebody who asks.
+type asker struct {
+	*lab.Host
+	own   func(to string) string // the address that it has towards another; "" if none
+	local string                 // the host's link-local address on the link between them
 }
 
 // places has c2 beside c1 on a network, d1 on another, i1 on an internal one, k1 on one of
@@ -62,10 +143,6 @@ func (s *site) places() *places {
 	s.t.Helper()
 	s.Host.Run("ip", "addr", "add", "192.0.2.77/24", "dev", "eth0")
 	s.Host.Run("ip", "addr", "add", "2001:db8:1::77/64", "dev", "eth0", "nodad", "preferred_lft", "0")
-	s.Outside.Serve("tcp", ":"+ofC1)
-	s.Outside.Serve("udp", join(lab.Internet, ofC1))
-	s.Outside.Serve("udp", join(lab.Internet6, ofC1))
-
 	s.dual("web", "172.30.1.0/24", "fd00:30:1::/64")
 	s.dual("other", "172.30.2.0/24", "fd00:30:2::/64")
 	s.network("cell", "--internal", "--ipv6", "--subnet", "172.30.3.0/24", "--subnet", "fd00:30:3::/64")
@@ -75,125 +152,67 @@ func (s *site) places() *places {
 		"-p", "127.0.0.1:"+ofLoopback+":80/tcp", "-p", "127.0.0.1:"+ofLoopback+":80/udp",
 		"-p", "[::1]:"+ofLoopback+":80/tcp", "-p", "[::1]:"+ofLoopback+":80/udp")
 	s.Run("v1", "--network", "four", "-p", ofV1+":80/tcp", "-p", ofV1+":80/udp")
-	p := &places{s, map[string]*lab.Host{"c1": s.Inside("c1"), "v1": s.Inside("v1")}}
 	for name, network := range map[string]string{"c2": "web", "d1": "other", "i1": "cell", "k1": "docker", "k0": "bridge", "h1": "host"} {
 		s.Docker("run", "-d", "--name", name, "--network", network, lab.Image, "peer", "serve", "tcp:81")
-		p.inside[name] = s.Inside(name)
 	}
-	// What leads out of an internal network leads nowhere.
-	p.inside["i1"].Run("ip", "route", "add", "default", "via", "172.30.3.1")
-	p.inside["i1"].Run("ip", "route", "add", "default", "via", "fd00:30:3::1")
 	s.neighboursKnowTheWay()
+	p := &places{s, map[string]asker{}}
+	p.addMachines()
+	p.addContainers()
 	return p
 }
 
-// visit is somebody who asks for published ports by one address of the host.
-type visit struct {
-	who    string
-	client *lab.Host
-	to     string // e.g. fe80::1%2
-	c1, v1 string // whom the two servers see
-}
-
-// fromOtherMachines has the neighbour be a machine without an address of its own to one of
-// the host's.
-func (p *places) fromOtherMachines() []visit {
+// addMachines adds those that have no address of IPv6 but a link-local one, too.
+func (p *places) addMachines() {
 	p.t.Helper()
-	p.Neighbour.Run("ip", "route", "add", "2001:db8:1::77/128", "dev", "eth0", "src", addressOf(p.t, p.Neighbour, "eth0", "-6", "scope", "link"))
-	const four, six = "192.0.2.2", "2001:db8:1::2"
-	return []visit{
-		{"another machine", p.Outside, "192.0.2.1", four, four},
-		{"another machine", p.Outside, "2001:db8:1::1", six, itsBridge},
-		{"another machine, by a second address", p.Outside, "192.0.2.77", four, four},
-		{"another machine, by a second address", p.Outside, "2001:db8:1::77", six, itsBridge},
-		{"another machine, by a bridge's address", p.Outside, "172.30.1.1", four, four},
-		{"another machine, by a bridge's address", p.Outside, "fd00:30:1::1", six, itsBridge},
-		{"another machine, among link-local addresses", p.Outside, p.local(p.Outside, "eth0"), itsBridge, itsBridge},
-		{"a machine with a link-local address alone", p.Neighbour, "2001:db8:1::77", itsBridge, itsBridge},
+	p.askers["outside"] = p.asker(p.Outside, "eth0", "192.0.2.2", "2001:db8:1::2")
+	ofHost := p.asker(p.Host, "eth0", "", "")
+	// The kernel answers its own host from the address that is asked, but of several in
+	// one subnet of IPv4 from the first.
+	ofHost.own = func(to string) string { return strings.Replace(to, "192.0.2.77", "192.0.2.1", 1) }
+	p.askers["host"] = ofHost
+	ofHost.Host = p.Inside("h1")
+	p.askers["h1"] = ofHost
+
+	stranger := addressOf(p.t, p.Neighbour, "eth0", "-6", "scope", "link")
+	p.askers["stranger"] = p.asker(p.Neighbour, "eth0", "", stranger)
+	via, _, _ := strings.Cut(p.askers["stranger"].local, "%")
+	for _, to := range p.addresses(byIPv6, "stranger") {
+		p.Neighbour.Run("ip", "route", "add", to+"/128", "via", via, "dev", "eth0", "src", stranger)
 	}
 }
 
-// fromTheHost asks by each address that a host has. The kernel gives such a question the
-// same address for its source, but of several in one subnet of IPv4 the first.
-func (p *places) fromTheHost() []visit {
+func (p *places) addContainers() {
 	p.t.Helper()
-	all := []visit{{"the host, by a second address", p.Host, "192.0.2.77", "192.0.2.1", "192.0.2.1"}}
-	for _, own := range []string{"192.0.2.1", "172.30.1.1", "172.30.2.1", "172.30.4.1"} {
-		all = append(all, visit{"the host", p.Host, own, own, own})
-	}
-	for _, own := range []string{"2001:db8:1::1", "2001:db8:1::77", "fd00:30:1::1", "fd00:30:2::1"} {
-		all = append(all, visit{"the host", p.Host, own, own, itsBridge})
-	}
-	for _, engines := range []string{"172.31.9.1", addressOf(p.t, p.Host, "docker0", "-4")} {
-		sees := p.seenOnDockers(engines)
-		all = append(all, visit{"the host, by the address of a bridge of Docker's", p.Host, engines, sees, sees})
-	}
-	all = append(all, visit{"the host, by the address of a bridge of Docker's", p.Host, "fd00:31:9::1", p.seenOnDockers("fd00:31:9::1"), itsBridge})
-	for _, loopback := range []string{"127.0.0.1", "127.0.0.2", "::1"} {
-		all = append(all,
-			visit{"the host", p.Host, loopback, itsBridge, itsBridge},
-			visit{"a container in the host's network", p.inside["h1"], loopback, itsBridge, itsBridge})
-	}
-	return append(all,
-		visit{"a container in the host's network", p.inside["h1"], "192.0.2.1", "192.0.2.1", "192.0.2.1"},
-		visit{"the host, by its link-local address", p.Host, p.local(p.Host, "eth0"), itsBridge, itsBridge})
-}
-
-// seenOnDockers is whom the servers see of a client with an address of Docker's networks.
-func (p *places) seenOnDockers(client string) string { return p.seenFromDocker(client, itsBridge) }
-
-// fromContainers asks by an address of the uplink's, and by those of the client's own bridge.
-func (p *places) fromContainers() []visit {
-	p.t.Helper()
-	const own = "its own address"
-	docker := p.seenOnDockers(own)
-	var all []visit
-	for _, c := range []struct {
-		who, name string
-		four, six string // of the bridge; "" where the client has no IPv6
-		c1, v1    string
-	}{
-		{"the container itself", "c1", "172.30.1.1", "fd00:30:1::1", itsBridge, own},
-		{"the other container itself", "v1", "172.30.4.1", "", own, itsBridge},
-		{"a container on the same network", "c2", "172.30.1.1", "fd00:30:1::1", itsBridge, own},
-		{"a container on another network", "d1", "172.30.2.1", "fd00:30:2::1", own, own},
-		{"a container on a network of Docker's", "k1", "172.31.9.1", "fd00:31:9::1", docker, docker},
-		{"a container on Docker's default network", "k0", addressOf(p.t, p.Host, "docker0", "-4"), "", docker, docker},
-		{"a container on an internal network", "i1", "172.30.3.1", "fd00:30:3::1", nobody, nobody},
+	for name, gateway6 := range map[string]string{
+		"c1": "fd00:30:1::1", "c2": "fd00:30:1::1", "d1": "fd00:30:2::1", "i1": "fd00:30:3::1", "v1": "", "k1": "fd00:31:9::1", "k0": "",
 	} {
-		client := p.inside[c.name]
-		is := map[string]string{itsBridge: itsBridge, own: addressOf(p.t, client, "eth0", "-4"), nobody: nobody}
-		for _, to := range []string{c.four, "192.0.2.1"} {
-			all = append(all, visit{c.who, client, to, is[c.c1], is[c.v1]})
+		h, own6, link := p.Inside(name), "", ""
+		if gateway6 != "" {
+			own6 = addressOf(p.t, h, "eth0", "-6", "scope", "global")
+			link = strings.Fields(p.Host.Run("ip", "-o", "addr", "show", "to", gateway6))[1]
 		}
-		if c.six == "" {
-			continue
-		}
-		is[own] = addressOf(p.t, client, "eth0", "-6", "scope", "global")
-		proxied := itsBridge
-		if c.v1 == nobody {
-			proxied = nobody
-		}
-		for _, to := range []string{c.six, "2001:db8:1::1"} {
-			all = append(all, visit{c.who, client, to, is[c.c1], proxied})
-		}
-		all = append(all, visit{c.who, client, p.local(client, p.linkWith(c.six)), proxied, proxied})
+		p.askers[name] = p.asker(h, link, addressOf(p.t, h, "eth0", "-4"), own6)
 	}
-	return all
+	// What leads out of an internal network leads nowhere.
+	p.askers["i1"].Run("ip", "route", "add", "default", "via", "172.30.3.1")
+	p.askers["i1"].Run("ip", "route", "add", "default", "via", "fd00:30:3::1")
 }
 
-// linkWith is the name of the link on which the host has an address.
-func (p *places) linkWith(address string) string {
+// asker is somebody who has a link of the host's on the other side of its own eth0.
+func (p *places) asker(h *lab.Host, link, four, six string) asker {
 	p.t.Helper()
-	return strings.Fields(p.Host.Run("ip", "-o", "addr", "show", "to", address))[1]
-}
-
-// local is the link-local address that the host has on one of its links, as a machine
-// knows it that is on eth0 behind it.
-func (p *places) local(client *lab.Host, link string) string {
-	p.t.Helper()
-	index, _, _ := strings.Cut(client.Run("ip", "-o", "link", "show", "dev", "eth0"), ":")
-	return addressOf(p.t, p.Host, link, "-6", "scope", "link") + "%" + index
+	a := asker{Host: h, own: func(to string) string {
+		if strings.Contains(to, ":") {
+			return six
+		}
+		return four
+	}}
+	if link != "" {
+		index, _, _ := strings.Cut(h.Run("ip", "-o", "link", "show", "dev", "eth0"), ":")
+		a.local = addressOf(p.t, p.Host, link, "-6", "scope", "link") + "%" + index
+	}
+	return a
 }
 
 // addressOf is the first address of a kind on a machine's link, as soon as it may be used.
@@ -210,36 +229,117 @@ func addressOf(t *testing.T, h *lab.Host, link, family string, kind ...string) (
 	return address
 }
 
-// question is put over TCP and over UDP.
-type question struct {
-	visit
-	address, server, sees string
+// asking are who asks either server.
+func (s sight) asking() (c1, v1 []string) {
+	switch s.who {
+	case aPeer:
+		return []string{"c1", "c2"}, []string{"v1"}
+	case another:
+		return []string{"d1", "v1"}, []string{"d1", "c1"}
+	}
+	all := map[string][]string{
+		aMachine: {"outside"}, aStranger: {"stranger"}, theHost: {"host", "h1"}, ofDockers: {"k1", "k0"}, anInternal: {"i1"},
+	}[s.who]
+	return all, all
 }
 
-// questions are what is asked: the port that c1 has on the loopback is nobody else's, and
-// a remote machine's port is not taken for one that is published here.
+// addresses are those of a kind that the host has, as far as the asker can ask for them.
+func (p *places) addresses(by, asker string) []string {
+	p.t.Helper()
+	var all []string
+	switch by {
+	case byIPv4:
+		all = []string{"192.0.2.1", "192.0.2.77", "172.30.1.1", "172.30.2.1", "172.30.4.1"}
+	case byIPv6:
+		all = []string{"2001:db8:1::1", "2001:db8:1::77", "fd00:30:1::1", "fd00:30:2::1"}
+	case byDockers4:
+		all = []string{"172.31.9.1", addressOf(p.t, p.Host, "docker0", "-4")}
+	case byDockers6:
+		all = []string{"fd00:31:9::1"}
+	case byLinkLocal:
+		all = []string{p.askers[asker].local}
+	case byLoopback4:
+		all = []string{"127.0.0.1", "127.0.0.2"}
+	case byLoopback6:
+		all = []string{"::1"}
+	case byAny:
+		all = slices.Concat([]string{"172.30.3.1", "fd00:30:3::1"}, p.addresses(byIPv4, asker), p.addresses(byIPv6, asker), p.addresses(byLinkLocal, asker))
+	}
+	return slices.DeleteFunc(all, func(to string) bool { return to == "" || p.askers[asker].own(to) == "" })
+}
+
+// server is a published port of a container.
+type server struct{ name, port, gateway4, gateway6 string }
+
+// question is put over TCP and over UDP.
+type question struct {
+	who          string
+	client       *lab.Host
+	to           string // e.g. 192.0.2.1:8080
+	server, sees string // who is to answer, and the client that it sees; "" where nobody is to
+}
+
+// questions are what is asked: beside the sights, that the port on the loopback is nobody
+// else's, and that a remote machine's is not taken for one that is published here.
 func (p *places) questions() []question {
 	p.t.Helper()
-	var all []question
-	for _, v := range slices.Concat(p.fromOtherMachines(), p.fromTheHost(), p.fromContainers()) {
-		gateway := "172.30.1.1"
-		if strings.Contains(v.to, ":") {
-			gateway = "fd00:30:1::1"
+	onC1 := server{"c1", ofC1, "172.30.1.1", "fd00:30:1::1"}
+	onV1 := server{"v1", ofV1, "172.30.4.1", "172.30.4.1"}
+	onLoopback := server{"c1", ofLoopback, "172.30.1.1", "fd00:30:1::1"}
+	all := p.remote()
+	for _, s := range sights() {
+		c1, v1 := s.asking()
+		for _, name := range c1 {
+			for _, to := range p.addresses(s.by, name) {
+				seen := unserved
+				if to == "127.0.0.1" || to == "::1" {
+					seen = s.both
+				}
+				all = append(all, p.question(s.who, name, to, s.both, onC1), p.question(s.who, name, to, seen, onLoopback))
+			}
 		}
-		loopback := nobody
-		if v.to == "127.0.0.1" || v.to == "::1" {
-			loopback = gateway
+		for _, name := range v1 {
+			for _, to := range p.addresses(s.by, name) {
+				if s.only4 != notThere {
+					all = append(all, p.question(s.who, name, to, s.only4, onV1))
+				}
+			}
 		}
-		seen := func(by, gateway string) string { return strings.Replace(by, itsBridge, gateway, 1) }
-		all = append(all,
-			question{v, join(v.to, ofC1), "c1", seen(v.c1, gateway)},
-			question{v, join(v.to, ofV1), "v1", seen(v.v1, "172.30.4.1")},
-			question{v, join(v.to, ofLoopback), "c1", loopback})
 	}
-	for _, name := range []string{"c1", "c2", "d1"} {
-		remote := visit{who: "container " + name, client: p.inside[name]}
-		for _, f := range both {
-			all = append(all, question{remote, join(f.internet, ofC1), "outside", f.host(p.site)})
+	return all
+}
+
+func (p *places) question(who, name, to, seen string, at server) question {
+	a := p.askers[name]
+	q := question{who: fmt.Sprintf("%s (%s)", who, name), client: a.Host, to: join(to, at.port), server: at.name}
+	gateway := at.gateway4
+	if strings.Contains(to, ":") {
+		gateway = at.gateway6
+	}
+	switch seen {
+	case asItself:
+		q.sees = a.own(to)
+	case shielded:
+		q.sees = p.seenFromDocker(a.own(to), gateway)
+	case asGateway, byProxy:
+		q.sees = gateway
+	}
+	return q
+}
+
+// remote are questions for the port of another machine.
+func (p *places) remote() []question {
+	p.t.Helper()
+	p.Outside.Serve("tcp", ":"+ofC1)
+	var all []question
+	for _, to := range []string{lab.Internet, lab.Internet6, p.Outside.Addr.String()} {
+		p.Outside.Serve("udp", join(to, ofC1))
+		f := both["IPv4"]
+		if strings.Contains(to, ":") {
+			f = both["IPv6"]
+		}
+		for _, name := range []string{"c1", "c2", "d1", "host"} {
+			all = append(all, question{who: name, client: p.askers[name].Host, to: join(to, ofC1), server: "outside", sees: f.host(p.site)})
 		}
 	}
 	return all
@@ -249,14 +349,14 @@ func (p *places) questions() []question {
 func (p *places) answered(questions []question) {
 	p.t.Helper()
 	var asking sync.WaitGroup
-	places := make(chan struct{}, 32)
+	turns := make(chan struct{}, 32)
 	for _, q := range questions {
 		for _, network := range []string{"tcp", "udp"} {
-			places <- struct{}{}
+			turns <- struct{}{}
 			asking.Go(func() {
-				defer func() { <-places }()
+				defer func() { <-turns }()
 				if err := q.ask(network); err != nil {
-					p.t.Errorf("%s asks %s/%s: %v", q.who, q.address, network, err)
+					p.t.Errorf("%s asks %s/%s: %v", q.who, q.to, network, err)
 				}
 			})
 		}
@@ -266,14 +366,14 @@ func (p *places) answered(questions []question) {
 
 func (q question) ask(network string) error {
 	wait := hello.Patience
-	if q.sees == nobody {
+	if q.sees == "" {
 		wait = hello.Impatience
 	}
-	got, err := q.client.AskFor(network, q.address, wait)
+	got, err := q.client.AskFor(network, q.to, wait)
 	switch {
-	case q.sees == nobody && err != nil:
+	case q.sees == "" && err != nil:
 		return nil
-	case q.sees == nobody:
+	case q.sees == "":
 		return fmt.Errorf("want no answer, got that of %s", got.Server)
 	case err != nil:
 		return fmt.Errorf("want an answer of %s: %w", q.server, err)
