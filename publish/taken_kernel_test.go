@@ -3,6 +3,7 @@ package publish_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -207,4 +208,31 @@ func TestKernelPublishNamesTheLimitOfOpenFiles(t *testing.T) {
 		t.Errorf("(-want +got):\n- %s\n+ %s", want, err)
 	}
 	b.mustApply(nil, few)
+}
+
+// TestKernelPublishHasThePortOfWhoBoundItAndDoesNotListen is about the moment between the
+// two: whoever listens first has the port.
+func TestKernelPublishHasThePortOfWhoBoundItAndDoesNotListen(t *testing.T) {
+	b := newBench(t)
+	var other int
+	b.host.Do(func() {
+		var err error
+		if other, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err == nil {
+			err = errors.Join(unix.SetsockoptInt(other, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1), unix.Bind(other, &unix.SockaddrInet4{Port: 8080}))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+	defer unix.Close(other)
+	want := alone(t, port(spec.TCP, "", 8080, 1))
+	b.mustApply(nil, want)
+	if err := unix.Listen(other, 1); !errors.Is(err, unix.EADDRINUSE) {
+		t.Errorf("the other one listens: %v", err)
+	}
+	b.mustApply(want, nobody)
+	if err := unix.Listen(other, 1); err != nil {
+		t.Fatal(err)
+	}
+	wantObject(t, b.apply(nil, want), unix.EADDRINUSE)
 }
