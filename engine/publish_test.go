@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 
 	logtest "github.com/sirupsen/logrus/hooks/test"
@@ -111,5 +112,26 @@ func TestWithoutAReserverNoNumberIsChosen(t *testing.T) {
 	}
 	if err := r.publish(2, spec.PortMap{Ports: []spec.Port{{Proto: spec.TCP, HostPort: 8080, ContainerPort: 80, Count: 1}}}); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestNobodyGetsInBetween(t *testing.T) {
+	r := newRig(t)
+	r.must(addNetwork(1), addEndpoint(1, 2), addEndpoint(1, 3), addEndpoint(1, 4), addEndpoint(1, 5))
+	var all sync.WaitGroup
+	for ep := 2; ep <= 5; ep++ {
+		all.Go(func() {
+			if err := r.publish(ep, spec.PortMap{Wishes: []spec.Wish{wish(80)}}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	seen := map[string]bool{}
+	for ep := 2; ep <= 5; ep++ {
+		seen[r.portsOf(ep)] = true
+	}
+	if len(seen) != 4 {
+		t.Errorf("four endpoints have %v", seen)
 	}
 }

@@ -184,6 +184,7 @@ func FuzzPortMap(f *testing.F) {
 		`[]`, `null`, `{}`, `[{}]`, `[null]`, `[{"Proto":6,"Port":80,"HostPort":8080,"HostPortEnd":8080}]`,
 		`[{"Proto":17,"IP":"","Port":53,"HostIP":"fd00::9","HostPort":53,"HostPortEnd":53},{"Proto":17,"Port":54,"HostIP":"fd00::9","HostPort":54}]`,
 		`[{"Proto":132,"Port":1}]`, `[{"Proto":6,"Port":1e9}]`, `[{"Proto":6,"Port":65535,"HostPort":65535},{"Proto":6,"Port":1,"HostPort":1}]`,
+		`[{"Proto":6,"Port":80},{"Proto":6,"Port":80,"HostPort":8000,"HostPortEnd":8010},{"Proto":6,"Port":80,"HostIP":"::1"}]`,
 		`[{"Proto":6,"Port":1,"HostPort":1,"HostIP":"::ffff:1.2.3.4"}]`, `[{"Proto":6,"Port":1,"HostPort":1,"HostIP":"fe80::1%eth0"}]`,
 	} {
 		f.Add(seed, false)
@@ -204,6 +205,11 @@ func FuzzPortMap(f *testing.F) {
 				t.Errorf("error of %d bytes: %v", len(err.Error()), err)
 			}
 			return
+		}
+		for _, w := range m.Wishes {
+			if w.HostPort != 0 || w.Count != 1 || w.ContainerPort == 0 || w.Range != (spec.PortRange{}) && (w.Range.First == 0 || w.Range.First >= w.Range.Last) {
+				t.Errorf("wish %+v", w)
+			}
 		}
 		for i, p := range ports {
 			if p.Count == 0 || p.HostPort == 0 || p.ContainerPort == 0 || p.Last() < p.HostPort || p.ContainerPort+p.Count-1 < p.ContainerPort {
