@@ -91,13 +91,18 @@ func TestDocsOfPortsTellWhomServersSee(t *testing.T) {
 }
 
 // TestEnginePublishedPortsAnswerFromEverywhere asks over TCP and UDP for what c1, with both
-// families, and v1, with IPv4 alone, publish, behind either firewall. A client of UDP takes
-// an answer from nobody but the address that it asked.
+// families, and v1, with IPv4 alone, publish, behind either firewall and behind none. A
+// client of UDP takes an answer from nobody but the address that it asked.
 func TestEnginePublishedPortsAnswerFromEverywhere(t *testing.T) {
 	eachEngineAfter(t, leavesItsTraces, func(s *site) {
 		p := s.places()
 		questions := p.questions()
 		p.answered(questions)
+		if !allWithIptables() {
+			s.serveWith("--firewall=none")
+			s.settled()
+			p.answered(byProxyAlone(questions))
+		}
 		s.serveWith("--firewall=iptables")
 		s.settled()
 		p.answered(questions)
@@ -277,6 +282,7 @@ type question struct {
 	client       *lab.Host
 	to           string // e.g. 192.0.2.1:8080
 	server, sees string // who is to answer, and the client that it sees; "" where nobody is to
+	gateway      string // of the server; "" for a machine
 }
 
 // questions are what is asked: beside the sights, that the port on the loopback is nobody
@@ -312,19 +318,33 @@ func (p *places) questions() []question {
 func (p *places) question(who, name, to, seen string, at server) question {
 	a := p.askers[name]
 	q := question{who: fmt.Sprintf("%s (%s)", who, name), client: a.Host, to: join(to, at.port), server: at.name}
-	gateway := at.gateway4
+	q.gateway = at.gateway4
 	if strings.Contains(to, ":") {
-		gateway = at.gateway6
+		q.gateway = at.gateway6
 	}
 	switch seen {
 	case asItself:
 		q.sees = a.own(to)
 	case shielded:
-		q.sees = p.seenFromDocker(a.own(to), gateway)
+		q.sees = p.seenFromDocker(a.own(to), q.gateway)
 	case asGateway, byProxy:
-		q.sees = gateway
+		q.sees = q.gateway
 	}
 	return q
+}
+
+// byProxyAlone are questions for published ports where nothing is translated.
+func byProxyAlone(questions []question) []question {
+	var all []question
+	for _, q := range questions {
+		if q.sees != "" {
+			q.sees = q.gateway
+		}
+		if q.gateway != "" {
+			all = append(all, q)
+		}
+	}
+	return all
 }
 
 // remote are questions for the port of another machine.
