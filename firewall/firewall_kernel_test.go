@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/drawbridge-net/drawbridge/engine"
+	"github.com/drawbridge-net/drawbridge/firewall/firewalltest"
 	"github.com/drawbridge-net/drawbridge/plan"
 	"github.com/drawbridge-net/drawbridge/spec"
 	"github.com/drawbridge-net/drawbridge/test/lab"
@@ -323,6 +324,17 @@ func TestKernelNoneMayBeChosen(t *testing.T) {
 	if err := none.Behind("x", none).Apply(context.Background(), want, want); err != nil {
 		t.Errorf("others wait for it: %v", err)
 	}
+}
+
+// TestKernelWhoGetsAPacketWithoutAFirewallIsWhomThePlanNames by the proxy alone.
+func TestKernelWhoGetsAPacketWithoutAFirewallIsWhomThePlanNames(t *testing.T) {
+	firewalltest.Market(t, firewalltest.Backend{
+		Name: firewalltest.None,
+		Layer: func(t testing.TB, _ *lab.Host) firewalltest.Applier {
+			t.Helper()
+			return none{}
+		},
+	})
 }
 
 // TestKernelLeftOversBesideOnesWithoutACommandAreNamed too.

@@ -33,6 +33,7 @@ const (
 	NFTables       = "nftables"
 	IPTablesNFT    = "iptables-nft"
 	IPTablesLegacy = "iptables-legacy"
+	None           = "none" // only Market asks of it
 )
 
 const (

@@ -3,7 +3,8 @@
 //
 // The reachability table (test/reach) says who may talk to whom, and Table asks it in
 // every environment that a host may be; Packets is what has no place in it: ranges, UDP,
-// crafted packets. How a firewall keeps its rules is not looked at.
+// crafted packets. Market has ports change hands at random. How a firewall keeps its rules
+// is not looked at.
 package firewalltest
 
 import (
@@ -20,6 +21,8 @@ type Backend struct {
 	Name string
 	// Protect puts it up on a host for a plan.
 	Protect func(t testing.TB, h *lab.Host, p *plan.Plan)
+	// Layer puts up one that stays, for one plan after the other.
+	Layer func(t testing.TB, h *lab.Host) Applier
 	// Drops is what each of its rules has dropped so far, by the rule's reason.
 	Drops func(t testing.TB, h *lab.Host) map[string]int
 	// Wipe takes all of it away, as somebody else may.

@@ -115,12 +115,12 @@ func (e environment) ask(t *testing.T, b Backend, kinds []reach.Kind, tables rea
 	}
 }
 
-// applier is the part of a layer that acts.
-type applier interface {
+// Applier is the part of a layer that acts.
+type Applier interface {
 	Apply(ctx context.Context, have, want *plan.Plan) error
 }
 
-func apply(t testing.TB, h *lab.Host, layer applier, p *plan.Plan) {
+func apply(t testing.TB, h *lab.Host, layer Applier, p *plan.Plan) {
 	t.Helper()
 	var err error
 	h.Do(func() { err = layer.Apply(t.Context(), nil, p) })

@@ -58,6 +58,10 @@ func backend(kind string) firewalltest.Backend {
 			t.Helper()
 			newMachine(t, h, kind).apply(nil, p)
 		},
+		Layer: func(t testing.TB, h *lab.Host) firewalltest.Applier {
+			t.Helper()
+			return newMachine(t, h, kind).f
+		},
 		Drops: func(t testing.TB, h *lab.Host) map[string]int {
 			t.Helper()
 			return drops(t, h, kind)
@@ -79,6 +83,13 @@ func TestKernelPackets(t *testing.T) {
 
 func TestKernelPacketsAgreeWithTheTable(t *testing.T) {
 	kinds(t, func(t *testing.T, kind string) { firewalltest.Table(t, backend(kind)) })
+}
+
+func TestKernelWhoGetsAPacketIsWhomThePlanNames(t *testing.T) {
+	kinds(t, func(t *testing.T, kind string) {
+		t.Parallel()
+		firewalltest.Market(t, backend(kind))
+	})
 }
 
 var dropRule = regexp.MustCompile(`(?m)^\[(\d+):\d+\] -A DRAWBRIDGE-.* --comment "drawbridge [0-9a-f]{12}: (.*)" -j DROP$`)

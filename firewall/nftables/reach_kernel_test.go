@@ -18,6 +18,7 @@ func backend() firewalltest.Backend {
 			t.Helper()
 			newMachine(t, h).apply(nil, p)
 		},
+		Layer:   func(t testing.TB, h *lab.Host) firewalltest.Applier { t.Helper(); return newMachine(t, h).f },
 		Drops:   drops,
 		Wipe:    func(_ testing.TB, h *lab.Host) { h.Run("nft", "delete", "table", "inet", tableName) },
 		Command: "iptables-nft",
@@ -28,6 +29,10 @@ func TestKernelPackets(t *testing.T) { firewalltest.Packets(t, backend()) }
 
 func TestKernelPacketsAgreeWithTheTable(t *testing.T) {
 	firewalltest.Table(t, backend())
+}
+
+func TestKernelWhoGetsAPacketIsWhomThePlanNames(t *testing.T) {
+	firewalltest.Market(t, backend())
 }
 
 var dropRule = regexp.MustCompile(`counter packets (\d+) bytes \d+ drop comment "([^"]+)"`)
