@@ -279,7 +279,7 @@ func (e *Engine) libraries(unpacked string) string {
 // accepts waits until a service accepts on a socket in the engine's /run.
 func (e *Engine) accepts(socket string, p *process) {
 	e.t.Helper()
-	Until(e.t, p.name+" accepts on "+socket, func() error {
+	within(e.t, time.Minute, p.name+" accepts on "+socket, func() error {
 		if err := p.alive(); err != nil {
 			return err
 		}
