@@ -34,6 +34,7 @@ type Table struct {
 	mu    sync.Mutex // one Apply or Remove at a time
 	ways  map[uint8]way
 	ports map[kind]bool // whether filters by port can be trusted, as far as tried
+	small int           // how many entries are so few that filters do not pay
 	// seen is the plan last applied. have does not say what left: it is nil after any
 	// layer's failure, and only this one remembers across it.
 	seen *plan.Plan
@@ -46,7 +47,7 @@ type Table struct {
 // New opens the socket. A kernel without netlink for connection tracking, or for
 // netfilter at all, is none to fail on: see Notices.
 func New() *Table {
-	t := &Table{ways: map[uint8]way{}, ports: map[kind]bool{}, owed: map[netip.Addr]bool{}}
+	t := &Table{ways: map[uint8]way{}, ports: map[kind]bool{}, small: small, owed: map[netip.Addr]bool{}}
 	socket, err := nl.Subscribe(unix.NETLINK_NETFILTER)
 	if err != nil {
 		t.refused = fmt.Errorf("open nfnetlink: %w", err)
@@ -105,17 +106,7 @@ func (t *Table) Apply(_ context.Context, have, want *plan.Plan) error {
 	if t.doubt = t.doubt || have == nil; t.doubt {
 		came = published(want)
 	}
-	return errors.Join(t.pay(), t.renew(came))
-}
-
-// renew has the next packet to a published port led where it should be. What could not be
-// deleted is looked for next time.
-func (t *Table) renew(came []plan.Mapping) error {
-	err := t.clean(review{plan: t.seen, want: newLedger(came), gone: newLedger(t.gone)})
-	if t.doubt = err != nil; !t.doubt {
-		t.gone = nil
-	}
-	return err
+	return t.settle(review{plan: want, want: newLedger(came), gone: newLedger(t.gone)})
 }
 
 // note takes down the addresses of endpoints that left, and strikes out those that a
@@ -149,21 +140,33 @@ func lost(old, now *plan.Endpoint) []netip.Addr {
 }
 
 // many is the number of addresses from which on it is cheaper to read the whole table
-// once than to have the kernel walk it twice for each.
-const many = 8
+// once than to have the kernel walk it twice for each. So it is for any number where the
+// table holds no more than a few entries: a walk through an empty one takes milliseconds.
+const many, small = 8, 2000
 
-// pay deletes the entries of all that left. What cannot be deleted stays owed.
-func (t *Table) pay() error {
-	if len(t.owed) > many {
-		err := t.purge(unix.AF_UNSPEC, nil, func(e entry) bool {
-			return e.hasSource(func(a netip.Addr) bool { return t.owed[a] })
-		})
-		if err != nil {
-			return failure(fmt.Sprintf("conntrack entries of %d addresses", len(t.owed)), err)
-		}
-		clear(t.owed)
+// settle deletes the entries of all that left, and those that a review finds stale. What
+// cannot be deleted is looked for next time.
+func (t *Table) settle(r review) error {
+	if len(t.owed)+len(r.want)+len(r.gone) == 0 {
 		return nil
 	}
+	if len(t.owed) <= many && t.count() > t.small {
+		return errors.Join(t.pay(), t.renew(r))
+	}
+	t.doubt = true
+	err := t.purge(unix.AF_UNSPEC, nil, func(e entry) bool {
+		return e.hasSource(func(a netip.Addr) bool { return t.owed[a] }) || r.stale(e)
+	})
+	if err != nil {
+		return failure("conntrack entries of what left or was led elsewhere", err)
+	}
+	clear(t.owed)
+	t.gone, t.doubt = nil, false
+	return nil
+}
+
+// pay deletes the entries of all that left.
+func (t *Table) pay() error {
 	var failed []error
 	for _, addr := range slices.SortedFunc(maps.Keys(t.owed), netip.Addr.Compare) {
 		if err := t.forget(addr); err != nil {
@@ -173,6 +176,16 @@ func (t *Table) pay() error {
 		delete(t.owed, addr)
 	}
 	return errors.Join(failed...)
+}
+
+// renew deletes what a review finds stale.
+func (t *Table) renew(r review) error {
+	t.doubt = true
+	if err := t.clean(r); err != nil {
+		return failure("conntrack entries of published ports", err)
+	}
+	t.gone, t.doubt = nil, false
+	return nil
 }
 
 func failure(object string, err error) error { return &plan.ObjectError{Object: object, Err: err} }

@@ -35,7 +35,7 @@ func eachWay(t *testing.T, test func(t *testing.T, ways map[uint8]way)) {
 func TestKernelEntriesGoWhenAnEndpointLeavesAndAgainWhenItIsDeleted(t *testing.T) {
 	eachWay(t, func(t *testing.T, ways map[uint8]way) {
 		m := newMachine(t, lab.NewHost(t))
-		m.ways = ways
+		m.ways, m.small = ways, 0
 		m.joined("b", 2)
 		m.joined("c", 3)
 		m.apply()

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"iter"
+	"math"
 	"net/netip"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 // What the library has no names for (linux/netfilter/nfnetlink_conntrack.h).
 const (
 	statistics = 5  // IPCTNL_MSG_CT_GET_STATS
+	entries    = 1  // CTA_STATS_GLOBAL_ENTRIES
 	ctaFilter  = 25 // CTA_FILTER
 	tupleZone  = 3  // CTA_TUPLE_ZONE
 	seenReply  = 2  // IPS_SEEN_REPLY
@@ -24,9 +26,10 @@ const (
 
 // What a filter compares, which has its names only inside the kernel.
 const (
-	onSource = 1 << 0 // CTA_FILTER_F_CTA_IP_SRC
-	onProto  = 1 << 3 // CTA_FILTER_F_CTA_PROTO_NUM
-	onPort   = 1 << 5 // CTA_FILTER_F_CTA_PROTO_DST_PORT
+	onSource     = 1 << 0 // CTA_FILTER_F_CTA_IP_SRC
+	onProto      = 1 << 3 // CTA_FILTER_F_CTA_PROTO_NUM
+	onSourcePort = 1 << 4 // CTA_FILTER_F_CTA_PROTO_SRC_PORT
+	onTargetPort = 1 << 5 // CTA_FILTER_F_CTA_PROTO_DST_PORT
 )
 
 // side is one of the two directions of an entry. Its number is that of the tuple
@@ -75,6 +78,20 @@ func ignore([]byte) {}
 // usable reports an error if the kernel does not let us see its entries.
 func (t *Table) usable() error {
 	return t.request(statistics, unix.NLM_F_ACK, unix.AF_UNSPEC, nil, ignore)
+}
+
+// count is how many entries there are, of both families; very many if the kernel does not
+// say.
+func (t *Table) count() int {
+	n := math.MaxInt
+	_ = t.request(statistics, unix.NLM_F_ACK, unix.AF_UNSPEC, nil, func(answer []byte) {
+		for kind, value := range attributesOf(answer[nl.SizeofNfgenmsg:]) {
+			if kind == entries && len(value) == 4 {
+				n = int(binary.BigEndian.Uint32(value))
+			}
+		}
+	})
+	return n
 }
 
 // create makes an entry.
@@ -140,15 +157,23 @@ func bySource(s side, addr netip.Addr) []nl.NetlinkRequestData {
 	return filterBy(s, tuple, onSource)
 }
 
-// byPort is a filter on what is asked for, in the default zone: a port of a protocol, or
-// all of them for 0.
-func byPort(proto spec.Proto, port uint16) []nl.NetlinkRequestData {
-	tuple, flags := newTuple(original), uint32(onProto)
-	if port != 0 {
-		flags |= onPort
-	}
-	addPorts(tuple, proto, 0, port)
-	return filterBy(original, tuple, flags)
+// byProto is a filter on the protocol, in the default zone.
+func byProto(proto spec.Proto) []nl.NetlinkRequestData { return byPorts(proto, 0, 0, onProto) }
+
+// byTarget is a filter on the port that is asked for, in the default zone.
+func byTarget(proto spec.Proto, port uint16) []nl.NetlinkRequestData {
+	return byPorts(proto, 0, port, onProto|onTargetPort)
+}
+
+// byClient is a filter on the port of who began, in the default zone.
+func byClient(proto spec.Proto, port uint16) []nl.NetlinkRequestData {
+	return byPorts(proto, port, 0, onProto|onSourcePort)
+}
+
+func byPorts(proto spec.Proto, source, target uint16, compared uint32) []nl.NetlinkRequestData {
+	tuple := newTuple(original)
+	addPorts(tuple, proto, source, target)
+	return filterBy(original, tuple, compared)
 }
 
 func filterBy(s side, tuple *nl.RtAttr, compared uint32) []nl.NetlinkRequestData {

@@ -55,7 +55,7 @@ func TestKernelEntriesThatPacketsMadeGo(t *testing.T) {
 		l.Outside.Serve("udp", "[2001:db8:1::2]:80")
 
 		m := newMachine(t, l.Host)
-		m.ways = ways
+		m.ways, m.small = ways, 0
 		m.joined("b", 2)
 		m.joined("c", 3)
 		m.apply()

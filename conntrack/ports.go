@@ -29,6 +29,9 @@ type review struct {
 // port was revoked goes on while the container stays, as one of a single port that
 // Docker's bridge takes back does. It ends when the container leaves.
 func (r review) stale(e entry) bool {
+	if r.orphaned(e) {
+		return true
+	}
 	m, covered := r.want.find(e.proto, e.asked)
 	switch {
 	case e.proto == spec.TCP && e.answered:
@@ -40,6 +43,16 @@ func (r review) stale(e entry) bool {
 		return e.server != serverOf(m, e.asked) && r.ours(e.server.Addr())
 	}
 	return r.local(e.asked.Addr()) && translatable(e.client.Addr())
+}
+
+// orphaned reports whether the host itself began, by a port that is published now: who
+// did so cannot have it any more, and whoever was spoken to may go on to answer.
+func (r review) orphaned(e entry) bool {
+	if e.proto == spec.TCP || e.server != e.asked {
+		return false
+	}
+	_, covered := r.want.find(e.proto, e.client)
+	return covered && r.local(e.client.Addr()) && translatable(e.asked.Addr())
 }
 
 // ours reports whether an address is that of an endpoint.
@@ -164,8 +177,8 @@ func published(p *plan.Plan) []plan.Mapping {
 	return came
 }
 
-// few is the number of ports up to which it is cheaper to have the kernel walk the table
-// for each than to read all that it has of their protocol.
+// few is the number of walks through the table, each for one port, up to which they are
+// cheaper than to read all that the kernel has of a protocol.
 const few = 3
 
 // kind is what one walk can be confined to.
@@ -183,13 +196,10 @@ func (t *Table) clean(r review) error {
 			failed = append(failed, t.purge(k.family, f, r.stale))
 		}
 	}
-	if err := errors.Join(failed...); err != nil {
-		return failure("conntrack entries of published ports", err)
-	}
-	return nil
+	return errors.Join(failed...)
 }
 
-// kinds are what a review is about, with the ports; of many, just too many.
+// kinds are what a review is about, with the ports; of a range, no more than are too many.
 func (r review) kinds() map[kind]map[uint16]bool {
 	kinds := map[kind]map[uint16]bool{}
 	for _, l := range []ledger{r.want, r.gone} {
@@ -208,17 +218,20 @@ func (r review) kinds() map[kind]map[uint16]bool {
 	return kinds
 }
 
-// filters are those of the walks that see all entries of some ports.
+// filters are those of the walks that together see all entries of some ports.
 func (t *Table) filters(k kind, ports map[uint16]bool) [][]nl.NetlinkRequestData {
-	switch {
-	case !t.filtersPorts(k):
+	if !t.filtersPorts(k) {
 		return [][]nl.NetlinkRequestData{nil}
-	case len(ports) > few:
-		return [][]nl.NetlinkRequestData{byPort(k.proto, 0)}
 	}
 	var all [][]nl.NetlinkRequestData
 	for _, port := range slices.Sorted(maps.Keys(ports)) {
-		all = append(all, byPort(k.proto, port))
+		all = append(all, byTarget(k.proto, port))
+		if k.proto != spec.TCP {
+			all = append(all, byClient(k.proto, port))
+		}
+	}
+	if len(all) > few {
+		return [][]nl.NetlinkRequestData{byProto(k.proto)}
 	}
 	return all
 }

@@ -3,6 +3,7 @@ package conntrack
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"testing"
 
@@ -64,6 +65,28 @@ func TestKernelAConstantSenderFollowsAPortThatChangesHands(t *testing.T) {
 	}
 }
 
+// TestKernelWhoWasSpokenToByTheHostReachesTheContainerThatHasItsPortNow is about a
+// service that moves from the host into a container, and its peer.
+func TestKernelWhoWasSpokenToByTheHostReachesTheContainerThatHasItsPortNow(t *testing.T) {
+	s := newStreet(t)
+	s.small = 0
+	for _, host := range []string{"192.0.2.1:8080", "[2001:db8:1::1]:8080"} {
+		peer := s.sender(s.town.Outside, host)
+		s.Do(func() {
+			from := net.UDPAddrFromAddrPort(netip.MustParseAddrPort(host))
+			conn, err := net.DialUDP("udp", from, net.UDPAddrFromAddrPort(peer.here()))
+			if err == nil {
+				_, err = conn.Write([]byte("hello\n"))
+				conn.Close()
+			}
+			s.must(err)
+		})
+		during(func() { _ = peer.send() }, func() { s.do(s.publish("a", scene.UDP("", 8080, 80, 1))) })
+		peer.reaches(t, "a")
+		s.do(s.publish("a"))
+	}
+}
+
 func TestKernelOnlyTheConnectionsOfAPortFollowIt(t *testing.T) {
 	s := newStreet(t)
 	s.Serve("tcp", "192.0.2.1:22")
@@ -103,6 +126,7 @@ func TestKernelOnlyTheConnectionsOfAPortFollowIt(t *testing.T) {
 
 func TestKernelAConnectionBegunBeforeItsPortWasPublishedIsMadeByTheNextAttempt(t *testing.T) {
 	s := newStreet(t)
+	s.small = 0
 	s.deaf("[::]:8080")
 	answers := make(chan string)
 	addresses := []string{"192.0.2.1:8080", "[2001:db8:1::1]:8080"}
@@ -129,14 +153,19 @@ func TestKernelAConnectionBegunBeforeItsPortWasPublishedIsMadeByTheNextAttempt(t
 // TestKernelOnlyEntriesOfPortsThatChangeHandsGo is about entries in all positions, found
 // by every way, at each change and when the layer is told to trust nothing.
 func TestKernelOnlyEntriesOfPortsThatChangeHandsGo(t *testing.T) {
-	for _, trusted := range []bool{true, false} {
-		t.Run(map[bool]string{true: "filtered dump", false: "walk"}[trusted], func(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		small   int
+		trusted bool
+	}{{"filtered dump", 0, true}, {"walk", 0, false}, {"one walk for all, since there are few", small, false}} {
+		t.Run(c.name, func(t *testing.T) {
 			m := newMachine(t, lab.NewHost(t))
+			m.small = c.small
 			for _, k := range []kind{{unix.AF_INET, spec.UDP}, {unix.AF_INET6, spec.UDP}} {
-				if trusted && !m.filtersPorts(k) {
+				if c.trusted && !m.filtersPorts(k) {
 					t.Skip("the kernel lacks a trustworthy filter by port")
 				}
-				m.ports[k] = trusted
+				m.ports[k] = c.trusted
 			}
 			m.facts.Addresses = []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8:1::1")}
 			m.joined("b", 2)

@@ -204,6 +204,9 @@ func (x *sender) send() (told error) {
 // refused is who answers where nobody is: the host, that nobody is there.
 const refused = "nobody"
 
+// here is the sender's own end.
+func (x *sender) here() netip.AddrPort { return netip.MustParseAddrPort(x.conn.LocalAddr().String()) }
+
 // reaches asserts that one of the next two packets is answered by a server.
 func (x *sender) reaches(t *testing.T, server string) {
 	t.Helper()

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/drawbridge-net/drawbridge/spec"
@@ -137,16 +138,21 @@ func (t *Table) tryPorts(k kind) (trusted bool, err error) {
 		return false, fmt.Errorf("make an entry for trial: %w", err)
 	}
 	defer func() { err = errors.Join(err, t.erase(k.family, trial.attributes(0, trialLife))) }()
-	found, strange := 0, 0
-	err = t.dump(k.family, byPort(k.proto, trial.asked.Port()), func(e entry) {
-		switch {
-		case e.proto != k.proto:
-			strange++
-		case e.client == trial.client:
-			found++
+	for _, f := range [][]nl.NetlinkRequestData{byTarget(k.proto, trial.asked.Port()), byClient(k.proto, trial.client.Port())} {
+		found, strange := 0, 0
+		err := t.dump(k.family, f, func(e entry) {
+			switch {
+			case e.proto != k.proto:
+				strange++
+			case e.client == trial.client:
+				found++
+			}
+		})
+		if err != nil || found != 1 || strange > 0 {
+			return false, nil
 		}
-	})
-	return err == nil && found == 1 && strange == 0, nil
+	}
+	return true, nil
 }
 
 func (w way) String() string {
