@@ -167,7 +167,8 @@ func (s *site) places() *places {
 	return p
 }
 
-// addMachines adds those that have no address of IPv6 but a link-local one, too.
+// addMachines adds the host and others. The stranger is one that has, towards the host, no
+// address of IPv6 but a link-local one.
 func (p *places) addMachines() {
 	p.t.Helper()
 	p.askers["outside"] = p.asker(p.Outside, "eth0", "192.0.2.2", "2001:db8:1::2")
@@ -295,22 +296,26 @@ func (p *places) questions() []question {
 	all := p.remote()
 	for _, s := range sights() {
 		c1, v1 := s.asking()
-		for _, name := range c1 {
-			for _, to := range p.addresses(s.by, name) {
-				seen := unserved
-				if to == "127.0.0.1" || to == "::1" {
-					seen = s.both
-				}
-				all = append(all, p.question(s.who, name, to, s.both, onC1), p.question(s.who, name, to, seen, onLoopback))
-			}
+		all = slices.Concat(all, p.asked(s, c1, s.both, onC1), p.asked(s, c1, s.both, onLoopback), p.asked(s, v1, s.only4, onV1))
+	}
+	return all
+}
+
+// asked are questions of some askers, by all addresses that are meant. Of what is told
+// there is always one at least.
+func (p *places) asked(s sight, askers []string, seen string, at server) []question {
+	p.t.Helper()
+	if seen == notThere {
+		return nil
+	}
+	var all []question
+	for _, name := range askers {
+		for _, to := range p.addresses(s.by, name) {
+			all = append(all, p.question(s.who, name, to, seen, at))
 		}
-		for _, name := range v1 {
-			for _, to := range p.addresses(s.by, name) {
-				if s.only4 != notThere {
-					all = append(all, p.question(s.who, name, to, s.only4, onV1))
-				}
-			}
-		}
+	}
+	if len(all) == 0 {
+		p.t.Errorf("%s, by %s: nobody asks %s", s.who, s.by, at.name)
 	}
 	return all
 }
@@ -321,6 +326,9 @@ func (p *places) question(who, name, to, seen string, at server) question {
 	q.gateway = at.gateway4
 	if strings.Contains(to, ":") {
 		q.gateway = at.gateway6
+	}
+	if at.port == ofLoopback && to != "127.0.0.1" && to != "::1" {
+		return q
 	}
 	switch seen {
 	case asItself:
