@@ -36,6 +36,8 @@ func (r review) stale(e entry) bool {
 	switch {
 	case e.proto == spec.TCP && e.answered:
 		return false
+	case !covered && r.plan.Host.NoFirewall: // the proxy serves what was translated before
+		return e.server != e.asked && r.local(e.asked.Addr()) && r.ours(e.server.Addr())
 	case !covered:
 		return r.gone.leads(e)
 	case e.server != e.asked:

@@ -78,6 +78,32 @@ func TestOnlyWhatAMappingWouldLeadElsewhereIsStale(t *testing.T) {
 	}
 }
 
+// TestWithoutAFirewallWhatOneTranslatedIsStale so that the proxy gets it.
+func TestWithoutAFirewallWhatOneTranslatedIsStale(t *testing.T) {
+	w := scene.NewWorld(t).
+		Network("a", spec.Network{}, "172.30.1.0/24").
+		Endpoint("a", "b", "172.30.1.2/24", "", scene.UDP("", 53, 5353, 1))
+	w.Host.Addresses, w.Host.NoFirewall = []netip.Addr{netip.MustParseAddr("192.0.2.1")}, true
+	r := review{plan: w.Plan(), want: newLedger(published(w.Plan()))}
+	for _, c := range []struct {
+		asked, server string
+		stale         bool
+	}{
+		{"192.0.2.1:53", "172.30.1.2:5353", true},
+		{"192.0.2.1:53", "192.0.2.1:53", false},
+		{"192.0.2.1:53", "172.17.0.2:53", false},
+		{"172.30.1.2:5353", "172.30.1.2:5353", false},
+	} {
+		e := entry{
+			proto: spec.UDP, client: netip.MustParseAddrPort("198.51.100.2:1000"),
+			asked: netip.MustParseAddrPort(c.asked), server: netip.MustParseAddrPort(c.server), answered: true,
+		}
+		if got := r.stale(e); got != c.stale {
+			t.Errorf("%s led to %s: stale is %t, want %t", c.asked, c.server, got, c.stale)
+		}
+	}
+}
+
 func TestWhatAnEndpointTakesAlongIsNotLookedForByItsPorts(t *testing.T) {
 	w := scene.NewWorld(t).
 		Network("a", spec.Network{}, "172.30.1.0/24").

@@ -19,14 +19,7 @@ func TestEngineASenderThatKeepsItsPortReachesTheNextContainer(t *testing.T) {
 		senders := []*sender{s.sendTo("192.0.2.1"), s.sendTo("2001:db8:1::1")}
 		reached := func(name string) {
 			s.t.Helper()
-			for _, x := range senders {
-				lab.Until(s.t, "a sender to "+x.host+" reaches "+name, func() error {
-					if got := x.server.Load(); got != name {
-						return fmt.Errorf("it reaches %v", got)
-					}
-					return nil
-				})
-			}
+			s.reached(senders, name)
 		}
 		var before []string
 		for _, c := range []struct {
@@ -96,6 +89,20 @@ func (s *site) sendTo(host string) *sender {
 		<-ended
 	})
 	return x
+}
+
+// reached waits until all senders are answered by the same container, or by nobody if that
+// is "".
+func (s *site) reached(senders []*sender, name string) {
+	s.t.Helper()
+	for _, x := range senders {
+		lab.Until(s.t, "a sender to "+x.host+" reaches "+name, func() error {
+			if got := x.server.Load(); got != name {
+				return fmt.Errorf("it reaches %v", got)
+			}
+			return nil
+		})
+	}
 }
 
 // tracked are the connections of an address that the host's kernel knows of.

@@ -13,11 +13,14 @@ func TestEngineThereMayBeNoFirewall(t *testing.T) {
 	eachEngine(t, func(s *site) {
 		s.webAndOther()
 		s.guardedBy(nft, "auto: ")
+		senders := []*sender{s.sendTo("192.0.2.1"), s.sendTo("2001:db8:1::1")}
+		s.reached(senders, "c1")
 		s.serveWith("--firewall=none")
 		s.guardedByNone()
+		s.reached(senders, "c1")
 		s.network("shut", "--internal", "--subnet", "172.30.3.0/24")
 		s.Run("c3", "--network", "web", "-p", "8083:80")
-		if out, err := s.TryDocker("run", "-d", "--network", "web", "-p", "3868:3868/sctp", lab.Image, "peer"); err == nil || !strings.Contains(out+err.Error(), "SCTP is published by a firewall alone") {
+		if out, err := s.TryDocker("run", "-d", "--network", "web", "-p", "3868:3868/sctp", lab.Image, "peer"); err == nil || !strings.Contains(out+err.Error(), "does not speak SCTP") {
 			s.t.Errorf("a port of SCTP: %s%v", out, err)
 		}
 		s.served("c1", "8080")
@@ -33,6 +36,7 @@ func TestEngineThereMayBeNoFirewall(t *testing.T) {
 		s.showBridgedFrames(found)
 		s.serveWith()
 		s.guardedBy(nft, "auto: ")
+		s.reached(senders, "c1")
 		s.publishedPortAnswers()
 		s.Outside.MustReach("tcp", "192.0.2.1:8083", "c3")
 	})
