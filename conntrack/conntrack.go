@@ -103,7 +103,7 @@ func (t *Table) Apply(_ context.Context, have, want *plan.Plan) error {
 	t.note(t.seen, want)
 	came, went := changed(t.seen, want)
 	t.seen, t.gone = want, append(t.gone, went...)
-	if t.doubt = t.doubt || have == nil; t.doubt {
+	if t.doubt || have == nil {
 		came = published(want)
 	}
 	return t.settle(review{plan: want, want: newLedger(came), gone: newLedger(t.gone)})
