@@ -23,7 +23,8 @@ import (
 type bench struct {
 	testing.TB
 	*publish.Ports
-	host *lab.Host
+	host     *lab.Host
+	internal *publish.Internal
 }
 
 func newBench(t testing.TB) *bench {
@@ -37,7 +38,10 @@ func benchOn(t testing.TB, host *lab.Host) *bench {
 	t.Helper()
 	internal := &publish.Internal{}
 	p, err := proxy.New(logrus.New(), proxy.Options{
-		Refuse: internal.Has,
+		Refuse: func(client netip.AddrPort, ifindex int) (refused bool) {
+			host.Do(func() { refused = internal.Has(client, ifindex) })
+			return refused
+		},
 		Dial: func(ctx context.Context, network, address string) (conn net.Conn, err error) {
 			host.Do(func() { conn, err = (&net.Dialer{}).DialContext(ctx, network, address) })
 			return conn, err
@@ -49,7 +53,7 @@ func benchOn(t testing.TB, host *lab.Host) *bench {
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error)
 	go func() { ended <- p.Run(ctx) }()
-	b := &bench{t, publish.New(p, internal), host}
+	b := &bench{t, publish.New(p, internal), host, internal}
 	t.Cleanup(func() {
 		stop()
 		if err := <-ended; err != nil {
