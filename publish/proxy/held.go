@@ -17,9 +17,12 @@ import (
 // that the socket is not gone: its owner may close it as soon as it is.
 type held struct {
 	id   uint64
+	port uint16 // e.g. 8080
 	name string // e.g. 8080/tcp
 	tcp  bool   // else UDP
 	is4  bool   // an IPv4 socket; any other is of IPv6, and may be of both
+
+	answers *ways // of all sockets
 
 	mu       sync.Mutex
 	fd       int
@@ -32,14 +35,16 @@ type held struct {
 // flow is a connection of TCP, from when it is accepted.
 type flow struct{ end context.CancelFunc }
 
-func newHeld(fd int, id uint64, r Route) (*held, error) {
+func newHeld(fd int, id uint64, r Route, answers *ways) (*held, error) {
 	local, err := unix.Getsockname(fd)
 	if err != nil {
 		return nil, os.NewSyscallError("getsockname", err)
 	}
 	_, is4 := local.(*unix.SockaddrInet4)
+	port := addrPort(local).Port()
 	h := &held{
-		id: id, fd: fd, tcp: r.Proto == spec.TCP, is4: is4, route: r, name: fmt.Sprintf("%d/%s", addrPort(local).Port(), r.Proto),
+		id: id, fd: fd, port: port, name: fmt.Sprintf("%d/%s", port, r.Proto),
+		tcp: r.Proto == spec.TCP, is4: is4, answers: answers, route: r,
 		flows: map[*flow]struct{}{}, sessions: map[talk]*session{},
 	}
 	if !h.tcp {

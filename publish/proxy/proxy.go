@@ -109,6 +109,7 @@ type Proxy struct {
 
 	connections, sessions atomic.Int64
 	flows                 sync.WaitGroup // goroutines of connections and sessions
+	answers               ways
 
 	mu    sync.Mutex
 	byFD  map[int]*held
@@ -159,7 +160,7 @@ func (p *Proxy) Serve(fd int, r Route) error {
 		h.reroute(r)
 		return nil
 	}
-	h, err := newHeld(fd, p.last+1, r)
+	h, err := newHeld(fd, p.last+1, r, &p.answers)
 	if err != nil {
 		return fmt.Errorf("serve %s socket: %w", r.Proto, err)
 	}

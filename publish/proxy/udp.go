@@ -81,6 +81,9 @@ func (p *Proxy) receive(ctx context.Context, h *held, buffer []byte) {
 // forward hands a datagram to its session, a new one if need be.
 func (p *Proxy) forward(ctx context.Context, h *held, d datagram) {
 	t := d.talk()
+	if p.answers.has(h.asks(t)) {
+		return
+	}
 	h.mu.Lock()
 	s, to, own := h.sessions[t], h.route.target(d.client.Addr(), d.local), len(h.sessions)
 	h.mu.Unlock()
@@ -135,6 +138,7 @@ func (h *held) admit(t talk, s *session) bool {
 		return false
 	}
 	h.sessions[t] = s
+	h.answers.count(h.asks(t).back(), 1)
 	return true
 }
 
@@ -143,6 +147,7 @@ func (h *held) close(t talk, s *session) {
 	_ = s.conn.Close()
 	if h.sessions[t] == s {
 		delete(h.sessions, t)
+		h.answers.count(h.asks(t).back(), -1)
 	}
 }
 

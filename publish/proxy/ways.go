@@ -1,0 +1,45 @@
+package proxy
+
+import (
+	"net/netip"
+	"sync"
+)
+
+// way is where a datagram comes from and goes to, without zones.
+type way struct{ from, to netip.AddrPort }
+
+// asks is the way of a client's datagrams.
+func (h *held) asks(t talk) way {
+	return way{from: t.client, to: netip.AddrPortFrom(t.local, h.port)}
+}
+
+// back is the way of their answers.
+func (w way) back() way { return way{from: w.to, to: w.from} }
+
+// ways are those that the answers of all sessions go. What comes by one of them is no
+// client's: somebody has asked a published port in the name of another one, or of the
+// same, and it is the answer. If it were served, an echo would never end. Nothing else
+// tells: the kernel takes datagrams of IPv6 in the host's own name from outside, and says
+// of its own, too, that they came in by the interface that has the address.
+type ways struct {
+	mu  sync.Mutex
+	all map[way]int // sessions, which may differ in the interface alone
+}
+
+func (w *ways) has(x way) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.all[x] > 0
+}
+
+// count adds sessions to a way, or takes them away.
+func (w *ways) count(x way, sessions int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.all == nil {
+		w.all = map[way]int{}
+	}
+	if w.all[x] += sessions; w.all[x] == 0 {
+		delete(w.all, x)
+	}
+}
