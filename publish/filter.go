@@ -13,6 +13,7 @@ import (
 // it is shown of a packet begins behind the IP header, which lies at offsets below zero.
 const (
 	etherType = 0xffff_f000 // SKF_AD_OFF + SKF_AD_PROTOCOL
+	cameBy    = 0xffff_f008 // SKF_AD_OFF + SKF_AD_IFINDEX
 	header    = 0xfff0_0000 // SKF_NET_OFF
 	to4       = header + 16 // RFC 791, section 3.1
 	from6     = header + 8  // RFC 8200, section 3
@@ -22,6 +23,9 @@ const (
 // What is compared with what is found there.
 const (
 	multicast = 0xe000_0000 // 224.0.0.0; above are broadcasts
+	loopback4 = 0x7f00_0000 // 127.0.0.0/8
+	mask8     = 0xff00_0000
+	lo        = 1           // LOOPBACK_IFINDEX: that of each network namespace's own
 	linkLocal = 0xfe80_0000 // fe80::/10
 	linkMask  = 0xffc0_0000
 	groups    = 0xff // ff00::/8
@@ -59,14 +63,19 @@ func program(r proxy.Route) []unix.SockFilter {
 }
 
 // judge4 judges packets of IPv4. Whom they were sent to is an address of the host's; if
-// it stands for many, nobody asked this port.
+// it stands for many, nobody asked this port. One for 127.0.0.0/8 is the host's own, which
+// the kernel sees to only where route_localnet is off. It always does so for ::1.
 func judge4(p plan.Proxy) []unix.SockFilter {
 	if !p.To.IsValid() || !p.All {
 		return []unix.SockFilter{verdict(drop)}
 	}
 	return []unix.SockFilter{
 		load(unix.BPF_W, to4),
-		jump(unix.BPF_JGE, multicast, 1, 0),
+		jump(unix.BPF_JGE, multicast, 5, 0),
+		{Code: unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, K: mask8},
+		jump(unix.BPF_JEQ, loopback4, 0, 2),
+		load(unix.BPF_W, cameBy),
+		jump(unix.BPF_JEQ, lo, 0, 1),
 		verdict(pass),
 		verdict(drop),
 	}

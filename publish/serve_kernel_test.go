@@ -200,6 +200,41 @@ func TestKernelPublishServesNobodyInAnInternalNetwork(t *testing.T) {
 	}
 }
 
+// TestKernelPublishOn127IsForTheHostAlone has a neighbour send for 127.0.0.1 to a host
+// whose interfaces let that in.
+func TestKernelPublishOn127IsForTheHostAlone(t *testing.T) {
+	l := lab.New(t)
+	b := benchOn(t, l.Host)
+	l.Host.Run("ip", "addr", "add", inner4.String(), "dev", "lo")
+	b.container("four", inner4)
+	l.Host.Set("net/ipv4/conf/all/route_localnet", "1")
+	l.Neighbour.Set("net/ipv4/conf/all/route_localnet", "1")
+	l.Neighbour.Run("ip", "addr", "del", "127.0.0.1/8", "dev", "lo")
+	l.Neighbour.Run("ip", "route", "add", "127.0.0.0/8", "via", l.Host.Addr.String(), "src", l.Neighbour.Addr.String())
+	l.Host.Serve("tcp", "127.0.0.1:7000")
+	l.Neighbour.MustReach("tcp", "127.0.0.1:7000", "host")
+
+	everywhere := held8080(servedRow{proxy4: plan.Proxy{To: inner4, All: true}})
+	loopback := *everywhere
+	loopback.Ports = slices.Clone(everywhere.Ports)
+	for i := range loopback.Ports {
+		loopback.Ports[i].Host = netip.MustParseAddr("127.0.0.1")
+	}
+	var have *plan.Plan
+	for _, e := range []*plan.Endpoint{&loopback, everywhere} {
+		want := planOf(e, &plan.Zone{})
+		b.mustApply(have, want)
+		have = want
+		var all sync.WaitGroup
+		for _, network := range []string{"tcp", "udp"} {
+			all.Go(func() { b.judge("the host", b.host, network, "127.0.0.1:8080", "four") })
+			all.Go(func() { b.judge("a neighbour", l.Neighbour, network, "127.0.0.1:8080", "") })
+		}
+		all.Wait()
+	}
+	l.Neighbour.MustReach("tcp", "192.0.2.1:8080", "four")
+}
+
 func TestKernelPublishEndsWhatItServedWithThePort(t *testing.T) {
 	b := newBench(t)
 	b.host.Run("ip", "addr", "add", inner6.String(), "dev", "lo", "nodad")
