@@ -152,13 +152,13 @@ func (b *bencher) container(n network, l load) Sample {
 func (b *bencher) beside(s *Sample) {
 	b.t.Helper()
 	var err error
-	if s.MiB, s.Processes, err = memory(b.Outer("/proc")); err != nil {
+	if s.Memory, err = memory(b.Outer("/proc")); err != nil {
 		b.t.Fatal(err)
 	}
 	if s.Connections, err = rate(b.Outside, b.server(), b.during); err != nil {
 		b.t.Fatal(err)
 	}
-	s.MiB, s.Connections = tenths(s.MiB), tenths(s.Connections)
+	s.Connections = tenths(s.Connections)
 }
 
 // timed runs the docker command and returns the milliseconds that it took, or what is

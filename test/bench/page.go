@@ -49,13 +49,17 @@ func (r *Run) Floor() string {
 // Rounds is how often each thing was measured, save what Docker's bridge needs minutes for.
 func (r *Run) Rounds() int { return len(r.of(none().name, "0")) }
 
-// Memory is the table of memory.
-func (r *Run) Memory() string {
+// Occupied is the table of memory.
+func (r *Run) Occupied() string {
 	return r.table("published by others", func(all samples) string {
 		if all.median(mib) == 0 {
 			return ""
 		}
-		return fmt.Sprintf("%s MiB, %s", number(all.median(mib)), number(all.median(processes)))
+		own := ""
+		if of := all.median(ours); of > 0 {
+			own = " (" + number(of) + ")"
+		}
+		return fmt.Sprintf("%s%s in %s", number(all.median(mib)), own, number(all.median(processes)))
 	}, func(docker, ours samples) string { return quotient(docker.median(mib), ours.median(mib)) })
 }
 

@@ -25,12 +25,18 @@ type Result struct {
 // Sample is what was measured once. What was not measured is 0: with an overrun the
 // removal, or all.
 type Sample struct {
-	Start       float64 `json:"start"`                 // milliseconds
-	Removal     float64 `json:"removal"`               // milliseconds
-	MiB         float64 `json:"mib,omitempty"`         // of the engine, its proxies and Drawbridge
-	Processes   int     `json:"processes,omitempty"`   // their number
+	Start   float64 `json:"start"`   // milliseconds
+	Removal float64 `json:"removal"` // milliseconds
+	Memory
 	Connections float64 `json:"connections,omitempty"` // that are new, a second
 	Overrun     string  `json:"overrun,omitempty"`     // how long was waited in vain
+}
+
+// Memory is what whoever serves networks occupies.
+type Memory struct {
+	MiB       float64 `json:"mib,omitempty"`       // of the engine, its proxies and Drawbridge
+	Ours      float64 `json:"ours,omitempty"`      // of Drawbridge alone, in MiB
+	Processes int     `json:"processes,omitempty"` // their number
 }
 
 func (r *Run) add(network, load string, s Sample) {
@@ -105,6 +111,7 @@ func (all samples) sorted(of func(Sample) float64) []float64 {
 func start(s Sample) float64       { return s.Start }
 func removal(s Sample) float64     { return s.Removal }
 func mib(s Sample) float64         { return s.MiB }
+func ours(s Sample) float64        { return s.Ours }
 func processes(s Sample) float64   { return float64(s.Processes) }
 func connections(s Sample) float64 { return s.Connections }
 

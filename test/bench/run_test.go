@@ -43,13 +43,13 @@ func without() *Run {
 func TestTablesTell(t *testing.T) {
 	r := without()
 	ours, docker := drawbridge("nftables").name, bridge().name
-	r.add(docker, "0", Sample{Start: 150, Removal: 80, MiB: 60, Processes: 3, Connections: 12000})
-	r.add(ours, "0", Sample{Start: 140, Removal: 39.6, MiB: 75, Processes: 2, Connections: 12500})
+	r.add(docker, "0", Sample{Start: 150, Removal: 80, Memory: Memory{MiB: 60, Processes: 3}, Connections: 12000})
+	r.add(ours, "0", Sample{Start: 140, Removal: 39.6, Memory: Memory{MiB: 75, Ours: 20, Processes: 2}, Connections: 12500})
 	r.add(docker, "10", Sample{Start: 1500, Removal: 4500})
 	r.add(ours, "10", Sample{Start: 150, Removal: 45})
-	r.add(ours, "many", Sample{Start: 300, Removal: 100, MiB: 90, Processes: 2, Connections: 12000})
-	r.add(docker, "many", Sample{Start: 3000, MiB: 1350, Processes: 2003, Connections: 6000, Overrun: "not ended in 60 s"})
-	r.add(ours, "more", Sample{Start: 600, Removal: 200, MiB: 90, Processes: 2, Connections: 12000})
+	r.add(ours, "many", Sample{Start: 300, Removal: 100, Memory: Memory{MiB: 90, Ours: 20, Processes: 2}, Connections: 12000})
+	r.add(docker, "many", Sample{Start: 3000, Memory: Memory{MiB: 1350, Processes: 2003}, Connections: 6000, Overrun: "not ended in 60 s"})
+	r.add(ours, "more", Sample{Start: 600, Removal: 200, Memory: Memory{MiB: 90, Ours: 20, Processes: 2}, Connections: 12000})
 	r.add(docker, "more", Sample{Overrun: "not ended in 60 s"})
 
 	for _, row := range []struct{ name, got, want string }{
@@ -61,11 +61,11 @@ func TestTablesTell(t *testing.T) {
 | many | 3 000 (+2 890) / not ended in 60 s | 300 (+190) / 100 (+60) | not tried | 10 / – |
 | more | not ended in 60 s | 600 (+490) / 200 (+160) | not tried |  |
 `},
-		{"memory, only where it was measured", r.Memory(), `| published by others | Docker's bridge | Drawbridge, nftables | Drawbridge, iptables | the first ÷ the second |
+		{"memory, only where it was measured", r.Occupied(), `| published by others | Docker's bridge | Drawbridge, nftables | Drawbridge, iptables | the first ÷ the second |
 | --- | --- | --- | --- | --- |
-| 0 | 60 MiB, 3 | 75 MiB, 2 | not tried | 0.8 |
-| many | 1 350 MiB, 2 003 | 90 MiB, 2 | not tried | 15 |
-| more | not ended in 60 s | 90 MiB, 2 | not tried |  |
+| 0 | 60 in 3 | 75 (20) in 2 | not tried | 0.8 |
+| many | 1 350 in 2 003 | 90 (20) in 2 | not tried | 15 |
+| more | not ended in 60 s | 90 (20) in 2 | not tried |  |
 `},
 		{"connections, likewise", r.Connections(), `| published by others | Docker's bridge | Drawbridge, nftables | Drawbridge, iptables | the first ÷ the second |
 | --- | --- | --- | --- | --- |
@@ -119,7 +119,8 @@ func TestMemoryIsThatOfWhoeverServesNetworks(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(proc, "99"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if mib, n, err := memory(proc); err != nil || mib != 4 || n != 4 {
-		t.Errorf("want 4 MiB of 4 processes, got %v MiB of %d, %v", mib, n, err)
+	want := Memory{MiB: 4, Ours: 2, Processes: 4}
+	if got, err := memory(proc); err != nil || got != want {
+		t.Errorf("want %+v, got %+v, %v", want, got, err)
 	}
 }
