@@ -155,10 +155,9 @@ func (b *bencher) beside(s *Sample) {
 	if s.Memory, err = memory(b.Outer("/proc")); err != nil {
 		b.t.Fatal(err)
 	}
-	if s.Connections, err = rate(b.Outside, b.server(), b.during); err != nil {
+	if s.Connections, err = begin(b.Outside, b.server(), b.during); err != nil {
 		b.t.Fatal(err)
 	}
-	s.Connections = tenths(s.Connections)
 }
 
 // timed runs the docker command and returns the milliseconds that it took, or what is

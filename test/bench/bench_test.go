@@ -91,7 +91,7 @@ func (b *bencher) measure(rounds int) {
 // holds prints what was measured and judges what must hold on any machine.
 func (b *bencher) holds() {
 	b.t.Helper()
-	for _, text := range []string{b.run.Floor(), b.run.Times(), b.run.Occupied(), b.run.Connections()} {
+	for _, text := range []string{b.run.Floor(), b.run.Times(), b.run.Occupied(), b.run.Begun()} {
 		if strings.Trim(text, "\n") == "" {
 			b.t.Error("the benchmark has nothing to say of something")
 		}

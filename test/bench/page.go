@@ -63,15 +63,15 @@ func (r *Run) Occupied() string {
 	}, func(docker, ours samples) string { return quotient(docker.median(mib), ours.median(mib)) })
 }
 
-// Connections is the table of new connections a second.
-func (r *Run) Connections() string {
+// Begun is the table of new connections.
+func (r *Run) Begun() string {
 	return r.table("published by others", func(all samples) string {
-		if all.median(connections) == 0 {
+		if all.median(perSecond) == 0 {
 			return ""
 		}
-		return number(all.median(connections))
+		return number(all.median(perSecond)) + " / " + number(all.median(cost))
 	}, func(docker, ours samples) string {
-		return quotient(docker.median(connections), ours.median(connections))
+		return quotient(docker.median(perSecond), ours.median(perSecond)) + " / " + quotient(docker.median(cost), ours.median(cost))
 	})
 }
 

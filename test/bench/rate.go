@@ -20,10 +20,10 @@ const (
 	patience = 5 * time.Second
 )
 
-// rate counts how often in a second a machine can begin a connection, have a question
+// begin counts how often in a second a machine can begin a connection, have a question
 // answered and end it, with some clients that do nothing else.
-func rate(h *lab.Host, server netip.AddrPort, during time.Duration) (float64, error) {
-	var asked atomic.Int64
+func begin(h *lab.Host, server netip.AddrPort, during time.Duration) (Connections, error) {
+	var asked, spent atomic.Int64
 	failed := make(chan error, clients)
 	to := &unix.SockaddrInet4{Port: int(server.Port()), Addr: server.Addr().As4()}
 	start := time.Now()
@@ -31,12 +31,15 @@ func rate(h *lab.Host, server netip.AddrPort, during time.Duration) (float64, er
 	for range clients {
 		all.Go(func() {
 			h.Do(func() {
-				for time.Since(start) < during {
-					if err := ask(to); err != nil {
-						failed <- err
-						return
-					}
+				before, err := threadTime()
+				for err == nil && time.Since(start) < during {
+					err = ask(to)
 					asked.Add(1)
+				}
+				after, timeErr := threadTime()
+				spent.Add(int64(after - before))
+				if err = errors.Join(err, timeErr); err != nil {
+					failed <- err
 				}
 			})
 		})
@@ -44,10 +47,22 @@ func rate(h *lab.Host, server netip.AddrPort, during time.Duration) (float64, er
 	all.Wait()
 	select {
 	case err := <-failed:
-		return 0, fmt.Errorf("ask %s: %w", server, err)
+		return Connections{}, fmt.Errorf("ask %s: %w", server, err)
 	default:
-		return float64(asked.Load()) / time.Since(start).Seconds(), nil
 	}
+	return Connections{
+		PerSecond: tenths(float64(asked.Load()) / time.Since(start).Seconds()),
+		Cost:      tenths(time.Duration(spent.Load()/asked.Load()).Seconds() * 1e6),
+	}, nil
+}
+
+// threadTime is what the processors have done for this thread so far. Where the kernel
+// does not charge interrupts apart, that includes the way of a packet through the host
+// and to the server, which goes in the time of whoever sends it.
+func threadTime() (time.Duration, error) {
+	var spent unix.Timespec
+	err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &spent)
+	return time.Duration(spent.Nano()), err
 }
 
 // ask is one connection. It ends with a reset, so that no client runs out of ports for

@@ -28,8 +28,8 @@ type Sample struct {
 	Start   float64 `json:"start"`   // milliseconds
 	Removal float64 `json:"removal"` // milliseconds
 	Memory
-	Connections float64 `json:"connections,omitempty"` // that are new, a second
-	Overrun     string  `json:"overrun,omitempty"`     // how long was waited in vain
+	Connections
+	Overrun string `json:"overrun,omitempty"` // how long was waited in vain
 }
 
 // Memory is what whoever serves networks occupies.
@@ -37,6 +37,12 @@ type Memory struct {
 	MiB       float64 `json:"mib,omitempty"`       // of the engine, its proxies and Drawbridge
 	Ours      float64 `json:"ours,omitempty"`      // of Drawbridge alone, in MiB
 	Processes int     `json:"processes,omitempty"` // their number
+}
+
+// Connections are those that clients begin, one after the other.
+type Connections struct {
+	PerSecond float64 `json:"per_second,omitempty"`
+	Cost      float64 `json:"cost,omitempty"` // of each, processor time at the client's side in microseconds
 }
 
 func (r *Run) add(network, load string, s Sample) {
@@ -108,12 +114,13 @@ func (all samples) sorted(of func(Sample) float64) []float64 {
 	return values
 }
 
-func start(s Sample) float64       { return s.Start }
-func removal(s Sample) float64     { return s.Removal }
-func mib(s Sample) float64         { return s.MiB }
-func ours(s Sample) float64        { return s.Ours }
-func processes(s Sample) float64   { return float64(s.Processes) }
-func connections(s Sample) float64 { return s.Connections }
+func start(s Sample) float64     { return s.Start }
+func removal(s Sample) float64   { return s.Removal }
+func mib(s Sample) float64       { return s.MiB }
+func ours(s Sample) float64      { return s.Ours }
+func processes(s Sample) float64 { return float64(s.Processes) }
+func perSecond(s Sample) float64 { return s.PerSecond }
+func cost(s Sample) float64      { return s.Cost }
 
 // readRun reads what write wrote.
 func readRun(file string) (*Run, error) {

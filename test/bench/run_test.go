@@ -43,13 +43,13 @@ func without() *Run {
 func TestTablesTell(t *testing.T) {
 	r := without()
 	ours, docker := drawbridge("nftables").name, bridge().name
-	r.add(docker, "0", Sample{Start: 150, Removal: 80, Memory: Memory{MiB: 60, Processes: 3}, Connections: 12000})
-	r.add(ours, "0", Sample{Start: 140, Removal: 39.6, Memory: Memory{MiB: 75, Ours: 20, Processes: 2}, Connections: 12500})
+	r.add(docker, "0", Sample{Start: 150, Removal: 80, Memory: Memory{MiB: 60, Processes: 3}, Connections: Connections{PerSecond: 12000, Cost: 80}})
+	r.add(ours, "0", Sample{Start: 140, Removal: 39.6, Memory: Memory{MiB: 75, Ours: 20, Processes: 2}, Connections: Connections{PerSecond: 12500, Cost: 75}})
 	r.add(docker, "10", Sample{Start: 1500, Removal: 4500})
 	r.add(ours, "10", Sample{Start: 150, Removal: 45})
-	r.add(ours, "many", Sample{Start: 300, Removal: 100, Memory: Memory{MiB: 90, Ours: 20, Processes: 2}, Connections: 12000})
-	r.add(docker, "many", Sample{Start: 3000, Memory: Memory{MiB: 1350, Processes: 2003}, Connections: 6000, Overrun: "not ended in 60 s"})
-	r.add(ours, "more", Sample{Start: 600, Removal: 200, Memory: Memory{MiB: 90, Ours: 20, Processes: 2}, Connections: 12000})
+	r.add(ours, "many", Sample{Start: 300, Removal: 100, Memory: Memory{MiB: 90, Ours: 20, Processes: 2}, Connections: Connections{PerSecond: 12000, Cost: 80}})
+	r.add(docker, "many", Sample{Start: 3000, Memory: Memory{MiB: 1350, Processes: 2003}, Connections: Connections{PerSecond: 6000, Cost: 160}, Overrun: "not ended in 60 s"})
+	r.add(ours, "more", Sample{Start: 600, Removal: 200, Memory: Memory{MiB: 90, Ours: 20, Processes: 2}, Connections: Connections{PerSecond: 12000, Cost: 80}})
 	r.add(docker, "more", Sample{Overrun: "not ended in 60 s"})
 
 	for _, row := range []struct{ name, got, want string }{
@@ -67,11 +67,11 @@ func TestTablesTell(t *testing.T) {
 | many | 1 350 in 2 003 | 90 (20) in 2 | not tried | 15 |
 | more | not ended in 60 s | 90 (20) in 2 | not tried |  |
 `},
-		{"connections, likewise", r.Connections(), `| published by others | Docker's bridge | Drawbridge, nftables | Drawbridge, iptables | the first ÷ the second |
+		{"connections, likewise", r.Begun(), `| published by others | Docker's bridge | Drawbridge, nftables | Drawbridge, iptables | the first ÷ the second |
 | --- | --- | --- | --- | --- |
-| 0 | 12 000 | 12 500 | not tried | 1.0 |
-| many | 6 000 | 12 000 | not tried | 0.5 |
-| more | not ended in 60 s | 12 000 | not tried |  |
+| 0 | 12 000 / 80 | 12 500 / 75 | not tried | 1.0 / 1.1 |
+| many | 6 000 / 160 | 12 000 / 80 | not tried | 0.5 / 2.0 |
+| more | not ended in 60 s | 12 000 / 80 | not tried |  |
 `},
 	} {
 		t.Run(row.name, func(t *testing.T) {
