@@ -44,22 +44,21 @@ func (s *State) Choose(network, id ID, m PortMap, f *Finder) ([]Port, error) {
 	if len(m.Wishes) == 0 {
 		return m.Ports, nil
 	}
-	c := chooser{Finder: f, state: *s, network: network, id: id, had: map[within][]*number{}, passed: map[place]int{}, busy: map[place]error{}}
-	if err := c.state.Publish(network, id, m.Ports, m.OnlyIPv4); err != nil {
-		return nil, err
-	}
 	_, ep, err := s.Endpoint(network, id)
 	if err != nil {
+		return nil, err
+	}
+	c := chooser{Finder: f, state: *s, network: network, id: id, sandbox: ep.Sandbox, ephemeral: f.fromStart(), had: map[within][]*number{}, passed: map[place]int{}, busy: map[place]error{}}
+	if err := c.state.Publish(network, id, m.Ports, m.OnlyIPv4); err != nil {
 		return nil, err
 	}
 	shared, err := c.state.hasIPv4Gateway(network, ep)
 	if err != nil {
 		return nil, err
 	}
-	c.sandbox, c.ephemeral = ep.Sandbox, f.fromStart()
-	c.note(ep.Ports, false)
+	c.note(ep.Ports)
 	for _, mate := range s.mates(network, ep) {
-		c.note(mate.Ports, true)
+		c.note(mate.Ports)
 	}
 	c.gather()
 	wishes := narrowed(m.Wishes, func(ports []Port) []Port { return portion(ep, ports, m.OnlyIPv4, shared) })
@@ -96,17 +95,22 @@ type within struct {
 	port  uint16
 }
 
-// number is one of the host's that led to a port of the container, with where it did.
+// number is one of the host's that led to a port of the container, with where it did, be it
+// by another gateway of the container.
 type number struct {
 	port  uint16
 	hosts []netip.Addr
-	mate  bool // by another gateway of the container, of the other family or one no longer
 }
 
-// met reports whether the number was had wherever a group wants it, or where that meets.
-func (n *number) met(g *group) bool {
+// covers reports whether the number was had wherever a group wants it. Else somebody else
+// on the host may have it there.
+func (n *number) covers(g *group) bool {
+	had := func(host netip.Addr) bool { return slices.Contains(n.hosts, host) }
+	if had(netip.Addr{}) || had(Every(true)) && had(Every(false)) {
+		return true
+	}
 	return !slices.ContainsFunc(g.hosts, func(wanted netip.Addr) bool {
-		return !slices.ContainsFunc(n.hosts, func(host netip.Addr) bool { return meet(host, wanted) })
+		return !had(wanted) && (!wanted.IsValid() || !had(Every(wanted.Is4())))
 	})
 }
 
@@ -118,11 +122,11 @@ type place struct {
 }
 
 // note remembers ports that wishes may keep.
-func (c *chooser) note(ports []Port, mate bool) {
+func (c *chooser) note(ports []Port) {
 	for _, p := range ports {
 		for i := range p.Count {
 			at := within{p.Proto, p.ContainerPort + i}
-			c.had[at] = append(c.had[at], &number{p.HostPort + i, []netip.Addr{p.Host}, mate})
+			c.had[at] = append(c.had[at], &number{p.HostPort + i, []netip.Addr{p.Host}})
 		}
 	}
 }
@@ -143,82 +147,80 @@ func (c *chooser) gather() {
 	}
 }
 
-// choose lets every wish keep what it has before any other looks for a number.
+// choose lets every wish keep what it has before any takes that to other addresses, and
+// these before any looks for a number.
 func (c *chooser) choose(groups []*group) ([]Port, error) {
 	var all []Port
-	var open []*group
-	for _, g := range groups {
-		kept := c.keep(g)
-		if kept == nil {
-			open = append(open, g)
+	for _, way := range []func(*group) ([]Port, error){c.keep, c.move, c.find} {
+		var open []*group
+		for _, g := range groups {
+			ports, err := way(g)
+			if err != nil {
+				return nil, err
+			}
+			if ports == nil {
+				open = append(open, g)
+			}
+			all = append(all, ports...)
 		}
-		all = append(all, kept...)
-	}
-	for _, g := range open {
-		found, err := c.find(g)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, found...)
+		groups = open
 	}
 	return all, nil
 }
 
-// keep gives a wish the number that it has, be it by another gateway of the container.
-func (c *chooser) keep(g *group) []Port {
+// keep gives a wish the number that it has. That is held, and need not be reserved.
+func (c *chooser) keep(g *group) ([]Port, error) {
+	held := func([]Port) error { return nil }
+	return c.reuse(g, held, func(n *number) bool { return n.covers(g) }), nil
+}
+
+// move gives a wish a number that its port of the container has elsewhere.
+func (c *chooser) move(g *group) ([]Port, error) {
+	return c.reuse(g, c.Reserve, func(*number) bool { return true }), nil
+}
+
+// reuse gives a wish the first of the numbers had that suits and can be reserved. Each is
+// tried once.
+func (c *chooser) reuse(g *group, reserve func([]Port) error, suits func(*number) bool) []Port {
 	at := within{g.Proto, g.ContainerPort}
-	for i := 0; i < len(c.had[at]); i++ {
+	for i := 0; i < len(c.had[at]); {
 		n := c.had[at][i]
-		held := n.met(g)
-		if g.Range != (PortRange{}) && !g.Range.has(n.port) || !held && !n.mate {
+		if !slices.ContainsFunc(c.ranges(g), func(r PortRange) bool { return r.has(n.port) }) || !suits(n) {
+			i++
 			continue
 		}
-		ports := g.at(n.port)
 		c.had[at] = slices.Delete(c.had[at], i, i+1)
-		if c.canKeep(ports, held) {
-			c.claim(ports)
+		before, ports := c.state, g.at(n.port)
+		if c.claim(ports) == nil && reserve(ports) == nil {
 			return ports
 		}
-		i--
+		c.state = before
 	}
 	return nil
 }
 
-// canKeep reports whether ports are the endpoint's for the asking. What is held for it
-// can not be reserved once more.
-func (c *chooser) canKeep(ports []Port, held bool) bool {
-	if held {
-		return !slices.ContainsFunc(ports, c.isTaken)
-	}
-	free, err := c.take(ports)
-	return free && err == nil
-}
-
-// isTaken reports whether someone has a port who would not make room for the endpoint.
-func (c *chooser) isTaken(p Port) bool {
-	held := c.state.holder(p)
-	return held != nil && (c.own(held) || !c.state.inSandbox(held, c.sandbox))
-}
-
-func (c *chooser) own(held *portHeld) bool { return held.network == c.network && held.endpoint == c.id }
-
-// claim makes ports the endpoint's that nobody else has, or another gateway of its container.
-func (c *chooser) claim(ports []Port) {
+// claim makes ports the endpoint's, for which other gateways of its container make room. After
+// an error the state must be thrown away.
+func (c *chooser) claim(ports []Port) error {
 	for _, p := range ports {
-		if held := c.state.holder(p); held != nil {
-			c.state.Unpublish(held.network, held.endpoint)
+		if err := c.state.hold(portHeld{p, c.network, c.id}, c.sandbox); err != nil {
+			return err
 		}
-		c.state.ports = c.state.ports.With(keyOf(p), &portHeld{p, c.network, c.id})
 	}
+	return nil
+}
+
+// ranges are the numbers that a wish may have, in the order of the search.
+func (c *chooser) ranges(g *group) []PortRange {
+	if g.Range != (PortRange{}) {
+		return []PortRange{g.Range}
+	}
+	return c.ephemeral
 }
 
 // find takes the first number that nobody has on any address of a wish.
 func (c *chooser) find(g *group) ([]Port, error) {
-	ranges := c.ephemeral
-	if g.Range != (PortRange{}) {
-		ranges = []PortRange{g.Range}
-	}
-	for _, r := range ranges {
+	for _, r := range c.ranges(g) {
 		for n := c.next(g, int(r.First)); n <= int(r.Last); n = c.next(g, n+1) {
 			ports := g.at(uint16(n))
 			free, err := c.take(ports)
@@ -228,11 +230,10 @@ func (c *chooser) find(g *group) ([]Port, error) {
 			if !free {
 				continue
 			}
-			c.claim(ports)
 			if g.Range == (PortRange{}) {
 				c.Start = uint16(n) + 1
 			}
-			return ports, nil
+			return ports, c.claim(ports)
 		}
 	}
 	return nil, c.exhausted(g)
@@ -347,7 +348,7 @@ func (c *chooser) tell(g *group, e *RangeError, n int) int {
 				return n
 			}
 			continue
-		case c.own(held):
+		case held.isOf(c.network, c.id):
 			e.Taken = append(e.Taken, fmt.Errorf("the container itself has %s", held.port))
 		default:
 			e.Taken = append(e.Taken, held.refuse(p))

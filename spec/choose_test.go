@@ -137,6 +137,16 @@ func TestNumbersAreChosen(t *testing.T) {
 			wish(web, c1, finder(), "8000-8001:81/tcp", ":80/tcp", ":90/tcp"), wish(web, c1, later, "8000:82/tcp", "8000-8001:81/tcp", ":90/tcp"),
 			published(web, c1, "*:8000->82/tcp", "*:8001->81/tcp", "*:40001->90/tcp"),
 		}, nil, nil},
+		{"a number moves to other addresses if it is free there", []step{wish(web, c1, later, "127.0.0.1::80/tcp"), wish(web, c1, finder(), ":80/tcp"), published(web, c1, "*:40001->80/tcp")}, nil, nil},
+		{"a number does not move where somebody else may have it", []step{wish(web, c1, finder(), "127.0.0.1::80/tcp"), wish(web, c1, finder("40000/tcp"), ":80/tcp"), published(web, c1, "*:40001->80/tcp")}, nil, nil},
+		{"a number that stays is not reserved once more", []step{
+			wish(web, c1, finder(), "0.0.0.0::80/tcp", "[::]::80/tcp", ":81/udp"), wish(web, c1, finder("40000/tcp", "40000/udp"), ":80/tcp", "127.0.0.1::81/udp", "[::1]::81/udp"),
+			published(web, c1, "*:40000->80/tcp", "127.0.0.1:40000->81/udp", "[::1]:40000->81/udp"),
+		}, nil, nil},
+		{"who keeps a number goes before who would move it", []step{
+			wish(web, c1, finder(), "127.0.0.1::80/tcp"), wish(web, c1, finder(), ":80/tcp", "127.0.0.1::80/tcp"), published(web, c1, "*:40001->80/tcp", "127.0.0.1:40000->80/tcp"),
+		}, nil, nil},
+		{"a port that the map named is none that a wish for an ephemeral one keeps", []step{publish(web, c1, "*:80->80/tcp"), wish(web, c1, finder(), ":80/tcp"), published(web, c1, "*:40000->80/tcp")}, nil, nil},
 		{"a number that the endpoint itself no longer wants is free", []step{wish(web, c1, finder(), "8000-8000:81/tcp"), wish(web, c1, finder(), "8000-8000:82/tcp"), published(web, c1, "*:8000->82/tcp")}, nil, nil},
 		{"a number stays when its family goes to another gateway, and when it comes back", []step{
 			joins(web, c1, "/a"), wish(web, c1, finder(), ":80/tcp"), wishOnlyIPv4(web, c1, later, ":80/tcp"), published(web, c1, "0.0.0.0:40000->80/tcp"),

@@ -26,6 +26,10 @@ type portHeld struct {
 	network, endpoint ID
 }
 
+func (h *portHeld) isOf(network, endpoint ID) bool {
+	return h.network == network && h.endpoint == endpoint
+}
+
 func (h *portHeld) refuse(p Port) error {
 	return &HeldError{Network: h.network, Holder: h.endpoint, What: fmt.Sprintf("port %s", p), Has: fmt.Sprintf("%s is published by", h.port)}
 }

@@ -35,7 +35,7 @@ func (s *State) Publish(network, id ID, ports []Port, onlyIPv4 bool) error {
 		}
 	}
 	for _, p := range joined {
-		if err := s.hold(portHeld{p, network, id}, ep); err != nil {
+		if err := s.hold(portHeld{p, network, id}, ep.Sandbox); err != nil {
 			return err
 		}
 	}
@@ -49,11 +49,11 @@ func (s *State) Publish(network, id ID, ports []Port, onlyIPv4 bool) error {
 	return nil
 }
 
-// hold enters one port of an endpoint. If another endpoint of the same sandbox has
-// it, then that one is no longer its gateway, and loses all that it has.
-func (s *State) hold(p portHeld, ep *Endpoint) error {
+// hold enters one port of an endpoint. Others of the same sandbox that have some of it
+// are no longer its gateways, and lose all that they have.
+func (s *State) hold(p portHeld, sandbox string) error {
 	held := s.holder(p.port)
-	if held != nil && s.inSandbox(held, ep.Sandbox) {
+	if held != nil && !held.isOf(p.network, p.endpoint) && s.inSandbox(held, sandbox) {
 		s.Unpublish(held.network, held.endpoint)
 		held = s.holder(p.port)
 	}
