@@ -39,8 +39,10 @@ const (
 
 // filter has the kernel drop all that reaches the socket but what is served, from the
 // next packet on. Connections that a listener begins have the filter that it has then.
+// If that fails, whom the socket serves is not known until it succeeds.
 func (s *socket) filter(r proxy.Route) error {
 	code := program(r)
+	s.route = proxy.Route{}
 	if err := unix.SetsockoptSockFprog(s.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}); err != nil {
 		return fmt.Errorf("setsockopt SO_ATTACH_FILTER: %w", err)
 	}

@@ -23,7 +23,7 @@ import (
 type Server interface {
 	// Serve begins to serve a socket, or changes where its clients are led.
 	Serve(fd int, r proxy.Route) error
-	// Forget ends that, before the socket is closed.
+	// Forget ends that, before the socket is closed, whether or not it is served.
 	Forget(fd int)
 }
 
@@ -233,10 +233,10 @@ func (p *Ports) serve(s *socket, r proxy.Route) error {
 	return err
 }
 
+// close lets the server forget a socket in any case: one that could not be filtered
+// anew may be served, though it is not said to, and its number will be another's.
 func (p *Ports) close(s *socket) {
-	if serves(s.route) {
-		p.server.Forget(s.fd)
-	}
+	p.server.Forget(s.fd)
 	s.close()
 }
 

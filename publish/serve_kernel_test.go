@@ -153,6 +153,20 @@ func nearBy(to, from *lab.Host) string {
 func holding(t testing.TB) []string {
 	t.Helper()
 	var all []string
+	for _, fd := range descriptors(t) {
+		inode, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, inode)
+	}
+	return all
+}
+
+// descriptors are those of holding.
+func descriptors(t testing.TB) []int {
+	t.Helper()
+	var all []int
 	for _, f := range openFiles(t) {
 		fd, err := strconv.Atoi(f.Name())
 		if err != nil {
@@ -163,11 +177,7 @@ func holding(t testing.TB) []string {
 			continue // no socket
 		}
 		if at, ok := local.(*unix.SockaddrInet6); ok && at.Port == 8080 && at.Addr == [16]byte{} {
-			inode, err := os.Readlink("/proc/self/fd/" + f.Name())
-			if err != nil {
-				t.Fatal(err)
-			}
-			all = append(all, inode)
+			all = append(all, fd)
 		}
 	}
 	return all
@@ -248,6 +258,38 @@ func TestKernelPublishEndsWhatItServedWithThePort(t *testing.T) {
 	b.mustApply(want, nobody)
 	if answer, err := conn.Ask(hello.Patience); err == nil {
 		t.Errorf("the connection lives on: %v", answer)
+	}
+}
+
+// TestKernelPublishServesAgainAfterAFilterFailed locks the filters, so that they cannot be
+// changed: neither may the layer take for done what was not, nor the proxy take the next
+// sockets for these, whose numbers they get.
+func TestKernelPublishServesAgainAfterAFilterFailed(t *testing.T) {
+	b := newBench(t)
+	b.host.Run("ip", "addr", "add", inner6.String(), "dev", "lo", "nodad")
+	b.container("six", inner6)
+	none, served := serving(servedRow{}), serving(servedRow{proxy6: plan.Proxy{To: inner6}})
+	for _, change := range [][2]*plan.Plan{{none, served}, {served, none}} {
+		b.mustApply(nil, change[0])
+		for _, fd := range descriptors(t) {
+			if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_LOCK_FILTER, 1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		wantObject(t, b.apply(nil, change[1]), unix.EPERM)
+		for _, want := range change {
+			b.host.Do(func() {
+				if drift, err := b.Check(b.Context(), want); err != nil || len(drift) == 0 {
+					t.Errorf("what is not known is taken for what is planned: %v", err)
+				}
+			})
+		}
+		b.mustApply(nil, nobody)
+		b.mustApply(nil, served)
+		for _, network := range []string{"tcp", "udp"} {
+			b.host.MustReach(network, "[::1]:8080", "six")
+		}
+		b.mustApply(nil, nobody)
 	}
 }
 
