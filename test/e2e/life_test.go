@@ -279,8 +279,8 @@ func TestEngineOneNetworkCanBeRemoved(t *testing.T) {
 	})
 }
 
-// TestEngineWhatIsNotBuiltIsRefused tells a person at the prompt what is wrong.
-func TestEngineWhatIsNotBuiltIsRefused(t *testing.T) {
+// TestEngineWhatMakesNoSenseIsRefused tells a person at the prompt what is wrong.
+func TestEngineWhatMakesNoSenseIsRefused(t *testing.T) {
 	eachEngine(t, func(s *site) {
 		s.network("web", "--subnet", "172.30.1.0/24")
 		for _, row := range []struct {
@@ -292,8 +292,8 @@ func TestEngineWhatIsNotBuiltIsRefused(t *testing.T) {
 			{[]string{"network", "create", "-d", "drawbridge", "-o", "drawbridge.mut=1400", "x"}, "nearest"},
 			{[]string{"network", "create", "-d", "drawbridge", "--subnet", "172.30.1.128/25", "x"}, "172.30.1.0/24"},
 			{[]string{"network", "create", "-d", "drawbridge", "--subnet", "192.0.2.128/25", "x"}, "address 192.0.2.1/24 of eth0"},
-			{[]string{"run", "--rm", "--network", "web", "-p", "80", lab.Image, "true"}, "host port"},
-			{[]string{"run", "--rm", "--network", "web", "-p", "8080:80/sctp", lab.Image, "true"}, "SCTP"},
+			{[]string{"run", "--rm", "--network", "web", "-p", "[fe80::1]:8080:80", lab.Image, "true"}, "link-local"},
+			{[]string{"run", "--rm", "--network", "web", "-p", "192.0.2.99:8080:80", lab.Image, "true"}, "no such address"},
 		} {
 			if out, err := s.TryDocker(row.args...); err == nil || !strings.Contains(err.Error(), row.want) {
 				s.t.Errorf("docker %s: want an error that names %q, got %v%s", strings.Join(row.args, " "), row.want, err, out)
