@@ -2,10 +2,13 @@ package publish
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/drawbridge-net/drawbridge/plan"
 	"github.com/drawbridge-net/drawbridge/publish/proxy"
@@ -64,6 +67,13 @@ func missing(owner plan.Owner, r plan.Held, got int, others *holders) plan.Drift
 		break
 	}
 	return d
+}
+
+// awaits reports whether an error ends when somebody gives up a port, or the host gets
+// an address. Any other one stays though the port be free: to be woken for it would be
+// to fail again, every time.
+func awaits(err error) bool {
+	return errors.Is(err, unix.EADDRINUSE) || errors.Is(err, unix.EADDRNOTAVAIL)
 }
 
 // retryEvery is how often a port that somebody has is tried again: nothing tells when

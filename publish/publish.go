@@ -187,7 +187,9 @@ func (p *Ports) open(owner plan.Owner, missing []need, others *holders) error {
 		s, err := p.openAt(n.place, n.route)
 		if err != nil {
 			p.closeAll(opened)
-			p.taken[owner] = n.place
+			if awaits(err) {
+				p.taken[owner] = n.place
+			}
 			return &plan.ObjectError{Owner: owner, Object: n.String(), Err: explain(n.place, err, others)}
 		}
 		opened[n.place] = s

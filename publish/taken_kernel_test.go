@@ -17,7 +17,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/drawbridge-net/drawbridge/plan"
+	"github.com/drawbridge-net/drawbridge/publish"
+	"github.com/drawbridge-net/drawbridge/publish/proxy"
 	"github.com/drawbridge-net/drawbridge/spec"
+	"github.com/drawbridge-net/drawbridge/test/lab"
 	"github.com/drawbridge-net/drawbridge/test/lab/hello"
 )
 
@@ -98,6 +101,26 @@ func TestKernelPublishNamesWhoTookAPortUntilItIsFree(t *testing.T) {
 		t.Error(err)
 	}
 	b.mustApply(nil, want)
+}
+
+// unable is a server that can serve nobody.
+type unable struct{}
+
+func (unable) Serve(int, proxy.Route) error { return unix.ENOSPC }
+func (unable) Forget(int)                   {}
+
+func TestKernelPublishIsWokenOnlyForWhatSomebodyHas(t *testing.T) {
+	host := lab.NewHost(t)
+	ports := publish.New(unable{}, &publish.Internal{})
+	served := serving(servedRow{proxy6: plan.Proxy{To: inner6}})
+	var freed bool
+	host.Do(func() {
+		wantObject(t, ports.Apply(t.Context(), nil, served), unix.ENOSPC)
+		freed = ports.Freed()
+	})
+	if freed {
+		t.Error("a free port that cannot be served wakes again and again")
+	}
 }
 
 func comm(t testing.TB) string {
