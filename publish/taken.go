@@ -32,6 +32,8 @@ func explain(at place, err error, others *holders) error {
 		return &takenError{err, sync.OnceValue(func() string { return others.of(at) })}
 	case errors.Is(err, unix.EADDRNOTAVAIL):
 		return fmt.Errorf("the host has no such address: %w", err)
+	case errors.Is(err, unix.EAFNOSUPPORT):
+		return fmt.Errorf("this kernel has no IPv6 (is it booted with ipv6.disable=1?), publish on an address of IPv4: %w", err)
 	}
 	return err
 }
