@@ -9,7 +9,7 @@ import (
 	"github.com/drawbridge-net/drawbridge/plan"
 )
 
-// Look finds the host's facts, all but Drops and Blind. Engines are the bridges that an
+// Look finds the host's facts, all but Drops, Blind and NoFirewall. Engines are the bridges that an
 // engine's own rules name. What we ourselves have set is reported as it was found,
 // so that a plan made from the facts does not depend on the plan before.
 //

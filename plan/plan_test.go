@@ -73,6 +73,9 @@ func TestPlanIsTheGoldenText(t *testing.T) {
 	apart := network("ab1", "172.27.0.0/24")
 	apart.Apart = true
 
+	without := freshHost()
+	without.NoFirewall = true
+
 	for name, row := range map[string]struct {
 		host      *plan.Host
 		networks  []*spec.Network
@@ -96,6 +99,13 @@ func TestPlanIsTheGoldenText(t *testing.T) {
 		"a-bridge-that-a-router-speaks-to": {
 			host: routedTo, networks: []*spec.Network{lan},
 			endpoints: map[spec.ID][]*spec.Endpoint{lan.ID: {endpoint("e3", "172.28.0.2/24", "fd00:28::2/64")}},
+		},
+		"without-a-firewall": {
+			host: without, networks: []*spec.Network{dual, apart},
+			endpoints: map[spec.ID][]*spec.Endpoint{
+				dual.ID:  {endpoint("e2", "172.31.0.2/24", "fd00:31::2/64", everywhere, span)},
+				apart.ID: {endpoint("e4", "172.27.0.2/24", "", loopback)},
+			},
 		},
 		"a-host-that-forwards-already-is-left-so": {host: forwarding, networks: []*spec.Network{dual}},
 	} {

@@ -27,24 +27,30 @@ func (p *Plan) String() string {
 			fmt.Fprintf(&b, "guard ipv%d what enters by %s\n", f.family, orNothing(strings.Join(f.guarded, " ")))
 		}
 	}
-	if p.Host.NoFirewall {
-		b.WriteString("no firewall\n")
-	}
-	if p.Host.Blind {
-		b.WriteString("ports of bridges keep apart what the firewall does not see\n")
-	}
-	for _, e := range p.Host.Engines {
-		fmt.Fprintf(&b, "apart from engine bridge %s subnets %v shielded %t\n", e.Name, e.Subnets, e.Shielded)
-	}
+	p.Host.print(&b)
 	for _, n := range p.Networks.All() {
 		fmt.Fprintf(&b, "network %s\n", n.ID)
-		n.print(&b, p.Host.Drops)
+		n.print(&b, p.Host)
 	}
 	return b.String()
 }
 
-func (n *Network) print(b *strings.Builder, drops []Chain) {
-	br, z := n.Bridge, n.Zone
+// print says of the host what the firewall must know.
+func (h *Host) print(b *strings.Builder) {
+	if h.NoFirewall {
+		b.WriteString("no firewall\n")
+		return
+	}
+	if h.Blind {
+		b.WriteString("ports of bridges keep apart what the firewall does not see\n")
+	}
+	for _, e := range h.Engines {
+		fmt.Fprintf(b, "apart from engine bridge %s subnets %v shielded %t\n", e.Name, e.Subnets, e.Shielded)
+	}
+}
+
+func (n *Network) print(b *strings.Builder, host *Host) {
+	br := n.Bridge
 	named := ""
 	if br.Named {
 		named = " if we make it:"
@@ -53,18 +59,25 @@ func (n *Network) print(b *strings.Builder, drops []Chain) {
 	for _, a := range br.Addresses {
 		fmt.Fprintf(b, "  address %s dev %s\n", a, br.Name)
 	}
+	if !host.NoFirewall {
+		n.printZone(b, host.Drops)
+	}
+	for _, e := range n.Endpoints.All() {
+		fmt.Fprintf(b, "  endpoint %s\n", e.ID)
+		e.print(b)
+	}
+}
+
+func (n *Network) printZone(b *strings.Builder, drops []Chain) {
+	z := n.Zone
 	fmt.Fprintf(b, "  zone %s internal %t apart %t ipv4 %s ipv6 %s%s\n", z.Bridge, z.Internal, z.Apart, z.Mode4, z.Mode6, trusted(z.Trusted))
 	for _, s := range z.Subnets {
 		fmt.Fprintf(b, "    subnet %s\n", s)
 	}
 	for _, c := range drops {
 		if n.Accepted(c) {
-			fmt.Fprintf(b, "  accept %s in the FORWARD chain of iptables-%s, IPv%d\n", br.Name, c.Kind, c.Family)
+			fmt.Fprintf(b, "  accept %s in the FORWARD chain of iptables-%s, IPv%d\n", z.Bridge, c.Kind, c.Family)
 		}
-	}
-	for _, e := range n.Endpoints.All() {
-		fmt.Fprintf(b, "  endpoint %s\n", e.ID)
-		e.print(b)
 	}
 }
 
