@@ -22,20 +22,27 @@ type held struct {
 	tcp  bool   // else UDP
 	is4  bool   // an IPv4 socket; any other is of IPv6, and may be of both
 
-	answers *ways // of all sockets
+	mu    sync.Mutex
+	fd    int
+	gone  bool
+	route Route
+	flows map[*flow]struct{} // of TCP
 
-	mu       sync.Mutex
-	fd       int
-	gone     bool
-	route    Route
-	flows    map[*flow]struct{} // of TCP
-	sessions map[talk]*session  // of UDP
+	limits   *limits // of its protocol; limits.mu guards what follows, and is locked after mu
+	own      *share
+	clients  map[netip.Addr]*share
+	sessions map[talk]*session // of UDP
+	answers  ways              // of all sockets
 }
 
 // flow is a connection of TCP, from when it is accepted.
-type flow struct{ end context.CancelFunc }
+type flow struct {
+	client netip.Addr
+	shares shares
+	end    context.CancelFunc
+}
 
-func newHeld(fd int, id uint64, r Route, answers *ways) (*held, error) {
+func (p *Proxy) newHeld(fd int, r Route) (*held, error) {
 	local, err := unix.Getsockname(fd)
 	if err != nil {
 		return nil, os.NewSyscallError("getsockname", err)
@@ -43,35 +50,47 @@ func newHeld(fd int, id uint64, r Route, answers *ways) (*held, error) {
 	_, is4 := local.(*unix.SockaddrInet4)
 	port := addrPort(local).Port()
 	h := &held{
-		id: id, fd: fd, port: port, name: fmt.Sprintf("%d/%s", port, r.Proto),
-		tcp: r.Proto == spec.TCP, is4: is4, answers: answers, route: r,
-		flows: map[*flow]struct{}{}, sessions: map[talk]*session{},
+		id: p.last + 1, port: port, name: fmt.Sprintf("%d/%s", port, r.Proto), tcp: r.Proto == spec.TCP, is4: is4,
+		fd: fd, route: r, flows: map[*flow]struct{}{},
+		limits: &p.tcp, clients: map[netip.Addr]*share{}, sessions: map[talk]*session{}, answers: p.answers,
 	}
 	if !h.tcp {
+		h.limits = &p.udp
 		if err := tellLocal(fd, is4); err != nil {
 			return nil, err
 		}
 	}
+	h.own = h.limits.whole.half("the port has its share of those that may be open")
 	return h, nil
 }
 
-// join lets a connection end with the socket. It says where the connection leads and
-// how many others there are, if the socket is not gone.
-func (h *held) join(f *flow) (to Route, others int, ok bool) {
+// join lets a connection end with the socket, and says where it leads. It does not if the
+// socket is gone, or a share full.
+func (h *held) join(f *flow) (to Route, full *share, ok bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.gone {
-		return Route{}, 0, false
+		return Route{}, nil, false
 	}
-	others = len(h.flows)
+	h.limits.mu.Lock()
+	defer h.limits.mu.Unlock()
+	f.shares = h.shares(f.client)
+	if full := f.shares.full(); full != nil {
+		return Route{}, full, false
+	}
+	h.enter(f.client, f.shares)
 	h.flows[f] = struct{}{}
-	return h.route, others, true
+	return h.route, nil, true
 }
 
-func (h *held) leave(f *flow) {
+// part lets go of a connection that has ended.
+func (h *held) part(f *flow) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.flows, f)
+	h.limits.mu.Lock()
+	defer h.limits.mu.Unlock()
+	h.exit(f.client, f.shares)
 }
 
 // use calls f with the descriptor, unless the socket is gone.
@@ -89,9 +108,11 @@ func (h *held) reroute(r Route) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.route = r
+	h.limits.mu.Lock()
+	defer h.limits.mu.Unlock()
 	for t, s := range h.sessions {
 		if r.target(t.client.Addr(), t.local) != s.to {
-			h.close(t, s)
+			s.close()
 		}
 	}
 }
@@ -120,10 +141,12 @@ func (h *held) end(p *poll) {
 	h.hangUp()
 }
 
-// hangUp ends the sessions. mu is held.
+// hangUp ends the sessions.
 func (h *held) hangUp() {
-	for t, s := range h.sessions {
-		h.close(t, s)
+	h.limits.mu.Lock()
+	defer h.limits.mu.Unlock()
+	for _, s := range h.sessions {
+		s.close()
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -38,7 +37,13 @@ func TestKernelProxyUDPNeverAnswersItself(t *testing.T) {
 			for _, at := range []string{"[::]:8080", "[::]:8081"} {
 				b.serve("udp", at, row.route(b))
 			}
-			heard := b.countEchoes()
+			heard := &atomic.Int64{}
+			b.echoIf(func(data string, _ net.Addr) bool {
+				if data == forged {
+					heard.Add(1)
+				}
+				return true
+			})
 			b.forge(netip.MustParseAddrPort(row.from), netip.MustParseAddrPort(row.to))
 			lab.Until(t, "the container hears", func() error {
 				if heard.Load() == 0 {
@@ -62,37 +67,6 @@ func near(b *bench) proxy.Route { return proxy.Route{V6: plan.Proxy{To: b.contai
 
 // only4 is the route of a container without IPv6.
 func only4(b *bench) proxy.Route { return proxy.Route{V6: plan.Proxy{To: b.container.Addr, All: true}} }
-
-// countEchoes is echoDatagrams, and counts what forge sends.
-func (b *bench) countEchoes() *atomic.Int64 {
-	b.Helper()
-	var conn net.PacketConn
-	var err error
-	b.container.Do(func() { conn, err = net.ListenPacket("udp", "[::]:80") })
-	if err != nil {
-		b.Fatal(err)
-	}
-	heard := &atomic.Int64{}
-	var served sync.WaitGroup
-	served.Go(func() {
-		buffer := make([]byte, 1<<16)
-		for {
-			n, from, err := conn.ReadFrom(buffer)
-			if err != nil {
-				return // closed
-			}
-			if string(buffer[:n]) == forged {
-				heard.Add(1)
-			}
-			_, _ = conn.WriteTo(buffer[:n], from)
-		}
-	})
-	b.Cleanup(func() {
-		conn.Close()
-		served.Wait()
-	})
-	return heard
-}
 
 // forged is what forge says.
 const forged = "forgery!"

@@ -16,7 +16,6 @@ import (
 	"net/netip"
 	"os"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -50,7 +49,8 @@ func (r Route) target(client, local netip.Addr) netip.AddrPort {
 // Options are bounds and what a proxy asks of others. Each zero field has a default.
 type Options struct {
 	// Connections and Sessions are how many there may be at once, of TCP and of UDP;
-	// at most half of either belongs to one socket. By default as many as need half of
+	// at most half of either belongs to one socket, and half of that to one client of it.
+	// A session that the container never answered gives way to a new one. By default as many as need half of
 	// the files that the process may open, and not more than 16384.
 	Connections, Sessions int
 	// Connect is how long a container has to accept a connection: 10 s.
@@ -107,9 +107,9 @@ type Proxy struct {
 	poll     *poll
 	buffers  sync.Pool // of *[maxDatagram]byte, for answers of UDP
 
-	connections, sessions atomic.Int64
-	flows                 sync.WaitGroup // goroutines of connections and sessions
-	answers               ways
+	flows    sync.WaitGroup // goroutines of connections and sessions
+	tcp, udp limits
+	answers  ways // udp.mu
 
 	mu    sync.Mutex
 	byFD  map[int]*held
@@ -138,7 +138,8 @@ func New(log logrus.FieldLogger, options Options) (*Proxy, error) {
 	return &Proxy{
 		options: options, grumbler: grumbler{log: log}, began: time.Now(), poll: poll,
 		buffers: sync.Pool{New: func() any { return new([maxDatagram]byte) }},
-		byFD:    map[int]*held{}, byID: map[uint64]*held{},
+		tcp:     newLimits(options.Connections), udp: newLimits(options.Sessions), answers: ways{},
+		byFD: map[int]*held{}, byID: map[uint64]*held{},
 	}, nil
 }
 
@@ -160,7 +161,7 @@ func (p *Proxy) Serve(fd int, r Route) error {
 		h.reroute(r)
 		return nil
 	}
-	h, err := newHeld(fd, p.last+1, r, &p.answers)
+	h, err := p.newHeld(fd, r)
 	if err != nil {
 		return fmt.Errorf("serve %s socket: %w", r.Proto, err)
 	}
@@ -189,19 +190,10 @@ func (p *Proxy) Forget(fd int) {
 
 // Stats counts what is proxied now.
 func (p *Proxy) Stats() Stats {
-	return Stats{int(p.connections.Load()), int(p.sessions.Load())}
+	return Stats{Connections: p.tcp.open(), Sessions: p.udp.open()}
 }
 
-// room reports whether there may be one more of most, of which there are so many, and so
-// many by one socket. If not, what happens then is logged.
-func (p *Proxy) room(h *held, what string, all, own, most int) bool {
-	switch {
-	case all >= most:
-		p.grumbler.warn(h.name, what+": as many are open as may be", nil)
-	case own >= max(1, most/2):
-		p.grumbler.warn(h.name, what+": the port has its share of those that may be open", nil)
-	default:
-		return true
-	}
-	return false
+// refuse says now and then that a socket has no room, and of what.
+func (p *Proxy) refuse(h *held, what string, full *share) {
+	p.grumbler.warn(h.name, "no new "+what+": "+full.full, nil)
 }

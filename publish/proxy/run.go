@@ -56,9 +56,7 @@ func (p *Proxy) drain(cut context.CancelFunc) {
 	p.mu.Lock()
 	p.ended = true
 	for _, h := range p.byFD {
-		h.mu.Lock()
 		h.hangUp()
-		h.mu.Unlock()
 	}
 	p.mu.Unlock()
 

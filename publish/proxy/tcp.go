@@ -44,18 +44,18 @@ func (p *Proxy) accept(ctx context.Context, h *held) {
 // begin starts the goroutine of an accepted connection, unless there are too many.
 func (p *Proxy) begin(ctx context.Context, h *held, fd int, from unix.Sockaddr) {
 	ctx, end := context.WithCancel(ctx)
-	f := &flow{end}
-	route, own, ok := h.join(f)
-	if !ok || !p.room(h, "no new connections", p.Stats().Connections, own, p.options.Connections) {
-		h.leave(f)
+	f := &flow{client: addrPort(from).Addr(), end: end}
+	route, full, ok := h.join(f)
+	if !ok {
+		if full != nil {
+			p.refuse(h, "connections", full)
+		}
 		end()
 		reset(fd)
 		return
 	}
-	p.connections.Add(1)
 	p.flows.Go(func() {
-		defer p.connections.Add(-1)
-		defer h.leave(f)
+		defer h.part(f)
 		defer end()
 		client, err := tcpConn(fd)
 		if err != nil {

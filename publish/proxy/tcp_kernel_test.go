@@ -254,30 +254,36 @@ func TestKernelProxyTCPManyAtOnce(t *testing.T) {
 }
 
 func TestKernelProxyTCPHasLimits(t *testing.T) {
-	b := newBench(t, proxy.Options{Connections: 4})
+	b := newBench(t, proxy.Options{Connections: 8})
 	b.listen(echo)
 	b.serve("tcp", "[::]:8080", b.all())
 	b.serve("tcp", "[::]:8081", b.all())
 	b.serve("tcp", "[::]:8082", b.all())
-	served := func(port string) *net.TCPConn {
-		conn := b.dial(b.Host, net.JoinHostPort("::1", port))
+	served := func(from *lab.Host, port string) *net.TCPConn {
+		conn := b.dial(from, net.JoinHostPort("192.0.2.1", port))
 		mustSay(t, conn, "x")
 		mustHear(t, conn, "x")
 		return conn
 	}
-	first := served("8080")
-	served("8080")
+	first := served(b.Outside, "8080")
+	served(b.Outside, "8080")
 	for range 3 {
-		b.mustNotServe(b.Host, "tcp", "[::1]:8080")
+		b.mustNotServe(b.Outside, "tcp", "192.0.2.1:8080")
 	}
-	served("8081") // a port cannot take what others need
-	served("8081")
-	b.mustNotServe(b.Host, "tcp", "[::1]:8082")
+	served(b.Neighbour, "8080") // a client cannot take what others need
+	served(b.Neighbour, "8080")
+	b.mustNotServe(b.Host, "tcp", "192.0.2.1:8080")
+	for range 2 { // nor can a port
+		served(b.Outside, "8081")
+		served(b.Neighbour, "8081")
+	}
+	b.mustNotServe(b.Host, "tcp", "192.0.2.1:8082")
 
 	first.Close()
-	b.mustCount(proxy.Stats{Connections: 3})
-	served("8080")
-	b.mustHaveLogged("8080/tcp: proxy: no new connections: the port has its share of those that may be open",
+	b.mustCount(proxy.Stats{Connections: 7})
+	served(b.Host, "8080")
+	b.mustHaveLogged("8080/tcp: proxy: no new connections: the client has its share of those that the port may have",
+		"8080/tcp: proxy: no new connections: the port has its share of those that may be open",
 		"8082/tcp: proxy: no new connections: as many are open as may be")
 }
 

@@ -6,8 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -40,17 +38,6 @@ func (d datagram) talk() talk {
 	return t
 }
 
-// session is what one client says to one local address, by a socket of its own, so
-// that the container's answers find back.
-type session struct {
-	to    netip.AddrPort // the container
-	conn  *net.UDPConn
-	raw   syscall.RawConn
-	peer  unix.Sockaddr // the client, as the held socket calls it
-	from  []byte        // a control message: what answers leave from
-	heard atomic.Int64  // when either side last spoke, in ns since the proxy began
-}
-
 // receive takes a burst of datagrams that wait.
 func (p *Proxy) receive(ctx context.Context, h *held, buffer []byte) {
 	var control [128]byte
@@ -81,15 +68,13 @@ func (p *Proxy) receive(ctx context.Context, h *held, buffer []byte) {
 // forward hands a datagram to its session, a new one if need be.
 func (p *Proxy) forward(ctx context.Context, h *held, d datagram) {
 	t := d.talk()
-	if p.answers.has(h.asks(t)) {
+	s, ours := h.find(t)
+	if ours {
 		return
 	}
-	h.mu.Lock()
-	s, to, own := h.sessions[t], h.route.target(d.client.Addr(), d.local), len(h.sessions)
-	h.mu.Unlock()
 	if s == nil {
-		if !to.IsValid() || p.options.Refuse(inZone(d.client, d.ifindex), d.ifindex) ||
-			!p.room(h, "no new sessions", p.Stats().Sessions, own, p.options.Sessions) {
+		to := h.leads(t)
+		if !to.IsValid() || p.options.Refuse(inZone(d.client, d.ifindex), d.ifindex) {
 			return
 		}
 		if s = p.open(ctx, h, t, to); s == nil {
@@ -98,121 +83,68 @@ func (p *Proxy) forward(ctx context.Context, h *held, d datagram) {
 	}
 	s.heard.Store(int64(time.Since(p.began)))
 	if err := s.send(d.data); err != nil {
-		h.mu.Lock()
-		h.close(t, s)
-		h.mu.Unlock()
+		s.end()
 	}
+}
+
+// find is the session of a client that speaks, if there is one, or reports that the
+// client is another session of ours.
+func (h *held) find(t talk) (s *session, ours bool) {
+	h.limits.mu.Lock()
+	defer h.limits.mu.Unlock()
+	if h.answers[h.asks(t)] > 0 {
+		return nil, true
+	}
+	if s = h.sessions[t]; s != nil {
+		s.speak()
+	}
+	return s, false
+}
+
+// leads is where the socket leads a client to.
+func (h *held) leads(t talk) netip.AddrPort {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.route.target(t.client.Addr(), t.local)
 }
 
 // open begins a session; nil if that cannot be.
 func (p *Proxy) open(ctx context.Context, h *held, t talk, to netip.AddrPort) *session {
+	if full := h.makeRoom(t.client.Addr()); full != nil {
+		p.refuse(h, "sessions", full)
+		return nil
+	}
 	conn, err := p.options.Dial(ctx, "udp", to.String())
 	if err != nil {
 		p.grumbler.warn(h.name, "datagrams dropped", err)
 		return nil
 	}
-	s := &session{to: to, conn: conn.(*net.UDPConn)}
+	s := &session{held: h, talk: t, to: to, conn: conn.(*net.UDPConn)}
 	s.raw, err = s.conn.SyscallConn()
 	s.peer, s.from = t.answer(h.is4)
 	s.heard.Store(int64(time.Since(p.began)))
-	if err != nil || !h.admit(t, s) {
+	if err != nil || !h.admit(s) {
 		_ = conn.Close()
 		return nil
 	}
-	p.sessions.Add(1)
 	p.flows.Go(func() {
-		p.answer(h, s)
-		h.mu.Lock()
-		h.close(t, s)
-		h.mu.Unlock()
-		p.sessions.Add(-1)
+		p.answer(s)
+		s.end()
 	})
 	return s
 }
 
-// admit lets a session be found, unless the socket no longer leads where it does.
-func (h *held) admit(t talk, s *session) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.gone || h.route.target(t.client.Addr(), t.local) != s.to {
-		return false
-	}
-	h.sessions[t] = s
-	h.answers.count(h.asks(t).back(), 1)
-	return true
-}
-
-// close ends a session, of which there may be another one meanwhile. mu is held.
-func (h *held) close(t talk, s *session) {
-	_ = s.conn.Close()
-	if h.sessions[t] == s {
-		delete(h.sessions, t)
-		h.answers.count(h.asks(t).back(), -1)
-	}
-}
-
-// send passes a datagram to the container, or drops it if the container is not as
-// fast. An error is one of an earlier datagram, or of the way to the container: a
-// session is over then.
-func (s *session) send(data []byte) error {
-	var err error
-	if gone := s.raw.Control(func(fd uintptr) {
-		err = unix.Send(int(fd), data, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
-	}); gone != nil {
-		return gone
-	}
-	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.EMSGSIZE) {
-		return nil
-	}
-	return err
-}
-
-// answer passes on what the container says until the session is closed, or fails, or
-// both sides are silent for too long.
-func (p *Proxy) answer(h *held, s *session) {
-	quiet := p.options.Idle
+// makeRoom ends sessions that the container never answered, the longest silent ones, if
+// a client needs room for one more. Whoever asks from port after port in vain shall not
+// keep others from being answered. A share is returned that has no such session.
+func (h *held) makeRoom(client netip.Addr) *share {
+	h.limits.mu.Lock()
+	defer h.limits.mu.Unlock()
 	for {
-		until := p.began.Add(time.Duration(s.heard.Load()) + quiet)
-		if !time.Now().Before(until) || s.conn.SetReadDeadline(until) != nil {
-			return
+		full := h.shares(client).full()
+		if full == nil || full.waiting.Len() == 0 {
+			return full
 		}
-		var err error
-		for err == nil {
-			if err = p.answerOnce(h, s); err == nil {
-				quiet = p.options.Talk
-				s.heard.Store(int64(time.Since(p.began)))
-			}
-		}
-		if !errors.Is(err, os.ErrDeadlineExceeded) {
-			return
-		}
+		full.waiting.Front().Value.(*session).close()
 	}
-}
-
-// answerOnce passes on one datagram. A buffer is taken only when there is one.
-func (p *Proxy) answerOnce(h *held, s *session) error {
-	var buffer *[maxDatagram]byte
-	var n int
-	var err error
-	if gone := s.raw.Read(func(fd uintptr) bool {
-		buffer = p.buffers.Get().(*[maxDatagram]byte)
-		if n, err = unix.Read(int(fd), buffer[:]); errors.Is(err, unix.EAGAIN) {
-			p.buffers.Put(buffer)
-			return false
-		}
-		return true
-	}); gone != nil {
-		return gone
-	}
-	defer p.buffers.Put(buffer)
-	if err != nil {
-		return err
-	}
-	// What cannot be sent now is lost, as datagrams may be. And it is sent out here, since
-	// whoever closes the session waits for the above, and has the lock.
-	_ = h.use(func(fd int) error {
-		_, err := unix.SendmsgN(fd, buffer[:n], s.from, s.peer, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
-		return err
-	})
-	return nil
 }

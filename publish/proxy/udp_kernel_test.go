@@ -19,6 +19,12 @@ import (
 // echoDatagrams answers on the container's port 80 with what is asked.
 func (b *bench) echoDatagrams() {
 	b.Helper()
+	b.echoIf(func(string, net.Addr) bool { return true })
+}
+
+// echoIf answers likewise if it shall.
+func (b *bench) echoIf(shall func(data string, from net.Addr) bool) {
+	b.Helper()
 	var conn net.PacketConn
 	var err error
 	b.container.Do(func() { conn, err = net.ListenPacket("udp", "[::]:80") })
@@ -33,7 +39,9 @@ func (b *bench) echoDatagrams() {
 			if err != nil {
 				return // closed
 			}
-			_, _ = conn.WriteTo(buffer[:n], from)
+			if shall(string(buffer[:n]), from) {
+				_, _ = conn.WriteTo(buffer[:n], from)
+			}
 		}
 	})
 	b.Cleanup(func() {
@@ -171,27 +179,83 @@ func TestKernelProxyUDPSessionEndsInSilence(t *testing.T) {
 }
 
 func TestKernelProxyUDPHasLimits(t *testing.T) {
-	b := newBench(t, proxy.Options{Sessions: 4})
+	b := newBench(t, proxy.Options{Sessions: 8})
 	b.echoDatagrams()
 	for _, at := range []string{"[::]:8080", "[::]:8081", "[::]:8082"} {
 		b.serve("udp", at, b.all())
 	}
-	served := func(port string) net.Conn {
-		conn := b.speak(b.Host, "127.0.0.1:"+port)
+	served := func(from *lab.Host, port string) net.Conn {
+		conn := b.speak(from, "192.0.2.1:"+port)
 		mustEcho(t, conn, []byte("x"))
 		return conn
 	}
-	old := served("8080")
-	served("8080")
-	b.mustNotServe(b.Host, "udp", "127.0.0.1:8080")
-	served("8081") // a port cannot take what others need
-	served("8081")
-	b.mustNotServe(b.Host, "udp", "127.0.0.1:8082")
+	old := served(b.Outside, "8080")
+	served(b.Outside, "8080")
+	b.mustNotServe(b.Outside, "udp", "192.0.2.1:8080")
+	served(b.Neighbour, "8080") // a client cannot take what others need
+	served(b.Neighbour, "8080")
+	b.mustNotServe(b.Host, "udp", "192.0.2.1:8080")
+	for range 2 { // nor can a port
+		served(b.Outside, "8081")
+		served(b.Neighbour, "8081")
+	}
+	b.mustNotServe(b.Host, "udp", "192.0.2.1:8082")
 	mustEcho(t, old, []byte("still"))
-	b.mustCount(proxy.Stats{Sessions: 4})
-	b.mustHaveLogged("8080/udp: proxy: no new sessions: the port has its share of those that may be open",
+	b.mustCount(proxy.Stats{Sessions: 8})
+	b.mustHaveLogged("8080/udp: proxy: no new sessions: the client has its share of those that the port may have",
+		"8080/udp: proxy: no new sessions: the port has its share of those that may be open",
 		"8082/udp: proxy: no new sessions: as many are open as may be")
 }
+
+// Whoever asks in vain from port after port, or in the name of others, keeps nobody else
+// from being served, and ends no session in which the container speaks.
+func TestKernelProxyUDPUnansweredGiveWay(t *testing.T) {
+	for _, row := range []struct {
+		promise string
+		from    func(*bench) *lab.Host
+		port    string
+	}{
+		{"to the same client", outside, "8080"},
+		{"to another client of the port", host, "8080"},
+		{"to a client of another port", host, "8082"},
+	} {
+		t.Run(row.promise, func(t *testing.T) {
+			b := newBench(t, proxy.Options{Sessions: 8})
+			talks := make(chan string, 100)
+			b.echoIf(func(data string, from net.Addr) bool {
+				if data == "talk" {
+					talks <- from.String()
+				}
+				return data != "x"
+			})
+			for _, port := range []string{"8080", "8081", "8082"} {
+				b.serve("udp", "[::]:"+port, b.all())
+			}
+			talk := b.speak(b.Outside, "192.0.2.1:8080")
+			mustEcho(t, talk, []byte("talk"))
+			for range 10 {
+				mustSend(t, b.speak(b.Outside, "192.0.2.1:8080"))
+				mustSend(t, b.speak(b.Neighbour, "192.0.2.1:8080"))
+				mustSend(t, b.speak(b.Neighbour, "192.0.2.1:8081"))
+				mustSend(t, b.speak(b.container, "192.0.2.1:8081"))
+			}
+			b.mustCount(proxy.Stats{Sessions: 8})
+			mustEcho(t, b.speak(row.from(b), "192.0.2.1:"+row.port), []byte("served"))
+			mustEcho(t, talk, []byte("talk"))
+			before := <-talks
+			for range len(talks) {
+				if after := <-talks; after != before {
+					t.Errorf("a session that was answered has ended: %s goes on as %s", before, after)
+				}
+			}
+			b.mustHaveLogged()
+		})
+	}
+}
+
+func outside(b *bench) *lab.Host { return b.Outside }
+
+func host(b *bench) *lab.Host { return b.Host }
 
 func TestKernelProxyUDPManyAtOnce(t *testing.T) {
 	b := newBench(t, proxy.Options{})

@@ -1,9 +1,6 @@
 package proxy
 
-import (
-	"net/netip"
-	"sync"
-)
+import "net/netip"
 
 // way is where a datagram comes from and goes to, without zones.
 type way struct{ from, to netip.AddrPort }
@@ -21,25 +18,11 @@ func (w way) back() way { return way{from: w.to, to: w.from} }
 // same, and it is the answer. If it were served, an echo would never end. Nothing else
 // tells: the kernel takes datagrams of IPv6 in the host's own name from outside, and says
 // of its own, too, that they came in by the interface that has the address.
-type ways struct {
-	mu  sync.Mutex
-	all map[way]int // sessions, which may differ in the interface alone
-}
-
-func (w *ways) has(x way) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.all[x] > 0
-}
+type ways map[way]int // sessions, which may differ in the interface alone
 
 // count adds sessions to a way, or takes them away.
-func (w *ways) count(x way, sessions int) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.all == nil {
-		w.all = map[way]int{}
-	}
-	if w.all[x] += sessions; w.all[x] == 0 {
-		delete(w.all, x)
+func (w ways) count(x way, sessions int) {
+	if w[x] += sessions; w[x] == 0 {
+		delete(w, x)
 	}
 }
