@@ -52,8 +52,8 @@ type Observer interface {
 	Bound(sandbox string) bool
 }
 
-// A Reserver holds ports of the host for an endpoint before its plan has them, so that of
-// several numbers one is found that is free.
+// A Reserver holds ports of the host for an endpoint before its plan has them, so that what
+// is taken is refused at once, and of several numbers one is found that is free.
 type Reserver interface {
 	// Reserve takes ports, all or none. An error with EADDRINUSE in it says that one of them
 	// is taken. Nobody is served there before an Apply has them in its plan.
@@ -98,8 +98,7 @@ type Engine struct {
 	wake  chan struct{}
 }
 
-// New makes an Engine of its parts. Where it has no Reserver it publishes no port whose
-// number is to be chosen.
+// New makes an Engine of its parts.
 func New(store Store, observer Observer, layers []Layer, reserver Reserver, log logrus.FieldLogger) *Engine {
 	return &Engine{store: store, observer: observer, layers: layers, reserver: reserver, log: log, wake: make(chan struct{}, 1)}
 }

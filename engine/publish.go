@@ -12,7 +12,8 @@ import (
 
 // Publish makes what a port map asks for the published ports of an endpoint, all of it or
 // nothing. Numbers are chosen, reserved and published in one step, so that nobody is in
-// between who would like the same.
+// between who would like the same. A port that somebody else on the host has is refused
+// before anything is saved.
 func (e *Engine) Publish(ctx context.Context, network, endpoint spec.ID, m spec.PortMap) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -28,38 +29,30 @@ func (e *Engine) Publish(ctx context.Context, network, endpoint spec.ID, m spec.
 		}
 		return s.Publish(network, endpoint, ports, m.OnlyIPv4)
 	})
-	if finder != nil {
-		e.search = finder.Start
-	}
-	if err != nil && finder != nil {
+	e.search = finder.Start
+	if err != nil {
 		e.reserver.Release(owner)
 	}
 	return err
 }
 
-// finder is what the wishes of a port map are fulfilled with; nil if it has none.
+// finder is what a port map is fulfilled with.
 func (e *Engine) finder(owner plan.Owner, m spec.PortMap) (*spec.Finder, error) {
+	f := &spec.Finder{Start: e.search, Reserve: func(ports []spec.Port) error {
+		err := e.reserver.Reserve(owner, ports)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return takenError{err}
+		}
+		return err
+	}}
 	if len(m.Wishes) == 0 {
-		return nil, nil
+		return f, nil
 	}
-	if e.reserver == nil {
-		return nil, fmt.Errorf("choose a port: %w: nothing here can reserve one", spec.ErrInvalid)
-	}
-	ephemeral, err := e.reserver.Ephemeral()
-	if err != nil {
+	var err error
+	if f.Ephemeral, err = e.reserver.Ephemeral(); err != nil {
 		return nil, fmt.Errorf("read the host's ephemeral ports: %w", err)
 	}
-	return &spec.Finder{
-		Ephemeral: ephemeral,
-		Start:     e.search,
-		Reserve: func(ports []spec.Port) error {
-			err := e.reserver.Reserve(owner, ports)
-			if errors.Is(err, syscall.EADDRINUSE) {
-				return takenError{err}
-			}
-			return err
-		},
-	}, nil
+	return f, nil
 }
 
 // takenError says to spec that somebody else on the host has a port.

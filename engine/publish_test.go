@@ -5,11 +5,9 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
-	logtest "github.com/sirupsen/logrus/hooks/test"
-
-	"github.com/drawbridge-net/drawbridge/engine"
 	"github.com/drawbridge-net/drawbridge/plan"
 	"github.com/drawbridge-net/drawbridge/spec"
 )
@@ -99,20 +97,44 @@ func TestAPublishThatFailsLeavesNothingReserved(t *testing.T) {
 	}
 }
 
-func TestWithoutAReserverNoNumberIsChosen(t *testing.T) {
-	r := newRig(t)
-	r.must(addNetwork(1), addEndpoint(1, 2))
-	log, _ := logtest.NewNullLogger()
-	r.engine = engine.New(r.store, r.layers[0], nil, nil, log)
-	if err := r.engine.Start(t.Context()); err != nil {
-		t.Fatal(err)
+// TestAPortThatIsTakenIsRefusedBeforeAnythingHappens has an engine that starts a container
+// again and again: each time would cost two saves and two looks at the whole host.
+func TestAPortThatIsTakenIsRefusedBeforeAnythingHappens(t *testing.T) {
+	fixed := spec.Port{Proto: spec.TCP, HostPort: 8080, ContainerPort: 80, Count: 1}
+	for what, m := range map[string]spec.PortMap{
+		"alone":         {Ports: []spec.Port{fixed}},
+		"before wishes": {Ports: []spec.Port{fixed}, Wishes: []spec.Wish{wish(81)}},
+	} {
+		t.Run(what, func(t *testing.T) {
+			r := newRig(t)
+			r.must(addNetwork(1), addEndpoint(1, 2), addEndpoint(1, 3))
+			r.ports.Take(fixed)
+			r.store.Fail(errBroken)
+			r.layers[0].Break(veth(1, 2), errBroken)
+			err := r.publish(2, m)
+			if !errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, errBroken) {
+				t.Errorf("want a refusal and nothing else, got %v", err)
+			}
+			if left := r.ports.Reserved(plan.Owner{Network: id("a", 1), Endpoint: id("e", 1002)}); len(left) > 0 {
+				t.Errorf("left reserved: %v", left)
+			}
+		})
 	}
-	if err := r.publish(2, spec.PortMap{Wishes: []spec.Wish{wish(80)}}); !errors.Is(err, spec.ErrInvalid) {
-		t.Errorf("want a refusal, got %v", err)
-	}
-	if err := r.publish(2, spec.PortMap{Ports: []spec.Port{{Proto: spec.TCP, HostPort: 8080, ContainerPort: 80, Count: 1}}}); err != nil {
-		t.Error(err)
-	}
+	t.Run("unless the endpoint has it", func(t *testing.T) {
+		r := newRig(t)
+		r.must(addNetwork(1), addEndpoint(1, 2), addEndpoint(1, 3))
+		if err := r.publish(2, spec.PortMap{Ports: []spec.Port{fixed}}); err != nil {
+			t.Fatal(err)
+		}
+		r.ports.Take(fixed) // as its own socket is in the way of whoever tries
+		if err := r.publish(2, spec.PortMap{Ports: []spec.Port{fixed}, Wishes: []spec.Wish{wish(81)}}); err != nil {
+			t.Error(err)
+		}
+		held := (*spec.HeldError)(nil)
+		if err := r.publish(3, spec.PortMap{Ports: []spec.Port{fixed}}); !errors.As(err, &held) {
+			t.Errorf("want a refusal that names the other endpoint, got %v", err)
+		}
+	})
 }
 
 func TestNobodyGetsInBetween(t *testing.T) {

@@ -38,12 +38,9 @@ func (f *Finder) fromStart() []PortRange {
 
 // Choose makes ports of all that a port map publishes, with a number for each wish: the
 // one that it has already, else the first that is free of its range, else of the ephemeral
-// ones. Ports that the map names go before all wishes. What was reserved and comes to
-// nothing is left to the caller.
+// ones. Ports that the map names go before all wishes. What nobody of ours has yet is
+// reserved by then; what was reserved and comes to nothing is left to the caller.
 func (s *State) Choose(network, id ID, m PortMap, f *Finder) ([]Port, error) {
-	if len(m.Wishes) == 0 {
-		return m.Ports, nil
-	}
 	_, ep, err := s.Endpoint(network, id)
 	if err != nil {
 		return nil, err
@@ -51,6 +48,9 @@ func (s *State) Choose(network, id ID, m PortMap, f *Finder) ([]Port, error) {
 	c := chooser{Finder: f, state: *s, network: network, id: id, sandbox: ep.Sandbox, ephemeral: f.fromStart(), had: map[within][]*number{}, passed: map[place]int{}, busy: map[place]error{}}
 	if err := c.state.Publish(network, id, m.Ports, m.OnlyIPv4); err != nil {
 		return nil, err
+	}
+	if err := c.reserveNamed(s); err != nil || len(m.Wishes) == 0 {
+		return m.Ports, err
 	}
 	shared, err := c.state.hasIPv4Gateway(network, ep)
 	if err != nil {
@@ -64,6 +64,21 @@ func (s *State) Choose(network, id ID, m PortMap, f *Finder) ([]Port, error) {
 	wishes := narrowed(m.Wishes, func(ports []Port) []Port { return portion(ep, ports, m.OnlyIPv4, shared) })
 	chosen, err := c.choose(groups(wishes))
 	return append(slices.Clone(m.Ports), chosen...), err
+}
+
+// reserveNamed reserves the ports that the map names. One that meets what the endpoint had
+// before, or another gateway of its container, is held for it already, or cannot be until
+// that is given up.
+func (c *chooser) reserveNamed(before *State) error {
+	_, ep, err := c.state.Endpoint(c.network, c.id)
+	if err != nil {
+		return err
+	}
+	fresh := slices.DeleteFunc(slices.Clone(ep.Ports), func(p Port) bool { return before.holder(p) != nil })
+	if len(fresh) == 0 {
+		return nil
+	}
+	return c.Reserve(fresh)
 }
 
 // narrowed is what some judgement of ports leaves of wishes.

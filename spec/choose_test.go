@@ -147,6 +147,14 @@ func TestNumbersAreChosen(t *testing.T) {
 			wish(web, c1, finder(), "127.0.0.1::80/tcp"), wish(web, c1, finder(), ":80/tcp", "127.0.0.1::80/tcp"), published(web, c1, "*:40001->80/tcp", "127.0.0.1:40000->80/tcp"),
 		}, nil, nil},
 		{"a port that the map named is none that a wish for an ephemeral one keeps", []step{publish(web, c1, "*:80->80/tcp"), wish(web, c1, finder(), ":80/tcp"), published(web, c1, "*:40000->80/tcp")}, nil, nil},
+		{"a port that somebody else on the host has is refused", []step{wish(web, c1, finder("8080/tcp"), "8080:80/tcp", ":81/tcp")}, spec.ErrInUse, []string{"8080/tcp is nginx's"}},
+		{"a port that another container has is refused by its name", []step{publish(web, c2, "*:8080->80/tcp"), wish(web, c1, finder("8080/tcp"), "8080:80/tcp")}, spec.ErrInUse, []string{"*:8080->80/tcp is published by endpoint c20000000000"}},
+		{"a port that stays is not reserved once more", []step{
+			publish(web, c1, "*:8080->80/tcp"), wish(web, c1, finder("8080/tcp"), "8080:80/tcp", ":81/tcp"), published(web, c1, "*:8080->80/tcp", "*:40000->81/tcp"),
+		}, nil, nil},
+		{"a port that another gateway of the container has is not reserved once more", []step{
+			joins(web, c1, "/a"), joins(web, c2, "/a"), publish(web, c1, "*:8080->80/tcp"), wish(web, c2, finder("8080/tcp"), "8080:80/tcp"), published(web, c1), published(web, c2, "*:8080->80/tcp"),
+		}, nil, nil},
 		{"a number that the endpoint itself no longer wants is free", []step{wish(web, c1, finder(), "8000-8000:81/tcp"), wish(web, c1, finder(), "8000-8000:82/tcp"), published(web, c1, "*:8000->82/tcp")}, nil, nil},
 		{"a number stays when its family goes to another gateway, and when it comes back", []step{
 			joins(web, c1, "/a"), wish(web, c1, finder(), ":80/tcp"), wishOnlyIPv4(web, c1, later, ":80/tcp"), published(web, c1, "0.0.0.0:40000->80/tcp"),
