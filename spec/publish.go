@@ -7,8 +7,7 @@ import (
 )
 
 // Publish makes ports the published ports of an endpoint, in the place of those
-// that it had. All of them, or after an error none. A port that another one has is
-// refused by a HeldError.
+// that it had. A port that another one has is refused by a HeldError.
 //
 // Two endpoints of one sandbox may be its gateways, one for each family. Only the
 // one for IPv4 is told so (onlyIPv4), before or after the other was asked to publish,
@@ -53,7 +52,7 @@ func (s *State) Publish(network, id ID, ports []Port, onlyIPv4 bool) error {
 // are no longer its gateways, and lose all that they have.
 func (s *State) hold(p portHeld, sandbox string) error {
 	held := s.holder(p.port)
-	if held != nil && !held.isOf(p.network, p.endpoint) && s.inSandbox(held, sandbox) {
+	for held != nil && !held.isOf(p.network, p.endpoint) && s.inSandbox(held, sandbox) {
 		s.Unpublish(held.network, held.endpoint)
 		held = s.holder(p.port)
 	}

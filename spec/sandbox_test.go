@@ -69,6 +69,29 @@ func TestTheGatewaysOfOneSandboxShareItsPublishedPorts(t *testing.T) {
 	}
 }
 
+// Where neither was revoked, each of them may have something that a third one wants.
+func TestEveryGatewayMakesRoomForWhoBecomesTheOnlyOne(t *testing.T) {
+	s := twoGateways(t)
+	port := func(number, count uint16) []spec.Port {
+		return []spec.Port{{Proto: spec.TCP, HostPort: number, ContainerPort: number, Count: count}}
+	}
+	third := &spec.Endpoint{ID: c3, IPv4: netip.MustParsePrefix("10.1.0.3/24"), IPv6: netip.MustParsePrefix("fd00:1::3/64")}
+	for _, err := range []error{
+		s.AddEndpoint(web, third), s.Join(web, c3, "/run/docker/netns/1"),
+		s.Publish(web, c1, port(8000, 1), false), s.Publish(db, c2, port(8001, 1), false), s.Publish(web, c3, port(8000, 2), false),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, first, _ := s.Endpoint(web, c1)
+	_, second, _ := s.Endpoint(db, c2)
+	_, third, _ = s.Endpoint(web, c3)
+	if fmt.Sprint(first.Ports, second.Ports, third.Ports) != "[] [] [*:8000-8001->8000-8001/tcp]" {
+		t.Errorf("%v, %v and %v", first.Ports, second.Ports, third.Ports)
+	}
+}
+
 // An engine since 29 tells the first nothing when the second joins: it is what it was.
 func TestAGatewayWithoutIPv6LeavesThatToAnother(t *testing.T) {
 	s := &spec.State{}
