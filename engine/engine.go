@@ -89,7 +89,8 @@ type Engine struct {
 	saved spec.State // what the store holds; not the present State after a failure
 	// removed is set when everything was taken off the host: nothing comes back.
 	removed bool
-	// search is where the next search for an ephemeral port begins.
+	// search is where the next search for an ephemeral port begins: at first anywhere, so
+	// that a number that was given up rests over our restarts, too. 0 is not chosen yet.
 	search uint16
 
 	now   atomic.Pointer[Snapshot]

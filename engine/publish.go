@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"syscall"
 
 	"github.com/drawbridge-net/drawbridge/plan"
@@ -51,6 +52,10 @@ func (e *Engine) finder(owner plan.Owner, m spec.PortMap) (*spec.Finder, error) 
 	var err error
 	if f.Ephemeral, err = e.reserver.Ephemeral(); err != nil {
 		return nil, fmt.Errorf("read the host's ephemeral ports: %w", err)
+	}
+	if n := len(f.Ephemeral); f.Start == 0 && n > 0 {
+		first, last := int(f.Ephemeral[0].First), int(f.Ephemeral[n-1].Last)
+		f.Start = uint16(first + rand.IntN(last-first+1))
 	}
 	return f, nil
 }
