@@ -25,6 +25,7 @@ type bench struct {
 	*publish.Ports
 	host     *lab.Host
 	internal *publish.Internal
+	proxy    *proxy.Proxy
 }
 
 func newBench(t testing.TB) *bench {
@@ -53,7 +54,7 @@ func benchOn(t testing.TB, host *lab.Host) *bench {
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error)
 	go func() { ended <- p.Run(ctx) }()
-	b := &bench{t, publish.New(p, internal), host, internal}
+	b := &bench{t, publish.New(p, internal), host, internal, p}
 	t.Cleanup(func() {
 		stop()
 		if err := <-ended; err != nil {

@@ -25,6 +25,8 @@ type Server interface {
 	Serve(fd int, r proxy.Route) error
 	// Forget ends that, before the socket is closed, whether or not it is served.
 	Forget(fd int)
+	// Files is how many it may have open at most.
+	Files() int
 }
 
 var _ Server = (*proxy.Proxy)(nil)

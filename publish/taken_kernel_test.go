@@ -108,6 +108,7 @@ type unable struct{}
 
 func (unable) Serve(int, proxy.Route) error { return unix.ENOSPC }
 func (unable) Forget(int)                   {}
+func (unable) Files() int                   { return 0 }
 
 func TestKernelPublishIsWokenOnlyForWhatSomebodyHas(t *testing.T) {
 	host := lab.NewHost(t)
@@ -217,16 +218,18 @@ func TestKernelPublishNamesTheLimitOfOpenFiles(t *testing.T) {
 		}
 		return
 	}
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 400, Max: 400}); err != nil {
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 1000, Max: 1000}); err != nil {
 		t.Fatal(err)
 	}
 	b := newBench(t)
-	few, many := alone(t, port(spec.UDP, "", 8000, 100)), alone(t, port(spec.UDP, "", 8000, 1000))
+	kept := 256 + b.proxy.Files()
+	room := uint16(1000 - kept)
+	few, many := alone(t, port(spec.UDP, "", 8000, room)), alone(t, port(spec.UDP, "", 8000, room+1))
 	b.mustApply(nil, few)
 	err := b.apply(few, many)
 	wantObject(t, err, unix.EMFILE)
-	want := "port 8100/udp on every address: too many open files: each port that is held is one, 100 are, 900 are to be, and the daemon may open 400, of which it keeps 256: " +
-		"raise its limit (LimitNOFILE of the service, for a managed plugin that of the engine)"
+	want := fmt.Sprintf("port %d/udp on every address: too many open files: each port that is held is one, %d are, 1 are to be, and the daemon may open 1000, "+
+		"of which it keeps %d for all else: raise its limit (LimitNOFILE of the service, for a managed plugin that of the engine)", 8000+room, room, kept)
 	if err.Error() != want {
 		t.Errorf("(-want +got):\n- %s\n+ %s", want, err)
 	}

@@ -50,8 +50,8 @@ func (r Route) target(client, local netip.Addr) netip.AddrPort {
 type Options struct {
 	// Connections and Sessions are how many there may be at once, of TCP and of UDP;
 	// at most half of either belongs to one socket, and half of that to one client of it.
-	// A session that the container never answered gives way to a new one. By default as many as need half of
-	// the files that the process may open, and not more than 16384.
+	// A session that the container never answered gives way to a new one. By default as
+	// many as need a quarter of the files that the process may open, and not more than 16384.
 	Connections, Sessions int
 	// Connect is how long a container has to accept a connection: 10 s.
 	Connect time.Duration
@@ -84,8 +84,8 @@ func (o Options) withDefaults() (Options, error) {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
 		return o, os.NewSyscallError("getrlimit", err)
 	}
-	o.Connections = cmp.Or(o.Connections, int(min(mostAtOnce, files.Cur/4/filesPerConnection)))
-	o.Sessions = cmp.Or(o.Sessions, int(min(mostAtOnce, files.Cur/4)))
+	o.Connections = cmp.Or(o.Connections, int(min(mostAtOnce, files.Cur/8/filesPerConnection)))
+	o.Sessions = cmp.Or(o.Sessions, int(min(mostAtOnce, files.Cur/8)))
 	o.Connect = cmp.Or(o.Connect, 10*time.Second)
 	o.Idle = cmp.Or(o.Idle, 90*time.Second)
 	o.Talk = cmp.Or(o.Talk, 3*time.Minute)
@@ -191,6 +191,11 @@ func (p *Proxy) Forget(fd int) {
 // Stats counts what is proxied now.
 func (p *Proxy) Stats() Stats {
 	return Stats{Connections: p.tcp.open(), Sessions: p.udp.open()}
+}
+
+// Files is how many are open at most for what is proxied.
+func (p *Proxy) Files() int {
+	return p.options.Connections*filesPerConnection + p.options.Sessions
 }
 
 // refuse says now and then that a socket has no room, and of what.
