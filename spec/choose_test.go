@@ -152,6 +152,9 @@ func TestNumbersAreChosen(t *testing.T) {
 		{"a port that stays is not reserved once more", []step{
 			publish(web, c1, "*:8080->80/tcp"), wish(web, c1, finder("8080/tcp"), "8080:80/tcp", ":81/tcp"), published(web, c1, "*:8080->80/tcp", "*:40000->81/tcp"),
 		}, nil, nil},
+		{"a port that goes to more addresses is not reserved, since its own socket is in the way", []step{
+			publish(web, c1, "127.0.0.1:8080->80/tcp"), wish(web, c1, finder("8080/tcp"), "8080:80/tcp"), published(web, c1, "*:8080->80/tcp"),
+		}, nil, nil},
 		{"a port that another gateway of the container has is not reserved once more", []step{
 			joins(web, c1, "/a"), joins(web, c2, "/a"), publish(web, c1, "*:8080->80/tcp"), wish(web, c2, finder("8080/tcp"), "8080:80/tcp"), published(web, c1), published(web, c2, "*:8080->80/tcp"),
 		}, nil, nil},
