@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -37,7 +38,7 @@ func (p *Ports) Check(_ context.Context, want *plan.Plan) ([]plan.Drift, error) 
 				}
 			}
 			surplus -= got
-			if got < int(r.Count) && (r.Proto != spec.SCTP || hasSCTP()) {
+			if got < int(r.Count) {
 				drift = append(drift, missing(c.owner, r, got, others))
 			}
 		}
@@ -112,11 +113,12 @@ func (p *Ports) freed() bool {
 // Notices name the ports of a plan that are published and not held, since the kernel
 // has no sockets for them.
 func (p *Ports) Notices(want *plan.Plan) []string {
+	sctp := sync.OnceValue(hasSCTP)
 	var unheld []string
 	for _, n := range want.Networks.All() {
 		for _, e := range n.Endpoints.All() {
 			for _, r := range e.Ports {
-				if r.Proto == spec.SCTP && !hasSCTP() {
+				if r.Proto == spec.SCTP && !sctp() {
 					unheld = append(unheld, named(r.Port))
 				}
 			}

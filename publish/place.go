@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"iter"
 	"net/netip"
+	"slices"
 	"strconv"
 
 	"github.com/drawbridge-net/drawbridge/plan"
@@ -38,14 +39,10 @@ func named(r spec.Port) string {
 	return object(r.Proto, r.Host, numbers)
 }
 
-// places are the single ports of ranges that the kernel has sockets for, each with what
-// is served there.
+// places are the single ports of ranges, each with what is served there.
 func places(ports []plan.Held) iter.Seq2[place, proxy.Route] {
 	return func(yield func(place, proxy.Route) bool) {
 		for _, r := range ports {
-			if r.Proto == spec.SCTP && !hasSCTP() {
-				continue
-			}
 			for i := range r.Count {
 				if !yield(place{r.Proto, r.Host, r.HostPort + i}, proxy.Route{Proto: r.Proto, Port: r.ContainerPort + i, V4: r.Proxy4, V6: r.Proxy6}) {
 					return
@@ -55,14 +52,11 @@ func places(ports []plan.Held) iter.Seq2[place, proxy.Route] {
 	}
 }
 
-// meet reports whether a socket at addr can stand in the way of one at host. A
-// wildcard of IPv6 may be of both families, which the kernel's list does not say.
-func meet(host, addr netip.Addr) bool {
-	switch {
-	case !host.IsValid() || !addr.IsValid() || host == addr || addr == netip.IPv6Unspecified():
-		return true
-	case host.Is4() != addr.Is4():
-		return false
+// holdable are those of ports that the kernel has sockets for.
+func holdable(ports []plan.Held, sctp func() bool) []plan.Held {
+	unheld := func(r plan.Held) bool { return r.Proto == spec.SCTP && !sctp() }
+	if !slices.ContainsFunc(ports, unheld) {
+		return ports
 	}
-	return host.IsUnspecified() || addr.IsUnspecified()
+	return slices.DeleteFunc(slices.Clone(ports), unheld)
 }

@@ -78,16 +78,18 @@ func (p *Ports) Apply(_ context.Context, have, want *plan.Plan) error {
 	return errors.Join(failed...)
 }
 
-// changed are the claims in which two plans differ; all of want's if have is nil.
+// changed are the claims in which two plans differ, as far as the kernel has sockets for
+// them; all of want's if have is nil.
 func changed(have, want *plan.Plan) []claim {
 	if have == nil {
 		have = &plan.Plan{}
 	}
+	sctp := sync.OnceValue(hasSCTP)
 	var all []claim
 	for n := range tree.Diff(have.Networks, want.Networks) {
 		for e := range plan.DiffEndpoints(n.Old, n.New) {
 			if old, now := ports(e.Old), ports(e.New); !slices.Equal(old, now) {
-				all = append(all, claim{plan.Owner{Network: n.Key, Endpoint: e.Key}, now})
+				all = append(all, claim{plan.Owner{Network: n.Key, Endpoint: e.Key}, holdable(now, sctp)})
 			}
 		}
 	}
@@ -101,8 +103,8 @@ func ports(e *plan.Endpoint) []plan.Held {
 	return e.Ports
 }
 
-// withHeld adds empty claims for whoever holds something, or could not, and claims
-// nothing, in the order of the owners.
+// withHeld adds empty claims for whoever holds something and claims nothing, in the
+// order of the owners.
 func (p *Ports) withHeld(claims []claim) []claim {
 	claiming := make(map[plan.Owner]bool, len(claims))
 	for _, c := range claims {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -21,12 +22,14 @@ import (
 func (p *Ports) Reserve(owner plan.Owner, ports []spec.Port) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	wanted := make([]plan.Held, len(ports))
+	for i, port := range ports {
+		wanted[i].Port = port
+	}
 	var missing []need
-	for _, port := range ports {
-		for at := range places([]plan.Held{{Port: port}}) {
-			if p.held[owner][at] == nil {
-				missing = append(missing, need{place: at})
-			}
+	for at := range places(holdable(wanted, sync.OnceValue(hasSCTP))) {
+		if p.held[owner][at] == nil {
+			missing = append(missing, need{place: at})
 		}
 	}
 	waits, had := p.taken[owner]

@@ -58,16 +58,17 @@ func (e *takenError) Unwrap() error { return e.err }
 // most one at all processes: it is for errors only. The zero holders looks when asked.
 type holders struct {
 	mu        sync.Mutex
-	sockets   map[spec.Proto][]entry
-	processes map[string][]process // by the inode of a socket that they have open
+	sockets   map[spec.Proto]map[uint16][]entry // by port, of which a range may ask for each
+	processes map[string][]process              // by the inode of a socket that they have open
 }
 
 // of names who holds a place, e.g. nginx (pid 4711), or is "" if nobody is seen to.
 func (h *holders) of(at place) string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for _, s := range h.listed(at.proto) {
-		if s.port != at.port || !meet(at.host, s.addr) {
+	for _, s := range h.listed(at.proto)[at.port] {
+		// A wildcard of IPv6 may be of both families, which the list does not say.
+		if s.addr != netip.IPv6Unspecified() && !spec.Meet(at.host, s.addr) {
 			continue
 		}
 		if s.inode == nobody {
@@ -78,19 +79,23 @@ func (h *holders) of(at place) string {
 	return ""
 }
 
-// listed are the sockets of a protocol: those that wait for others first.
-func (h *holders) listed(proto spec.Proto) []entry {
+// listed are the sockets of a protocol on each port: those that wait for others first.
+func (h *holders) listed(proto spec.Proto) map[uint16][]entry {
 	if all, looked := h.sockets[proto]; looked {
 		return all
 	}
 	if h.sockets == nil {
-		h.sockets = map[spec.Proto][]entry{}
+		h.sockets = map[spec.Proto]map[uint16][]entry{}
 	}
-	var all []entry
+	all := map[uint16][]entry{}
 	for _, family := range []string{"", "6"} {
-		all = append(all, readSockets("/proc/thread-self/net/"+proto.String()+family)...)
+		for _, s := range readSockets("/proc/thread-self/net/" + proto.String() + family) {
+			all[s.port] = append(all[s.port], s)
+		}
 	}
-	slices.SortStableFunc(all, func(a, b entry) int { return cmp.Compare(a.rank(), b.rank()) })
+	for _, same := range all {
+		slices.SortStableFunc(same, func(a, b entry) int { return cmp.Compare(a.rank(), b.rank()) })
+	}
 	h.sockets[proto] = all
 	return all
 }

@@ -65,7 +65,7 @@ func (s *State) holderFrom(host netip.Addr, p Port) *portHeld {
 	for host.IsValid() {
 		k, held := s.seek(portKey{p.Proto, host, p.HostPort})
 		switch {
-		case held == nil || k.proto != p.Proto || !meet(k.host, p.Host):
+		case held == nil || k.proto != p.Proto || !Meet(k.host, p.Host):
 			return nil
 		case k.last < p.HostPort:
 			host = k.host // here begins another address

@@ -69,8 +69,8 @@ func (p Port) compare(o Port) int {
 		cmp.Compare(p.ContainerPort, o.ContainerPort), cmp.Compare(p.Count, o.Count))
 }
 
-// meet reports whether two published host addresses have an address in common.
-func meet(a, b netip.Addr) bool {
+// Meet reports whether two published host addresses have an address in common.
+func Meet(a, b netip.Addr) bool {
 	switch {
 	case !a.IsValid() || !b.IsValid() || a == b:
 		return true
