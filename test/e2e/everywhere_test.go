@@ -217,6 +217,7 @@ func (p *places) asker(h *lab.Host, link, four, six string) asker {
 	if link != "" {
 		index, _, _ := strings.Cut(h.Run("ip", "-o", "link", "show", "dev", "eth0"), ":")
 		a.local = addressOf(p.t, p.Host, link, "-6", "scope", "link") + "%" + index
+		addressOf(p.t, h, "eth0", "-6", "scope", "link") // or it would ask by a global one
 	}
 	return a
 }
