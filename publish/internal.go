@@ -21,6 +21,7 @@ type Internal struct {
 	// How many of the zones have it: one may leave in the step in which another one comes.
 	bridges  map[string]int
 	prefixes map[netip.Prefix]int
+	lengths  map[int]int // of the prefixes
 }
 
 // update takes in where two plans differ; all of want if have is nil, or nothing known yet.
@@ -29,7 +30,8 @@ func (i *Internal) update(have, want *plan.Plan) {
 	defer i.mu.Unlock()
 	if have == nil || i.zones == nil {
 		have = &plan.Plan{}
-		i.zones, i.bridges, i.prefixes = map[spec.ID]*plan.Zone{}, map[string]int{}, map[netip.Prefix]int{}
+		i.zones, i.bridges = map[spec.ID]*plan.Zone{}, map[string]int{}
+		i.prefixes, i.lengths = map[netip.Prefix]int{}, map[int]int{}
 	}
 	for n := range tree.Diff(have.Networks, want.Networks) {
 		if z := i.zones[n.Key]; z != nil {
@@ -48,6 +50,7 @@ func (i *Internal) count(z *plan.Zone, more int) {
 	add(i.bridges, z.Bridge, more)
 	for _, s := range z.Subnets {
 		add(i.prefixes, s.Prefix, more)
+		add(i.lengths, s.Prefix.Bits(), more)
 	}
 }
 
@@ -84,10 +87,9 @@ func (i *Internal) none() bool {
 	return len(i.zones) == 0
 }
 
-// contain reports whether a prefix does, by asking for each that the address can have.
-// mu is held.
+// contain reports whether a prefix does, by asking for the one of each length. mu is held.
 func (i *Internal) contain(addr netip.Addr) bool {
-	for bits := addr.BitLen(); bits >= 0; bits-- {
+	for bits := range i.lengths {
 		if p, err := addr.Prefix(bits); err == nil && i.prefixes[p] > 0 {
 			return true
 		}
