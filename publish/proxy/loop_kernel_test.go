@@ -44,7 +44,7 @@ func TestKernelProxyUDPNeverAnswersItself(t *testing.T) {
 				}
 				return true
 			})
-			b.forge(netip.MustParseAddrPort(row.from), netip.MustParseAddrPort(row.to))
+			b.forge(b.Outside, "eth0", netip.MustParseAddrPort(row.from), netip.MustParseAddrPort(row.to))
 			lab.Until(t, "the container hears", func() error {
 				if heard.Load() == 0 {
 					return errors.New("nothing")
@@ -71,18 +71,12 @@ func only4(b *bench) proxy.Route { return proxy.Route{V6: plan.Proxy{To: b.conta
 // forged is what forge says.
 const forged = "forgery!"
 
-// forge has another machine on the link send the host a datagram in somebody's name.
-func (b *bench) forge(from, to netip.AddrPort) {
+// forge has a machine on a link of the host's send it a datagram in somebody's name.
+func (b *bench) forge(by *lab.Host, link string, from, to netip.AddrPort) {
 	b.Helper()
 	packet, protocol := datagram(from, to)
-	var host net.HardwareAddr
-	b.Host.Do(func() {
-		if eth0, err := net.InterfaceByName("eth0"); err == nil {
-			host = eth0.HardwareAddr
-		}
-	})
-	b.Outside.Do(func() {
-		eth0, err := net.InterfaceByName("eth0")
+	by.Do(func() {
+		out, err := net.InterfaceByName(link)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -91,8 +85,8 @@ func (b *bench) forge(from, to netip.AddrPort) {
 			b.Fatal(err)
 		}
 		defer unix.Close(fd)
-		at := &unix.SockaddrLinklayer{Protocol: protocol, Ifindex: eth0.Index, Halen: uint8(len(host))}
-		copy(at.Addr[:], host)
+		at := &unix.SockaddrLinklayer{Protocol: protocol, Ifindex: out.Index, Halen: 6}
+		copy(at.Addr[:], []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}) // everybody
 		if err := unix.Sendto(fd, packet, 0, at); err != nil {
 			b.Fatal(err)
 		}

@@ -64,7 +64,8 @@ type Options struct {
 	// Refuse reports whether a client is not served; nil refuses nobody. A link-local
 	// address has its interface's index as its zone. The index is that of the interface
 	// which the client's packet came in by, or 0 where that is unknown: for TCP it is known
-	// of link-local clients only. Refuse is called by several goroutines, without any lock
+	// of link-local clients only. It is asked once for a connection, and for each datagram
+	// of a session, in both directions. Refuse is called by several goroutines, without any lock
 	// that Serve and Forget wait for.
 	Refuse func(client netip.AddrPort, ifindex int) bool
 	// Dial connects to containers, over tcp or udp; nil is that of a net.Dialer. What it

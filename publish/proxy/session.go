@@ -16,18 +16,22 @@ import (
 // session is what one client says to one local address, by a socket of its own, so
 // that the container's answers find back.
 type session struct {
-	held  *held
-	talk  talk
-	to    netip.AddrPort // the container
-	conn  *net.UDPConn
-	raw   syscall.RawConn
-	peer  unix.Sockaddr // the client, as the held socket calls it
-	from  []byte        // a control message: what answers leave from
-	heard atomic.Int64  // when either side last spoke, in ns since the proxy began
+	held    *held
+	talk    talk
+	ifindex int            // of the interface that the client's first datagram came in by
+	to      netip.AddrPort // the container
+	conn    *net.UDPConn
+	raw     syscall.RawConn
+	peer    unix.Sockaddr // the client, as the held socket calls it
+	from    []byte        // a control message: what answers leave from
+	heard   atomic.Int64  // when either side last spoke, in ns since the proxy began
 
 	shares shares
 	queue  queue // until the container has answered
 }
+
+// errRefused ends the session of a client who is refused by now.
+var errRefused = errors.New("client refused")
 
 // queue is where a session stands that has to give way if need be: in each of its shares.
 type queue [3]*list.Element
@@ -137,6 +141,9 @@ func (p *Proxy) answerOnce(s *session) error {
 	defer p.buffers.Put(buffer)
 	if err != nil {
 		return err
+	}
+	if p.options.Refuse(inZone(s.talk.client, s.ifindex), s.ifindex) {
+		return errRefused
 	}
 	// What cannot be sent now is lost, as datagrams may be. And it is sent out here, since
 	// whoever closes the session waits for the above, and has the lock.

@@ -69,15 +69,17 @@ func (p *Proxy) receive(ctx context.Context, h *held, buffer []byte) {
 func (p *Proxy) forward(ctx context.Context, h *held, d datagram) {
 	t := d.talk()
 	s, ours := h.find(t)
-	if ours {
+	switch {
+	case ours:
 		return
-	}
-	if s == nil {
-		to := h.leads(t)
-		if !to.IsValid() || p.options.Refuse(inZone(d.client, d.ifindex), d.ifindex) {
-			return
+	case p.options.Refuse(inZone(d.client, d.ifindex), d.ifindex):
+		// One that came in elsewhere may be forged: the session is somebody else's then.
+		if s != nil && s.ifindex == d.ifindex {
+			s.end()
 		}
-		if s = p.open(ctx, h, t, to); s == nil {
+		return
+	case s == nil:
+		if s = p.open(ctx, h, d); s == nil {
 			return
 		}
 	}
@@ -109,7 +111,12 @@ func (h *held) leads(t talk) netip.AddrPort {
 }
 
 // open begins a session; nil if that cannot be.
-func (p *Proxy) open(ctx context.Context, h *held, t talk, to netip.AddrPort) *session {
+func (p *Proxy) open(ctx context.Context, h *held, d datagram) *session {
+	t := d.talk()
+	to := h.leads(t)
+	if !to.IsValid() {
+		return nil
+	}
 	if full := h.makeRoom(t.client.Addr()); full != nil {
 		p.refuse(h, "sessions", full)
 		return nil
@@ -119,7 +126,7 @@ func (p *Proxy) open(ctx context.Context, h *held, t talk, to netip.AddrPort) *s
 		p.grumbler.warn(h.name, "datagrams dropped", err)
 		return nil
 	}
-	s := &session{held: h, talk: t, to: to, conn: conn.(*net.UDPConn)}
+	s := &session{held: h, talk: t, ifindex: d.ifindex, to: to, conn: conn.(*net.UDPConn)}
 	s.raw, err = s.conn.SyscallConn()
 	s.peer, s.from = t.answer(h.is4)
 	s.heard.Store(int64(time.Since(p.began)))

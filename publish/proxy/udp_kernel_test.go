@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -251,6 +252,69 @@ func TestKernelProxyUDPUnansweredGiveWay(t *testing.T) {
 			b.mustHaveLogged()
 		})
 	}
+}
+
+// Whoever is refused speaks into no session of another client, and is answered no more.
+func TestKernelProxyUDPRefusesWhileASessionLasts(t *testing.T) {
+	var inner, forgeries atomic.Int64
+	var everybody atomic.Bool
+	b := newBench(t, proxy.Options{Refuse: func(_ netip.AddrPort, ifindex int) bool {
+		if int64(ifindex) == inner.Load() {
+			forgeries.Add(1)
+			return true
+		}
+		return everybody.Load()
+	}})
+	b.Cable("inner", b.Neighbour, b.Host)
+	for _, end := range []*lab.Host{b.Neighbour, b.Host} {
+		end.Run("ip", "link", "set", "inner", "up")
+	}
+	b.Host.Do(func() {
+		link, err := net.InterfaceByName("inner")
+		if err != nil {
+			t.Fatal(err)
+		}
+		inner.Store(int64(link.Index))
+	})
+	var from atomic.Value
+	b.echoIf(func(data string, session net.Addr) bool {
+		switch data {
+		case forged:
+			t.Error("a forged datagram came to the container")
+		case "first":
+			from.Store(session.String())
+		case "second":
+			if was := from.Load(); was != session.String() {
+				t.Errorf("the session of %s has ended", was)
+			}
+		case "last":
+			everybody.Store(true)
+		}
+		return true
+	})
+	b.serve("udp", "[::]:8080", b.all())
+	client := b.speak(b.Outside, "[2001:db8:1::1]:8080")
+	mustEcho(t, client, []byte("first"))
+
+	lab.Until(t, "the proxy asks about a forgery", func() error {
+		b.forge(b.Neighbour, "inner", client.LocalAddr().(*net.UDPAddr).AddrPort(), netip.MustParseAddrPort("[2001:db8:1::1]:8080"))
+		if forgeries.Load() == 0 {
+			return errors.New("it does not")
+		}
+		return nil
+	})
+	mustEcho(t, client, []byte("second"))
+	b.mustCount(proxy.Stats{Sessions: 1})
+
+	if err := ask(client, []byte("last")); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("want silence once everybody is refused, got %v", err)
+	}
+	b.mustCount(proxy.Stats{})
+	everybody.Store(false)
+	mustEcho(t, client, []byte("again"))
+	everybody.Store(true)
+	mustSend(t, client)
+	b.mustCount(proxy.Stats{})
 }
 
 func outside(b *bench) *lab.Host { return b.Outside }
