@@ -126,6 +126,15 @@ func (h *held) rest(p *poll, pause time.Duration) {
 	}
 }
 
+// shut has the kernel drop what reaches a socket. Whoever would be let in now, and reset
+// as soon as the process ends, sends again instead and is the next one's to serve.
+// Connections that were accepted have a filter of their own.
+func shut(fd int) error {
+	drop := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K}
+	err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &drop})
+	return os.NewSyscallError("setsockopt SO_ATTACH_FILTER", err)
+}
+
 // end lets go of the socket and of all that came by it.
 func (h *held) end(p *poll) {
 	h.mu.Lock()

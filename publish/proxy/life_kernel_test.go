@@ -117,6 +117,7 @@ func TestKernelProxyDrains(t *testing.T) {
 			b.mustCount(proxy.Stats{Connections: 1, Sessions: 1})
 
 			b.stop()
+			lab.Until(t, "a client has to try again", func() error { return b.unheard("[::1]:8080") })
 			lab.Until(t, "sessions", func() error {
 				if n := b.proxy.Stats().Sessions; n > 0 {
 					return fmt.Errorf("%d go on", n)
@@ -131,6 +132,21 @@ func TestKernelProxyDrains(t *testing.T) {
 			}
 		})
 	}
+}
+
+// unheard reports an error unless the kernel drops what a client of TCP sends.
+func (b *bench) unheard(address string) (err error) {
+	b.Host.Do(func() {
+		var conn net.Conn
+		if conn, err = net.DialTimeout("tcp", address, hello.Impatience); err == nil {
+			conn.Close()
+			err = errors.New("it is connected")
+		}
+	})
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil
+	}
+	return err
 }
 
 func TestKernelProxyForgets(t *testing.T) {

@@ -19,7 +19,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, p.poll.interrupt)
 	defer stop()
 	err := p.serve(flows)
-	p.drain(cut)
+	p.drain(flows, cut)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return nil
 	}
@@ -51,11 +51,18 @@ func (p *Proxy) serve(ctx context.Context) error {
 	}
 }
 
-// drain ends everything, the connections of TCP when their time is over.
-func (p *Proxy) drain(cut context.CancelFunc) {
+// drain ends everything, the connections of TCP when their time is over. Those that the
+// kernel has accepted already have it, too.
+func (p *Proxy) drain(ctx context.Context, cut context.CancelFunc) {
 	p.mu.Lock()
 	p.ended = true
 	for _, h := range p.byFD {
+		if err := h.use(shut); err != nil {
+			p.grumbler.warn(h.name, "clients are not held off", err)
+		}
+		if h.tcp {
+			p.accept(ctx, h)
+		}
 		h.hangUp()
 	}
 	p.mu.Unlock()
