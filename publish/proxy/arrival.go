@@ -40,7 +40,7 @@ func arrival(control []byte) (local netip.Addr, ifindex int) {
 }
 
 // answer says to whom, and by which control message from where, a session is
-// answered. Only between link-local addresses is the interface prescribed: for others
+// answered. The interface is prescribed only if either address is link-local: for others
 // the way back need not be the way that a datagram came.
 func (t talk) answer(is4 bool) (to unix.Sockaddr, from []byte) {
 	port := int(t.client.Port())

@@ -145,8 +145,8 @@ func New(log logrus.FieldLogger, options Options) (*Proxy, error) {
 }
 
 // Serve begins to serve a socket that does not block, is bound and, if it is of TCP,
-// listens. For one that is served already the route changes: for new connections,
-// while sessions to where it no longer leads end. The descriptor stays the caller's,
+// listens. For one that is served already the route changes: connections stay where they
+// are, while sessions to where it no longer leads end. The descriptor stays the caller's,
 // who must Forget it before it is closed. Serve may come before Run; after it there
 // is nothing to serve, which is no error.
 func (p *Proxy) Serve(fd int, r Route) error {
