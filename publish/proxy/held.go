@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -118,12 +119,20 @@ func (h *held) reroute(r Route) {
 }
 
 // rest lets a socket wait that cannot be served for lack of something.
-func (h *held) rest(p *poll, pause time.Duration) {
-	if h.use(p.remove) == nil {
-		time.AfterFunc(pause, func() {
-			_ = h.use(func(fd int) error { return p.add(fd, h.id) })
-		})
+func (p *Proxy) rest(h *held) {
+	if h.use(p.poll.remove) == nil {
+		time.AfterFunc(breath, func() { p.wake(h) })
 	}
+}
+
+// wake ends the rest of a socket. It may be that this lacks something, too.
+func (p *Proxy) wake(h *held) {
+	err := h.use(func(fd int) error { return p.poll.add(fd, h.id) })
+	if err == nil || errors.Is(err, unix.EBADF) { // gone
+		return
+	}
+	p.grumbler.warn(h.name, "clients wait", err)
+	time.AfterFunc(breath, func() { p.wake(h) })
 }
 
 // shut has the kernel drop what reaches a socket. Whoever would be let in now, and reset

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,6 +31,7 @@ type bench struct {
 	container *lab.Host
 	proxy     *proxy.Proxy
 	logged    *logtest.Hook
+	dialed    atomic.Pointer[net.Conn] // the proxy's last to the container
 	stop      context.CancelFunc
 	ended     chan error // what Run returned
 }
@@ -44,6 +46,9 @@ func newBench(t testing.TB, options proxy.Options) *bench {
 	b.ready(b.Host, b.container)
 	options.Dial = func(ctx context.Context, network, address string) (conn net.Conn, err error) {
 		b.Host.Do(func() { conn, err = (&net.Dialer{}).DialContext(ctx, network, address) })
+		if err == nil {
+			b.dialed.Store(&conn)
+		}
 		return conn, err
 	}
 	var log *logrus.Logger

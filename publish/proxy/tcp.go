@@ -35,7 +35,7 @@ func (p *Proxy) accept(ctx context.Context, h *held) {
 		default:
 			// Most of all EMFILE, at which what waits goes on being ready.
 			p.grumbler.warn(h.name, "connections wait", os.NewSyscallError("accept", err))
-			h.rest(p.poll, breath)
+			p.rest(h)
 			return
 		}
 	}

@@ -55,7 +55,7 @@ func (p *Proxy) receive(ctx context.Context, h *held, buffer []byte) {
 			continue
 		case err != nil:
 			p.grumbler.warn(h.name, "datagrams wait", os.NewSyscallError("recvmsg", err))
-			h.rest(p.poll, breath)
+			p.rest(h)
 			return
 		}
 		d := datagram{client: addrPort(from), data: buffer[:n]}
@@ -78,15 +78,23 @@ func (p *Proxy) forward(ctx context.Context, h *held, d datagram) {
 			s.end()
 		}
 		return
-	case s == nil:
-		if s = p.open(ctx, h, d); s == nil {
-			return
-		}
+	case s != nil && p.pass(s, d):
+		return
 	}
+	// There was no session, or its last moment had come: that of this datagram has not.
+	if s = p.open(ctx, h, d); s != nil {
+		p.pass(s, d)
+	}
+}
+
+// pass sends a datagram to the container, or ends the session that cannot.
+func (p *Proxy) pass(s *session, d datagram) (sent bool) {
 	s.heard.Store(int64(time.Since(p.began)))
-	if err := s.send(d.data); err != nil {
+	err := s.send(d.data)
+	if err != nil {
 		s.end()
 	}
+	return err == nil
 }
 
 // find is the session of a client that speaks, if there is one, or reports that the

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/drawbridge-net/drawbridge/publish/proxy"
 	"github.com/drawbridge-net/drawbridge/test/lab"
 	"github.com/drawbridge-net/drawbridge/test/lab/hello"
@@ -315,6 +317,32 @@ func TestKernelProxyUDPRefusesWhileASessionLasts(t *testing.T) {
 	everybody.Store(true)
 	mustSend(t, client)
 	b.mustCount(proxy.Stats{})
+}
+
+// The kernel tells of an earlier datagram's fate by failing to send the next one.
+func TestKernelProxyUDPLosesNoDatagramToTheEndOfASession(t *testing.T) {
+	b := newBench(t, proxy.Options{})
+	b.echoDatagrams()
+	b.serve("udp", "[::]:8080", b.all())
+	client := b.speak(b.Host, "[::1]:8080")
+	mustEcho(t, client, []byte("first"))
+	raw, err := (*b.dialed.Load()).(*net.UDPConn).SyscallConn()
+	if err == nil {
+		err = raw.Control(func(fd uintptr) {
+			if err := unix.Shutdown(int(fd), unix.SHUT_WR); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustSend(t, client)
+	answer := make([]byte, 10)
+	_ = client.SetReadDeadline(time.Now().Add(hello.Patience))
+	if n, err := client.Read(answer); err != nil || string(answer[:n]) != "x" {
+		t.Errorf("want x to come back, got %q, %v", answer[:n], err)
+	}
 }
 
 func outside(b *bench) *lab.Host { return b.Outside }
