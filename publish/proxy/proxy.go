@@ -51,7 +51,8 @@ type Options struct {
 	// Connections and Sessions are how many there may be at once, of TCP and of UDP;
 	// at most half of either belongs to one socket, and half of that to one client of it.
 	// A session that the container never answered gives way to a new one. By default as
-	// many as need a quarter of the files that the process may open, and not more than 16384.
+	// many as need a quarter of the files that the process may open, and not more than 16384;
+	// sessions take a quarter of the ports that the kernel gives away at most.
 	Connections, Sessions int
 	// Connect is how long a container has to accept a connection: 10 s.
 	Connect time.Duration
@@ -85,8 +86,12 @@ func (o Options) withDefaults() (Options, error) {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
 		return o, os.NewSyscallError("getrlimit", err)
 	}
+	ports, err := ephemeral()
+	if err != nil {
+		return o, err
+	}
 	o.Connections = cmp.Or(o.Connections, int(min(mostAtOnce, files.Cur/8/filesPerConnection)))
-	o.Sessions = cmp.Or(o.Sessions, int(min(mostAtOnce, files.Cur/8)))
+	o.Sessions = cmp.Or(o.Sessions, int(max(1, min(mostAtOnce, files.Cur/8, ports/4))))
 	o.Connect = cmp.Or(o.Connect, 10*time.Second)
 	o.Idle = cmp.Or(o.Idle, 90*time.Second)
 	o.Talk = cmp.Or(o.Talk, 3*time.Minute)
@@ -98,6 +103,22 @@ func (o Options) withDefaults() (Options, error) {
 		o.Dial = (&net.Dialer{}).DialContext
 	}
 	return o, nil
+}
+
+// localRange are the ports that the kernel gives away by itself (ip-sysctl.rst).
+const localRange = "/proc/sys/net/ipv4/ip_local_port_range"
+
+// ephemeral is how many ports those are, of which each session takes one.
+func ephemeral() (uint64, error) {
+	text, err := os.ReadFile(localRange)
+	if err != nil {
+		return 0, fmt.Errorf("read range of ports: %w", err)
+	}
+	var first, last uint16
+	if _, err := fmt.Sscan(string(text), &first, &last); err != nil || last < first {
+		return 0, fmt.Errorf("read range of ports: %s: %q", localRange, text)
+	}
+	return uint64(last-first) + 1, nil
 }
 
 // Proxy serves held sockets. Create it with New and let it Run.

@@ -12,6 +12,16 @@ import (
 	"github.com/drawbridge-net/drawbridge/test/lab"
 )
 
+func TestKernelProxyUDPLeavesPortsForOthers(t *testing.T) {
+	l := lab.New(t)
+	l.Host.Set("net/ipv4/ip_local_port_range", "40000 40399")
+	l.Host.Do(func() {
+		if o, err := (Options{}).withDefaults(); err != nil || o.Sessions != 100 {
+			t.Errorf("of 400 ports want 100 sessions, got %d, %v", o.Sessions, err)
+		}
+	})
+}
+
 func TestASocketThatCannotBeServedAgainIsTriedAgain(t *testing.T) {
 	log, logged := logtest.NewNullLogger()
 	p, err := New(log, Options{})
