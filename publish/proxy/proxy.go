@@ -50,14 +50,14 @@ func (r Route) target(client, local netip.Addr) netip.AddrPort {
 type Options struct {
 	// Connections and Sessions are how many there may be at once, of TCP and of UDP;
 	// at most half of either belongs to one socket, and half of that to one client of it.
-	// A session that the container never answered gives way to a new one. By default as
-	// many as need a quarter of the files that the process may open, and not more than 16384;
+	// A session in which the client has not spoken again after an answer gives way to a
+	// new one. By default as many as need a quarter of the files that the process may open, and not more than 16384;
 	// sessions take a quarter of the ports that the kernel gives away at most.
 	Connections, Sessions int
 	// Connect is how long a container has to accept a connection: 10 s.
 	Connect time.Duration
 	// Idle is how long a session of UDP lives in silence: 90 s. Talk is the same for one
-	// in which the container has answered: 3 minutes.
+	// in which the client has spoken again after an answer: 3 minutes.
 	Idle, Talk time.Duration
 	// Drain is how long established connections may go on when Run is told to end: 3 s.
 	Drain time.Duration

@@ -26,8 +26,11 @@ type session struct {
 	from    []byte        // a control message: what answers leave from
 	heard   atomic.Int64  // when either side last spoke, in ns since the proxy began
 
+	answered atomic.Bool // by the container
+	settled  atomic.Bool // the client has spoken again after that: it is no single question
+
 	shares shares
-	queue  queue // until the container has answered
+	queue  queue // until it is settled
 }
 
 // errRefused ends the session of a client who is refused by now.
@@ -59,13 +62,6 @@ func (s *session) end() {
 	s.held.limits.mu.Lock()
 	defer s.held.limits.mu.Unlock()
 	s.close()
-}
-
-// settle lets a session stay that the container has answered.
-func (s *session) settle() {
-	s.held.limits.mu.Lock()
-	defer s.held.limits.mu.Unlock()
-	s.leave()
 }
 
 // close ends a session, of whose talk there may be another one meanwhile. limits.mu is
@@ -100,22 +96,21 @@ func (s *session) send(data []byte) error {
 // answer passes on what the container says until the session is closed, or fails, or
 // both sides are silent for too long.
 func (p *Proxy) answer(s *session) {
-	quiet, answered := p.options.Idle, false
 	for {
+		quiet := p.options.Idle
+		if s.settled.Load() {
+			quiet = p.options.Talk
+		}
 		until := p.began.Add(time.Duration(s.heard.Load()) + quiet)
 		if !time.Now().Before(until) || s.conn.SetReadDeadline(until) != nil {
 			return
 		}
 		var err error
 		for err == nil {
-			if err = p.answerOnce(s); err != nil {
-				break
+			if err = p.answerOnce(s); err == nil {
+				s.answered.Store(true)
+				s.heard.Store(int64(time.Since(p.began)))
 			}
-			if !answered {
-				quiet, answered = p.options.Talk, true
-				s.settle()
-			}
-			s.heard.Store(int64(time.Since(p.began)))
 		}
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return
@@ -161,8 +156,13 @@ func (s *session) wait() {
 	}
 }
 
-// speak puts a session at the end again, unless it has left. limits.mu is held.
+// speak notes that the client speaks. What it says after an answer settles the session,
+// which then leaves the queues; else it stands at their end again. limits.mu is held.
 func (s *session) speak() {
+	if s.answered.Load() {
+		s.settled.Store(true)
+		s.leave()
+	}
 	for i, at := range s.queue {
 		if at != nil {
 			s.shares[i].waiting.MoveToBack(at)

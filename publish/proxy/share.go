@@ -28,7 +28,7 @@ func (l *limits) open() int {
 type share struct {
 	n, most int
 	full    string    // what is said then
-	waiting list.List // the sessions that are not answered yet, the longest silent one first
+	waiting list.List // the sessions that are not settled, first the one whose client is silent longest
 }
 
 // half is a new share of a share.

@@ -149,9 +149,10 @@ func (p *Proxy) open(ctx context.Context, h *held, d datagram) *session {
 	return s
 }
 
-// makeRoom ends sessions that the container never answered, the longest silent ones, if
-// a client needs room for one more. Whoever asks from port after port in vain shall not
-// keep others from being answered. A share is returned that has no such session.
+// makeRoom ends sessions in which the client has not spoken again after an answer, the
+// longest silent ones, if a client needs room for one more. Whoever asks from port after
+// port, in vain or one question each, shall not keep others from being answered. A share is
+// returned that has no such session.
 func (h *held) makeRoom(client netip.Addr) *share {
 	h.limits.mu.Lock()
 	defer h.limits.mu.Unlock()

@@ -155,8 +155,12 @@ func TestKernelProxyUDPSessionEndsWhenTheContainerRefuses(t *testing.T) {
 func TestKernelProxyUDPSessionEndsInSilence(t *testing.T) {
 	b := newBench(t, proxy.Options{Idle: 300 * time.Millisecond})
 	fd := b.serve("udp", "[::]:8080", b.all())
-	b.container.Serve("udp", "[::]:80")
-	b.Host.MustReach("udp", "[::1]:8080", "container") // talks, and so has more time
+	b.echoDatagrams()
+	talk := b.speak(b.Host, "[::1]:8080")
+	mustEcho(t, talk, []byte("x"))
+	mustEcho(t, talk, []byte("x"))                            // is more than one question, and so has more time
+	mustEcho(t, b.speak(b.Host, "[::1]:8080"), []byte("one")) // and this is not
+	b.mustCount(proxy.Stats{Sessions: 2})
 	b.mustCount(proxy.Stats{Sessions: 1})
 
 	mute := b.all()
@@ -190,6 +194,7 @@ func TestKernelProxyUDPHasLimits(t *testing.T) {
 	served := func(from *lab.Host, port string) net.Conn {
 		conn := b.speak(from, "192.0.2.1:"+port)
 		mustEcho(t, conn, []byte("x"))
+		mustEcho(t, conn, []byte("x")) // a single question would give way
 		return conn
 	}
 	old := served(b.Outside, "8080")
@@ -210,9 +215,9 @@ func TestKernelProxyUDPHasLimits(t *testing.T) {
 		"8082/udp: proxy: no new sessions: as many are open as may be")
 }
 
-// Whoever asks in vain from port after port, or in the name of others, keeps nobody else
-// from being served, and ends no session in which the container speaks.
-func TestKernelProxyUDPUnansweredGiveWay(t *testing.T) {
+// Whoever asks from port after port, in vain, one question each or in the name of others,
+// keeps nobody else from being served, and ends no session in which both sides speak.
+func TestKernelProxyUDPQuestionsGiveWay(t *testing.T) {
 	for _, row := range []struct {
 		promise string
 		from    func(*bench) *lab.Host
@@ -236,7 +241,9 @@ func TestKernelProxyUDPUnansweredGiveWay(t *testing.T) {
 			}
 			talk := b.speak(b.Outside, "192.0.2.1:8080")
 			mustEcho(t, talk, []byte("talk"))
+			mustEcho(t, talk, []byte("talk"))
 			for range 10 {
+				mustEcho(t, b.speak(b.Outside, "192.0.2.1:8080"), []byte("one"))
 				mustSend(t, b.speak(b.Outside, "192.0.2.1:8080"))
 				mustSend(t, b.speak(b.Neighbour, "192.0.2.1:8080"))
 				mustSend(t, b.speak(b.Neighbour, "192.0.2.1:8081"))
@@ -248,7 +255,7 @@ func TestKernelProxyUDPUnansweredGiveWay(t *testing.T) {
 			before := <-talks
 			for range len(talks) {
 				if after := <-talks; after != before {
-					t.Errorf("a session that was answered has ended: %s goes on as %s", before, after)
+					t.Errorf("a session in which both speak has ended: %s goes on as %s", before, after)
 				}
 			}
 			b.mustHaveLogged()
