@@ -25,6 +25,13 @@ func (s *Server) publish(ctx context.Context, req *publishRequest) (*nothing, er
 	return &nothing{}, nil
 }
 
+// publishPorts publishes what a port map asks for.
+//
+// A container that has IPv4 alone by us may be on a network of Docker's too that is its
+// gateway for IPv6, and publishes its ports there. Engines since 29 tell a plugin of that
+// only if the other network was first. If ours was, Docker would find the port taken that
+// we serve by IPv6, and not start the container. So where it has networks with IPv6 those
+// ports are left to it.
 func (s *Server) publishPorts(ctx context.Context, net, id spec.ID, options spec.Options) error {
 	state := s.engine.Now().State
 	n, ep, err := state.Endpoint(net, id)
@@ -37,6 +44,10 @@ func (s *Server) publishPorts(ctx context.Context, net, id spec.ID, options spec
 	ports, err := options.PortMap(n)
 	if err = errors.Join(err, ports.Refused, s.checkProtocols(ports)); err != nil {
 		return err
+	}
+	if host := s.engine.Now().Plan.Host; !ep.IPv6.IsValid() && host.HasEngineIPv6() {
+		ports.OnlyIPv4 = true
+		s.log.WithFields(logrus.Fields{"network": net, "endpoint": id}).Info("ports of IPv6 are left to Docker, which has networks with it")
 	}
 	for _, p := range ports.Published() {
 		if p.Unserved(ep) {

@@ -128,6 +128,27 @@ func TestSCTPNeedsAFirewall(t *testing.T) {
 	r.must(program, idsBody(net1, ep1, portMap(binding(6, "", 8080, 80))))
 }
 
+// TestPortsOfIPv6AreLeftToDockerInFrontOfIPv4 is about containers that Docker may give
+// IPv6 besides.
+func TestPortsOfIPv6AreLeftToDockerInFrontOfIPv4(t *testing.T) {
+	for prefix, want := range map[string]string{
+		"172.17.0.0/16": "[*:8080->80/tcp]",
+		"fe80::/64":     "[*:8080->80/tcp]",
+		"fd00:31::/64":  "[0.0.0.0:8080->80/tcp]",
+	} {
+		r := newRig(t)
+		r.host.Become(plan.Host{IPv6: true, Engines: []plan.HostLink{{Name: "docker0", Subnets: []netip.Prefix{netip.MustParsePrefix(prefix)}}}})
+		r.restart()
+		r.must(createNetwork, networkBody(net1, "", pool4, ""))
+		r.must(createEndpoint, endpointBody(net1, ep1, "10.1.0.2/24", "", ""))
+		r.must(join, idsBody(net1, ep1, sandbox))
+		r.must(program, idsBody(net1, ep1, portMap(binding(6, "", 8080, 80))))
+		if got := r.published(net1, ep1); got != want {
+			t.Errorf("beside %s: published %s, want %s", prefix, got, want)
+		}
+	}
+}
+
 // published are the ports of an endpoint.
 func (r *rig) published(network, endpoint string) string {
 	r.t.Helper()

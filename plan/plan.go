@@ -9,6 +9,7 @@ package plan
 import (
 	"iter"
 	"net/netip"
+	"slices"
 
 	"github.com/drawbridge-net/drawbridge/spec"
 	"github.com/drawbridge-net/drawbridge/tree"
@@ -221,6 +222,13 @@ type Host struct {
 
 // Unseen is Unseen4 or Unseen6, of a family 4 or 6.
 func (h *Host) Unseen(family int) bool { return family == 4 && h.Unseen4 || family == 6 && h.Unseen6 }
+
+// HasEngineIPv6 reports whether an engine has a network with IPv6.
+func (h *Host) HasEngineIPv6() bool {
+	return slices.ContainsFunc(h.Engines, func(l HostLink) bool {
+		return slices.ContainsFunc(l.Subnets, func(s netip.Prefix) bool { return s.Addr().Is6() && !s.Addr().IsLinkLocalUnicast() })
+	})
+}
 
 // HostLink is an interface that is not ours.
 type HostLink struct {

@@ -300,7 +300,7 @@ func TestEngineAContainerWithoutIPv6GivesItsAddressBack(t *testing.T) {
 	eachEngine(t, func(s *site) {
 		s.dual("web", "172.30.1.0/24", "fd00:30:1::/64")
 		off := ",driver-opt=com.docker.network.endpoint.sysctls=net.ipv6.conf.IFNAME.disable_ipv6=1"
-		s.Run("c1", "--network", "name=web,ip6=fd00:30:1::7"+off, "-p", "8080:80")
+		s.Run("c1", "--network", "name=web,ip6=fd00:30:1::7"+off, "-p", "0.0.0.0:8080:80")
 		s.Outside.MustReach("tcp", join(s.Host.Addr.String(), "8080"), "c1")
 		s.Run("c2", "--network", "name=web,ip6=fd00:30:1::7", "-p", "[::]:8080:80")
 		s.Outside.MustReach("tcp", join(s.Host.Addr6.String(), "8080"), "c2")

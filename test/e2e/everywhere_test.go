@@ -152,11 +152,11 @@ func (s *site) places() *places {
 	s.dual("other", "172.30.2.0/24", "fd00:30:2::/64")
 	s.network("cell", "--internal", "--ipv6", "--subnet", "172.30.3.0/24", "--subnet", "fd00:30:3::/64")
 	s.network("four", "--subnet", "172.30.4.0/24")
-	s.dockersOwn("docker")
 	s.Run("c1", "--network", "web", "-p", ofC1+":80/tcp", "-p", ofC1+":80/udp",
 		"-p", "127.0.0.1:"+ofLoopback+":80/tcp", "-p", "127.0.0.1:"+ofLoopback+":80/udp",
 		"-p", "[::1]:"+ofLoopback+":80/tcp", "-p", "[::1]:"+ofLoopback+":80/udp")
 	s.Run("v1", "--network", "four", "-p", ofV1+":80/tcp", "-p", ofV1+":80/udp")
+	s.dockersOwn("docker") // else v1's ports of IPv6 were left to it
 	for name, network := range map[string]string{"c2": "web", "d1": "other", "i1": "cell", "k1": "docker", "k0": "bridge", "h1": "host"} {
 		s.Docker("run", "-d", "--name", name, "--network", network, lab.Image, "peer", "serve", "tcp:81")
 	}
