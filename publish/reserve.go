@@ -35,8 +35,11 @@ func (p *Ports) Reserve(owner plan.Owner, ports []spec.Port) error {
 	waits, had := p.taken[owner]
 	err := p.open(owner, missing, &holders{})
 	if errors.Is(err, unix.EADDRINUSE) {
-		missing = slices.DeleteFunc(missing, p.covers)
-		err = p.open(owner, missing, &holders{})
+		// Once more only where it is a socket of ours that stands in the way.
+		if rest := slices.DeleteFunc(slices.Clone(missing), p.covers); len(rest) < len(missing) {
+			missing = rest
+			err = p.open(owner, missing, &holders{})
+		}
 	}
 	if had {
 		p.taken[owner] = waits
