@@ -37,7 +37,7 @@ test: ## run all three rings of tests; installs what is missing (root)
 
 .PHONY: test-unit
 test-unit: ## ring 1: without privilege, with the race detector
-	$(GO) run ./test/ring unit -race -skip '$(kernel)|$(engine)' ./...
+	$(GO) run ./test/ring unit -race -tags failpoints -skip '$(kernel)|$(engine)' ./...
 
 .PHONY: test-net
 test-net: ## ring 2: against the kernel, in network namespaces (root or not)

@@ -12,6 +12,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"github.com/drawbridge-net/drawbridge/failpoint"
 	"github.com/drawbridge-net/drawbridge/spec"
 )
 
@@ -110,6 +111,9 @@ func (t *Table) dump(family uint8, filter []nl.NetlinkRequestData, yield func(en
 // passes over it, takes its tuple for the name of an entry and refuses that, since
 // it has no ports: EINVAL.
 func (t *Table) erase(family uint8, attrs []nl.NetlinkRequestData) error {
+	if err := failpoint.Step("conntrack", "delete"); err != nil {
+		return err
+	}
 	err := t.request(nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK, family, attrs, ignore)
 	if errors.Is(err, unix.ENOENT) {
 		return nil

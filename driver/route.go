@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
+
+	"github.com/drawbridge-net/drawbridge/failpoint"
 )
 
 // maxBody bounds a request. A container that publishes every port of both
@@ -66,6 +68,9 @@ type refusal struct{ Err, Error string }
 // serve answers one request and writes one line about it into the log.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
+	if failpoint.Step("driver", "take "+method(r)) != nil {
+		panic(http.ErrAbortHandler)
+	}
 	about, answer, err := s.dispatch(w, r)
 	status := http.StatusOK
 	if err != nil {
@@ -74,6 +79,9 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		if e := (*statusError)(nil); errors.As(err, &e) {
 			status = e.status
 		}
+	}
+	if failpoint.Step("driver", "answer "+method(r)) != nil {
+		panic(http.ErrAbortHandler)
 	}
 	write(w, status, answer)
 	s.logRequest(r, about, err, time.Since(start))

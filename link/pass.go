@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/drawbridge-net/drawbridge/failpoint"
 	"github.com/drawbridge-net/drawbridge/plan"
 	"github.com/drawbridge-net/drawbridge/spec"
 )
@@ -37,7 +38,10 @@ func (p *pass) differs(field, want, got string, mend func() error) error {
 		p.drift = append(p.drift, plan.Drift{Owner: p.owner, Object: p.object, Field: field, Want: want, Got: got})
 		return nil
 	}
-	err := mend()
+	err := failpoint.Step(p.object+" of "+string(p.owner.Network), field)
+	if err == nil {
+		err = mend()
+	}
 	if err != nil && field != whole {
 		return fmt.Errorf("%s: %w", field, err)
 	}

@@ -7,6 +7,8 @@ import (
 	"fmt"
 
 	"go.etcd.io/bbolt"
+
+	"github.com/drawbridge-net/drawbridge/failpoint"
 )
 
 // edits are changes of one file, made in their order. Records are JSON.
@@ -44,6 +46,9 @@ func (f *file) write(e edits) error {
 	}
 	if len(e.list) == 0 {
 		return nil // an empty transaction would be synced too
+	}
+	if err := failpoint.Step(f.path, "write"); err != nil {
+		return fmt.Errorf("write %s: %w", f.path, err)
 	}
 	err := f.db.Update(func(tx *bbolt.Tx) error {
 		for _, one := range e.list {

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/godbus/dbus/v5"
+
+	"github.com/drawbridge-net/drawbridge/failpoint"
 )
 
 // What firewalld calls itself on the bus, see firewalld.dbus(5).
@@ -71,6 +73,9 @@ func (b *bus) firewalld() dbus.BusObject { return b.conn.Object(busName, path) }
 // call asks firewalld for something, e.g. zone.getZones. If it does not run, that does
 // not start it.
 func (b *bus) call(method string, answer any, args ...any) error {
+	if err := failpoint.Step("firewalld", method); err != nil {
+		return err
+	}
 	err := b.firewalld().Call(busName+"."+method, dbus.FlagNoAutoStart, args...).Store(answer)
 	if err != nil {
 		return fmt.Errorf("%s: %w", method, err)

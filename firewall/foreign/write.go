@@ -12,6 +12,7 @@ import (
 	"github.com/coreos/go-iptables/iptables"
 	"github.com/google/nftables"
 
+	"github.com/drawbridge-net/drawbridge/failpoint"
 	"github.com/drawbridge-net/drawbridge/plan"
 )
 
@@ -118,6 +119,9 @@ func restore(ctx context.Context, c plan.Chain, steps []step) error {
 		script.WriteString("\n")
 	}
 	script.WriteString("COMMIT\n")
+	if err := failpoint.Step("FORWARD", "write"); err != nil {
+		return err
+	}
 	cmd := exec.CommandContext(ctx, command(c)+"-restore", "--noflush", "--wait", strconv.Itoa(lockWait))
 	cmd.Stdin = &script
 	return cmd.Run()

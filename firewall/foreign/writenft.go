@@ -7,6 +7,7 @@ import (
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/xt"
 
+	"github.com/drawbridge-net/drawbridge/failpoint"
 	"github.com/drawbridge-net/drawbridge/plan"
 )
 
@@ -32,6 +33,9 @@ func writeNFT(conn *nftables.Conn, chain *nftables.Chain, rules []rule, steps []
 				return err
 			}
 			rules = s.do(rules)
+		}
+		if err := failpoint.Step("FORWARD", "write"); err != nil {
+			return err
 		}
 		if err := conn.Flush(); err != nil {
 			return err

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/drawbridge-net/drawbridge/failpoint"
 	"github.com/drawbridge-net/drawbridge/plan"
 )
 
@@ -65,6 +66,9 @@ func (f *Firewall) restore(ctx context.Context, steps []step) error {
 			fmt.Fprintln(&script, s.line())
 		}
 		script.WriteString("COMMIT\n")
+	}
+	if err := failpoint.Step("iptables", "write"); err != nil {
+		return err
 	}
 	name := f.command(steps[0].at.family) + "-restore"
 	cmd := exec.CommandContext(ctx, name, "--noflush", "--wait", strconv.Itoa(lockWait))

@@ -15,6 +15,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/drawbridge-net/drawbridge/failpoint"
 	"github.com/drawbridge-net/drawbridge/plan"
 )
 
@@ -117,6 +118,9 @@ func (f *Firewall) commit(ctx context.Context, rebuild bool, todo change) error 
 			return err
 		}
 		if err := c.send(f.rules, todo.add, c.nft.SetAddElements); err != nil {
+			return err
+		}
+		if err := failpoint.Step("nftables", "commit"); err != nil {
 			return err
 		}
 		return c.nft.Flush()

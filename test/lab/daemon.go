@@ -28,7 +28,9 @@ func (e *Engine) StartDaemon(args ...string) {
 	if e.refused {
 		prepare = append(prepare, refuseNetfilter)
 	}
-	e.daemon = e.world.service("drawbridge", e.Command(e.drawbridge(), serve...), prepare...)
+	command := e.Command(e.drawbridge(), serve...)
+	command.Env = append(command.Environ(), e.failpoints.env()...)
+	e.daemon = e.world.service("drawbridge", command, prepare...)
 	e.accepts(socket, e.daemon)
 }
 
@@ -88,8 +90,11 @@ func (e *Engine) ServeRootless() error {
 // names, else one built from this tree.
 func (e *Engine) drawbridge() string {
 	e.t.Helper()
-	if program := os.Getenv("DRAWBRIDGE_BINARY"); program != "" {
+	if program := os.Getenv("DRAWBRIDGE_BINARY"); program != "" && e.failpoints == nil {
 		return program
+	}
+	if e.failpoints != nil {
+		return goBuild(e.t, "cmd/drawbridge", "failpoints")
 	}
 	return goBuild(e.t, "cmd/drawbridge")
 }

@@ -64,6 +64,7 @@ type Engine struct {
 	containerd, dockerd, daemon *process
 	bus, firewalld              *process
 	tapped                      bool // Drawbridge is behind a Tap
+	failpoints                  *Failpoints
 	refused                     bool // Drawbridge meets a kernel without netlink for netfilter
 }
 
