@@ -2,7 +2,8 @@
 // deleted, every entry of the kernel's connection tracking that has one of its
 // addresses goes, and when a published port is led elsewhere, every entry that still leads
 // where it led before. Where packets are translated to is decided once an entry, so a
-// sender that keeps its port would not notice for as long as it sends.
+// sender that keeps its port would not notice for as long as it sends. After a mend, every
+// entry goes that was made by what the firewall did not do meanwhile.
 //
 // It makes no entries and watches none. Zones other than the default one are not its
 // business, and neither is what the userland proxy serves.
@@ -17,6 +18,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
@@ -29,6 +31,7 @@ import (
 // entry anew. It works in the network namespace of the thread that called New.
 type Table struct {
 	sockets map[int]*nl.SocketHandle
+	routes  *netlink.Handle
 	refused error // why the kernel does not let us see its entries; nil if it does
 
 	mu    sync.Mutex // one Apply or Remove at a time
@@ -40,7 +43,8 @@ type Table struct {
 	seen *plan.Plan
 	owed map[netip.Addr]bool // those that left and may have entries still
 	gone []plan.Mapping      // those that went and may have entries still
-	// doubt says that there may be entries that pass by mappings, nobody knows which.
+	// doubt says that there may be entries that are not as they should be, nobody knows
+	// which.
 	doubt bool
 }
 
@@ -56,6 +60,10 @@ func New() *Table {
 	// The kernel's own words make better errors; an old kernel has none.
 	_ = socket.SetExtAck(true)
 	t.sockets = map[int]*nl.SocketHandle{unix.NETLINK_NETFILTER: {Socket: socket}}
+	if t.routes, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+		t.refused = fmt.Errorf("open rtnetlink: %w", err)
+		return t
+	}
 	t.refused = t.usable()
 	return t
 }
@@ -64,6 +72,9 @@ func New() *Table {
 func (t *Table) Close() {
 	for _, s := range t.sockets {
 		s.Close()
+	}
+	if t.routes != nil {
+		t.routes.Close()
 	}
 }
 
@@ -77,8 +88,9 @@ func (t *Table) Notices() []string {
 }
 
 // Apply deletes the entries of what left since the last call, and those that lead
-// elsewhere than a mapping that came since then would; if have is nil, than any mapping
-// would: the firewall may not have stood. Errors name no endpoint: to leave is a change of
+// elsewhere than a mapping that came since then would. If have is nil the firewall may not
+// have stood, so it looks at all entries: those that lead elsewhere than any mapping would,
+// lack another translation that they should have, or are of what is forbidden. Errors name no endpoint: to leave is a change of
 // the endpoint, and a change that failed on it would be undone.
 //
 // The first call cannot know what left while no daemon ran, or when the last one was
@@ -93,8 +105,8 @@ func (t *Table) Apply(_ context.Context, have, want *plan.Plan) error {
 		return nil
 	case t.seen == nil:
 		there := newTerritory(want, func(e *plan.Endpoint) bool { return e.Veth.Joined })
-		led := review{plan: want, want: newLedger(published(want))}
-		if err := t.sweep(there, func(e entry) bool { return there.dead(e) || led.stale(e) }); err != nil {
+		wrong := t.wrong(want)
+		if err := t.sweep(there, func(e entry) bool { return there.dead(e) || wrong(e) }); err != nil {
 			return err
 		}
 		t.seen = want
@@ -104,7 +116,7 @@ func (t *Table) Apply(_ context.Context, have, want *plan.Plan) error {
 	came, went := changed(t.seen, want)
 	t.seen, t.gone = want, append(t.gone, went...)
 	if t.doubt || have == nil {
-		came = published(want)
+		return t.overhaul(want)
 	}
 	return t.settle(review{plan: want, want: newLedger(came), gone: newLedger(t.gone)})
 }
@@ -153,9 +165,29 @@ func (t *Table) settle(r review) error {
 	if len(t.owed) <= many && t.count() > t.small {
 		return errors.Join(t.pay(), t.renew(r))
 	}
+	return t.readAll(r.stale)
+}
+
+// overhaul looks at all entries.
+func (t *Table) overhaul(want *plan.Plan) error {
+	if len(t.owed)+len(t.gone)+want.Networks.Len() == 0 {
+		return nil
+	}
+	return t.readAll(t.wrong(want))
+}
+
+// wrong tells entries that are as the plan would never have them, whenever they began.
+func (t *Table) wrong(want *plan.Plan) func(entry) bool {
+	r := review{plan: want, want: newLedger(published(want)), gone: newLedger(t.gone)}
+	g := newGap(want, remembered(t.exit))
+	return func(e entry) bool { return r.stale(e) || g.stale(e) }
+}
+
+// readAll deletes the entries of all that left, and the chosen ones, in one walk.
+func (t *Table) readAll(chosen func(entry) bool) error {
 	t.doubt = true
 	err := t.purge(unix.AF_UNSPEC, nil, func(e entry) bool {
-		return e.hasSource(func(a netip.Addr) bool { return t.owed[a] }) || r.stale(e)
+		return e.hasSource(func(a netip.Addr) bool { return t.owed[a] }) || chosen(e)
 	})
 	if err != nil {
 		return failure("conntrack entries of what left or was led elsewhere", err)

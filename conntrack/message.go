@@ -22,6 +22,7 @@ const (
 	entries    = 1  // CTA_STATS_GLOBAL_ENTRIES
 	ctaFilter  = 25 // CTA_FILTER
 	tupleZone  = 3  // CTA_TUPLE_ZONE
+	expected   = 1  // IPS_EXPECTED
 	seenReply  = 2  // IPS_SEEN_REPLY
 )
 
@@ -49,7 +50,9 @@ type entry struct {
 	client   netip.AddrPort // who began; ports are 0 where the protocol has none
 	asked    netip.AddrPort // what the client sends to
 	server   netip.AddrPort // who answers; not who is asked if that is translated
+	shown    netip.AddrPort // whom the server sees; not the client if that is translated
 	answered bool           // somebody did
+	expected bool           // it belongs to another connection, whose fate it shares
 	tuple    []byte         // the original direction as the kernel wrote it
 	id       []byte         // tells it from a later entry of the same tuple
 	zoned    bool           // it is not in the default zone
@@ -191,8 +194,12 @@ func (e entry) attributes(zone uint16, life time.Duration) []nl.NetlinkRequestDa
 	there, back := newTuple(original), newTuple(reply)
 	addAddresses(there, e.client.Addr(), e.asked.Addr())
 	addPorts(there, e.proto, e.client.Port(), e.asked.Port())
-	addAddresses(back, e.server.Addr(), e.client.Addr())
-	addPorts(back, e.proto, e.server.Port(), e.client.Port())
+	shown := e.shown
+	if !shown.IsValid() {
+		shown = e.client
+	}
+	addAddresses(back, e.server.Addr(), shown.Addr())
+	addPorts(back, e.proto, e.server.Port(), shown.Port())
 	return []nl.NetlinkRequestData{
 		there, back, inZone(zone),
 		nl.NewRtAttr(nl.CTA_TIMEOUT, binary.BigEndian.AppendUint32(nil, uint32(life/time.Second))),
@@ -234,9 +241,12 @@ func parse(answer []byte) entry {
 			e.tuple = value
 			e.client, e.asked = e.parseTuple(value)
 		case nl.CTA_TUPLE_REPLY:
-			e.server, _ = e.parseTuple(value)
+			e.server, e.shown = e.parseTuple(value)
 		case nl.CTA_STATUS:
-			e.answered = len(value) == 4 && binary.BigEndian.Uint32(value)&seenReply != 0
+			if len(value) == 4 {
+				status := binary.BigEndian.Uint32(value)
+				e.answered, e.expected = status&seenReply != 0, status&expected != 0
+			}
 		case nl.CTA_ZONE:
 			e.zoned = true
 		case nl.CTA_ID:
