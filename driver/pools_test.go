@@ -38,7 +38,7 @@ func (r *rig) dial(ranges []ipam.Range, obstacles ...ipam.Obstacle) *wire {
 	}
 	r.ipam = pools
 	path := filepath.Join(r.t.TempDir(), "drawbridge.sock")
-	l, err := driver.Listen(path)
+	l, err := net.Listen("unix", path)
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -56,8 +56,8 @@ func anEngine() map[string]string {
 	}
 }
 
-// socket serves answers, by method and path, on a unix socket.
-func socket(t *testing.T, answers map[string]string) string {
+// answering serves answers, by method and path, on a unix socket.
+func answering(t *testing.T, answers map[string]string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "sock")
 	l, err := net.Listen("unix", path)
@@ -91,7 +91,7 @@ func drawbridge(t *testing.T, args ...string) result {
 }
 
 func TestOutputsAreTheSameBytesTwice(t *testing.T) {
-	daemon, engine := socket(t, aDaemon()), socket(t, anEngine())
+	daemon, engine := answering(t, aDaemon()), answering(t, anEngine())
 	for name, args := range map[string][]string{
 		"ps":            {"ps", "--docker-socket", engine},
 		"ps.json":       {"ps", "--json", "--docker-socket", engine},
@@ -120,7 +120,7 @@ func TestOutputsAreTheSameBytesTwice(t *testing.T) {
 }
 
 func TestAnEmptyDaemonHasListsAndNotNull(t *testing.T) {
-	daemon := socket(t, map[string]string{"GET /v1/networks": "[]", "GET /v1/endpoints": "[]"})
+	daemon := answering(t, map[string]string{"GET /v1/networks": "[]", "GET /v1/endpoints": "[]"})
 	for _, command := range []string{"ps", "networks"} {
 		if got := drawbridge(t, command, "--json", "--docker-socket", "/nonexistent", "--admin-socket", daemon); got.stdout != "[]\n" || got.code != 0 {
 			t.Errorf("%s --json: %+v", command, got)
@@ -132,7 +132,7 @@ func TestExitCodesTellTroubleFromMisuse(t *testing.T) {
 	drifting := aDaemon()
 	drifting["GET /v1/status"] = `{"version":"v1","networks":2,"endpoints":3,"pools":3,"loose_pools":["10.5.0.0/24","10.6.0.0/24"],"notices":[],"drift":[{"object":"link dbr3f2a9c0d11ee","field":"mtu","want":"1500","got":"1400"}]}`
 	drifting["POST /v1/remove"] = `{"error":"2 networks of Docker's: in use: remove them with docker network rm, or use --force"}`
-	troubled, well, docker := socket(t, drifting), socket(t, aDaemon()), socket(t, anEngine())
+	troubled, well, docker := answering(t, drifting), answering(t, aDaemon()), answering(t, anEngine())
 	none := filepath.Join(t.TempDir(), "none.sock")
 	for _, row := range []struct {
 		args []string
@@ -190,7 +190,7 @@ func TestExitCodesTellTroubleFromMisuse(t *testing.T) {
 // off the host what the living one planned.
 func TestServeTouchesNothingWhereAnotherDaemonAnswers(t *testing.T) {
 	for _, flag := range []string{"--plugin-socket", "--admin-socket"} {
-		dir, alive := t.TempDir(), socket(t, aDaemon())
+		dir, alive := t.TempDir(), answering(t, aDaemon())
 		args := []string{
 			"serve", "--state-dir", filepath.Join(dir, "lib"), "--run-dir", filepath.Join(dir, "run"),
 			"--plugin-socket", filepath.Join(dir, "p.sock"), "--admin-socket", filepath.Join(dir, "a.sock"), flag, alive,

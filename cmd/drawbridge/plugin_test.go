@@ -120,7 +120,7 @@ func TestWarningsGoToStderrAndTheRestToStdout(t *testing.T) {
 // TestCommandsFindAPluginsDaemon assumes what every test does: that this machine runs
 // no daemon of its own.
 func TestCommandsFindAPluginsDaemon(t *testing.T) {
-	daemon := socket(t, aDaemon())
+	daemon := answering(t, aDaemon())
 	dead := filepath.Join(filepath.Dir(daemon), "a-dead-one")
 	if err := os.WriteFile(dead, nil, 0o600); err != nil {
 		t.Fatal(err)

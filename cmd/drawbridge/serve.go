@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -20,6 +19,7 @@ import (
 	"github.com/drawbridge-net/drawbridge/admin"
 	"github.com/drawbridge-net/drawbridge/driver"
 	"github.com/drawbridge-net/drawbridge/firewall"
+	"github.com/drawbridge-net/drawbridge/socket"
 )
 
 // settings are the flags of serve.
@@ -111,11 +111,13 @@ func serve(ctx context.Context, s settings, log *logrus.Logger) error {
 		Notices: d.notices, Warnings: d.warnings, Obstacles: d.foreignObstacles, Log: log, Forget: d.store.Discard, Removed: stop,
 	}
 	docker := driver.New(d.engine, d.pools, d.foreignObstacles, log)
-	adminListener, err := listenAdmin(s.adminSocket)
+	// The operator may take everything off the host, an engine and its group only what
+	// Docker has made.
+	adminListener, err := socket.Listen(s.adminSocket, 0o600)
 	if err != nil {
 		return err
 	}
-	dockerListener, err := driver.Listen(s.pluginSocket)
+	dockerListener, err := socket.Listen(s.pluginSocket, 0o660)
 	if err != nil {
 		return errors.Join(err, adminListener.Close())
 	}
@@ -184,25 +186,6 @@ func raiseFileLimit() error {
 		return fmt.Errorf("the limit of open files is %d, want %d or more (ulimit -Hn)", limit.Max, enough)
 	}
 	return nil
-}
-
-// listenAdmin opens the operator's socket, for root alone. Whoever holds the
-// lock on the state is the only daemon, so a socket that is there is a leftover.
-func listenAdmin(path string) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, fmt.Errorf("operator socket: %w", err)
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("operator socket: %w", err)
-	}
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		return nil, fmt.Errorf("operator socket: %w", err)
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		return nil, errors.Join(fmt.Errorf("operator socket: %w", err), l.Close())
-	}
-	return l, nil
 }
 
 func serveAdmin(ctx context.Context, s *admin.Server, l net.Listener) error {

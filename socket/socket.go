@@ -1,4 +1,8 @@
-package driver
+// Package socket makes unix sockets that are never more open than they shall be, and
+// that whoever finds them can use at once.
+//
+// It serves nobody: what is said on a socket is its owner's business.
+package socket
 
 import (
 	"errors"
@@ -14,40 +18,40 @@ import (
 // dialTimeout bounds the question whether anybody lives behind a socket.
 const dialTimeout = time.Second
 
-// Listen makes the socket that an engine finds us by. It appears at its path ready
-// to be used, since an engine that finds a socket and gets no answer gives the
-// driver up until its own restart. The socket of a dead process is replaced, that
-// of a living one is left alone.
-func Listen(path string) (net.Listener, error) {
-	l, err := listen(path)
+// Listen makes a socket with the permissions of mode, e.g. 0o660. It appears at its path
+// ready to be used, since an engine that finds a socket and gets no answer gives the
+// driver up until its own restart. The socket of a dead process is replaced; that of a
+// living one, and what is no socket, are left alone and are an error.
+func Listen(path string, mode os.FileMode) (net.Listener, error) {
+	l, err := listen(path, mode)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}
 	return l, nil
 }
 
-func listen(path string) (net.Listener, error) {
-	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+func listen(path string, mode os.FileMode) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, err
 	}
 	if err := checkDead(path); err != nil {
 		return nil, err
 	}
-	// Nobody but us can look into it, so nobody connects before the mode is set.
-	hidden, err := os.MkdirTemp(dir, ".drawbridge-")
-	if err != nil {
+	// Nobody but us can look into it, so nobody connects before the mode is set, whatever
+	// the umask. One that is there was left by a process that was killed in here.
+	hidden := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new")
+	if err := errors.Join(os.RemoveAll(hidden), os.Mkdir(hidden, 0o700)); err != nil {
 		return nil, err
 	}
 	defer func() { _ = os.RemoveAll(hidden) }() // what is left of it is empty
-	temporary := filepath.Join(hidden, "sock")
+	temporary := filepath.Join(hidden, "s")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: temporary, Net: "unix"})
 	if err != nil {
 		return nil, err
 	}
 	l.SetUnlinkOnClose(false) // it knows the temporary name only
 	s := &socket{UnixListener: l, path: path}
-	if err := s.show(temporary); err != nil {
+	if err := s.show(temporary, mode); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	return s, nil
@@ -62,7 +66,7 @@ func checkDead(path string) error {
 	case err != nil:
 		return err
 	case info.Mode().Type() != fs.ModeSocket:
-		return fmt.Errorf("there is something that is no socket: %s", info.Mode())
+		return fmt.Errorf("there is something that is no socket (%s): move it away", info.Mode())
 	}
 	conn, err := net.DialTimeout("unix", path, dialTimeout)
 	switch {
@@ -82,8 +86,8 @@ type socket struct {
 }
 
 // show moves the socket to its path.
-func (s *socket) show(from string) error {
-	if err := os.Chmod(from, 0o660); err != nil {
+func (s *socket) show(from string, mode os.FileMode) error {
+	if err := os.Chmod(from, mode); err != nil {
 		return err
 	}
 	made, err := os.Lstat(from)
