@@ -285,7 +285,7 @@ func TestOneNetworkIsRemovedWithItsPool(t *testing.T) {
 	d.publish(t)
 	_, err := d.pools.RequestPool(ipam.PoolRequest{Prefix: netip.MustParsePrefix("172.30.0.0/24")})
 	must(t, err)
-	must(t, d.pools.Use(networkID, netip.MustParsePrefix("172.30.0.0/24"), nil))
+	must(t, d.pools.Use(networkID, ipam.Claim{Prefix: netip.MustParsePrefix("172.30.0.0/24")}))
 	_, err = d.pools.RequestPool(ipam.PoolRequest{Prefix: netip.MustParsePrefix("172.31.0.0/24")})
 	must(t, err)
 	must(t, d.client.RemoveNetwork(t.Context(), networkID))
@@ -306,7 +306,7 @@ func TestPoolWithoutANetworkOfOursIsNamedAndGivenBack(t *testing.T) {
 		_, err = d.pools.RequestAddress(ipam.AddressRequest{Pool: p.ID, Gateway: true})
 		must(t, err)
 	}
-	must(t, d.pools.Use(networkID, netip.MustParsePrefix("172.30.0.0/24"), nil))
+	must(t, d.pools.Use(networkID, ipam.Claim{Prefix: netip.MustParsePrefix("172.30.0.0/24")}))
 	status, err := d.client.Status(t.Context())
 	must(t, err)
 	if diff := cmp.Diff([]string{"172.31.0.0/24"}, status.LoosePools); diff != "" {

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"slices"
+	"strconv"
 
 	"github.com/sirupsen/logrus"
 
@@ -97,8 +99,12 @@ func merged(remembered, seen []plan.Drift) []plan.Drift {
 }
 
 func (s *Server) removeNetwork(w http.ResponseWriter, r *http.Request) {
-	id := spec.ID(r.PathValue("id"))
-	err := s.Engine.Do(r.Context(), func(state *spec.State) error {
+	id, err := spec.ParseID(r.PathValue("id"))
+	if err != nil {
+		s.fail(w, http.StatusBadRequest, fmt.Errorf("remove network: %w", err))
+		return
+	}
+	err = s.Engine.Do(r.Context(), func(state *spec.State) error {
 		if _, err := state.Network(id); err != nil {
 			return err
 		}
@@ -113,9 +119,14 @@ func (s *Server) removeNetwork(w http.ResponseWriter, r *http.Request) {
 
 // removePool forgets a pool of which no network of ours was made.
 func (s *Server) removePool(w http.ResponseWriter, r *http.Request) {
-	prefix := r.URL.Query().Get("prefix")
-	loose := func(p ipam.PoolStatus) bool { return p.Prefix.String() == prefix && p.Network == "" }
-	err := fmt.Errorf("pool %s, of which no network of Drawbridge's was made: %w", prefix, spec.ErrNotFound)
+	text := r.URL.Query().Get("prefix")
+	prefix, err := netip.ParsePrefix(text)
+	if err != nil {
+		s.fail(w, http.StatusBadRequest, fmt.Errorf("remove pool: prefix %.80q: %w: want e.g. 172.30.0.0/24", text, spec.ErrInvalid))
+		return
+	}
+	loose := func(p ipam.PoolStatus) bool { return p.Prefix == prefix && p.Network == "" }
+	err = fmt.Errorf("pool %s, of which no network of Drawbridge's was made: %w", prefix, spec.ErrNotFound)
 	if slices.ContainsFunc(s.Pools.Pools(), loose) {
 		err = s.forgetPools(loose)
 	}
@@ -134,8 +145,13 @@ func (s *Server) answerRemoval(w http.ResponseWriter, err error) {
 }
 
 func (s *Server) remove(w http.ResponseWriter, r *http.Request) {
-	err := s.Remove(context.WithoutCancel(r.Context()), r.URL.Query().Get("force") != "")
+	force, err := forced(r)
+	if err == nil {
+		err = s.Remove(context.WithoutCancel(r.Context()), force)
+	}
 	switch {
+	case errors.Is(err, spec.ErrInvalid):
+		s.fail(w, http.StatusBadRequest, err)
 	case errors.Is(err, spec.ErrInUse):
 		s.fail(w, http.StatusConflict, err)
 	case err != nil:
@@ -144,6 +160,19 @@ func (s *Server) remove(w http.ResponseWriter, r *http.Request) {
 		s.answer(w, "removed")
 		s.Removed()
 	}
+}
+
+// forced reads the switch by which networks go even though Docker has them.
+func forced(r *http.Request) (bool, error) {
+	text := r.URL.Query().Get("force")
+	if text == "" {
+		return false, nil
+	}
+	force, err := strconv.ParseBool(text)
+	if err != nil {
+		return false, fmt.Errorf("remove: force %.80q: %w: want true or false", text, spec.ErrInvalid)
+	}
+	return force, nil
 }
 
 // Remove takes everything of ours off the host and forgets networks and pools.

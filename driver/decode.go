@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
+	"unicode/utf8"
 )
 
 // maxDepth bounds how deep a request may be nested. Engines use four levels.
@@ -21,6 +22,10 @@ func decode(body []byte, into any) (subject, error) {
 	if len(bytes.TrimSpace(body)) == 0 {
 		// What the engine sends when it repeats a call after a lost connection.
 		return subject{}, errors.New("request has no body; nothing was done, try again")
+	}
+	if !utf8.Valid(body) {
+		// The decoder would put other characters in the place of what it cannot read.
+		return subject{}, errors.New("request is not JSON: it is not in UTF-8")
 	}
 	if err := json.Unmarshal(body, into); err != nil {
 		return subject{}, decodeError(err)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"path/filepath"
+	"strings"
 
 	"github.com/docker/go-plugins-helpers/network"
 	"github.com/sirupsen/logrus"
@@ -137,8 +139,8 @@ func (s *Server) join(ctx context.Context, req *joinRequest) (*joinResponse, err
 	if err != nil {
 		return nil, err
 	}
-	if req.SandboxKey == "" || len(req.SandboxKey) > maxPath {
-		return nil, fmt.Errorf("field SandboxKey: %.80q: %w: want the path of a network namespace", req.SandboxKey, spec.ErrInvalid)
+	if err := checkSandbox(req.SandboxKey); err != nil {
+		return nil, fmt.Errorf("join endpoint %s: %w", id.Short(), err)
 	}
 	var n *spec.Network
 	var before, ep *spec.Endpoint
@@ -163,6 +165,14 @@ func (s *Server) join(ctx context.Context, req *joinRequest) (*joinResponse, err
 		s.log.WithFields(logrus.Fields{"network": net, "endpoint": id}).Info("ports are ignored: the network is internal")
 	}
 	return newJoinResponse(n, ep), nil
+}
+
+// checkSandbox refuses what is no path of a network namespace, at which we look later on.
+func checkSandbox(path string) error {
+	if len(path) > maxPath || !filepath.IsAbs(path) || filepath.Clean(path) != path || strings.ContainsFunc(path, unprintable) {
+		return fmt.Errorf("field SandboxKey: %.80q: %w: want the absolute path of a network namespace, e.g. /var/run/docker/netns/1eee51bd70de", path, spec.ErrInvalid)
+	}
+	return nil
 }
 
 // openPorts opens what needs no translation. That is the same whether or not the

@@ -156,7 +156,6 @@ func owner(options map[string]string) (string, error) {
 		}
 		mac = parsed.String()
 	}
-	unprintable := func(r rune) bool { return !unicode.IsPrint(r) }
 	if len(name) > maxName || strings.ContainsFunc(name, unprintable) {
 		return "", fmt.Errorf("option %s=%.80q: %w: want at most %d printable characters", optionName, name, spec.ErrInvalid, maxName)
 	}
@@ -178,26 +177,28 @@ func (s *Server) releaseAddress(ctx context.Context, req *wire.ReleaseAddressReq
 		return nil, err
 	}
 	if addr.Is6() {
-		if err := s.forfeit(ctx, addr); err != nil {
+		if err := s.forfeit(ctx, req.PoolID, addr); err != nil {
 			return nil, fmt.Errorf("release address %s: %w", addr, err)
 		}
 	}
 	return &nothing{}, s.ipam.ReleaseAddress(req.PoolID, addr)
 }
 
-// forfeit takes an address from the endpoint that has it, if there is one.
-func (s *Server) forfeit(ctx context.Context, addr netip.Addr) error {
+// forfeit takes an address of a pool from the endpoint that has it, if there is one.
+func (s *Server) forfeit(ctx context.Context, pool string, addr netip.Addr) error {
 	state := s.engine.Now().State
 	net, id, held := state.Holder(addr)
-	if !held {
+	if !held || !s.ipam.Leased(pool, addr) {
 		return nil
 	}
 	s.log.WithField("endpoint", id).Infof("address %s was released: IPv6 is off in the container", addr)
 	return s.engine.Do(ctx, func(state *spec.State) error { return state.Forfeit(net, id) })
 }
 
+func unprintable(r rune) bool { return !unicode.IsPrint(r) }
+
 func checkPoolID(id string) error {
-	if id == "" || len(id) > maxPoolID {
+	if id == "" || len(id) > maxPoolID || strings.ContainsFunc(id, unprintable) {
 		return fmt.Errorf("field PoolID: %.80q: %w: want what RequestPool answered", id, spec.ErrInvalid)
 	}
 	return nil

@@ -8,6 +8,7 @@ import (
 
 	"github.com/docker/go-plugins-helpers/network"
 
+	"github.com/drawbridge-net/drawbridge/ipam"
 	"github.com/drawbridge-net/drawbridge/plan"
 	"github.com/drawbridge-net/drawbridge/spec"
 )
@@ -68,19 +69,34 @@ func (s *Server) addNetwork(ctx context.Context, id spec.ID, req *createNetworkR
 	if err := s.checkHost(n); err != nil {
 		return err
 	}
-	// The pools are told first: should the network come to nothing, the engine
-	// releases them, and if it cannot, they are collected.
+	// What is refused leaves the pools as they are. Then they are told first: should the
+	// host not have it, the engine releases them, and if it cannot, they are collected.
+	add := func(state *spec.State) error { return state.AddNetwork(n) }
+	now := s.engine.Now().State
+	if err := add(&now); err != nil {
+		return hinted(err)
+	}
+	if err := s.ipam.Use(string(id), claims(subnets)...); err != nil {
+		return err
+	}
+	return hinted(s.engine.Do(ctx, add))
+}
+
+// claims are the subnets whose pools are ours.
+func claims(subnets []subnet) []ipam.Claim {
+	var all []ipam.Claim
 	for _, sub := range subnets {
-		if !sub.ours {
-			continue
-		}
-		if err := s.ipam.Use(string(id), sub.pool.Prefix, sub.auxiliary); err != nil {
-			return fmt.Errorf("%s: %w", sub.field, err)
+		if sub.ours {
+			all = append(all, ipam.Claim{Prefix: sub.pool.Prefix, Auxiliary: sub.auxiliary})
 		}
 	}
-	err = s.engine.Do(ctx, func(state *spec.State) error { return state.AddNetwork(n) })
+	return all
+}
+
+// hinted is the refusal of a network, with a hint where another one is in the way.
+func hinted(err error) error {
 	if errors.Is(err, spec.ErrInUse) {
-		err = perhapsForgotten(err)
+		return perhapsForgotten(err)
 	}
 	return err
 }

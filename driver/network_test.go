@@ -3,9 +3,12 @@ package driver_test
 import (
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/drawbridge-net/drawbridge/ipam"
 )
 
 const (
@@ -41,7 +44,10 @@ func idsBody(network, id, rest string) string {
 	return fmt.Sprintf(`{"NetworkID":%q,"EndpointID":%q%s}`, network, id, rest)
 }
 
-const sandbox = `,"SandboxKey":"/var/run/docker/netns/1eee51bd70de","Options":{}`
+const (
+	sandbox      = `,"SandboxKey":"/var/run/docker/netns/1eee51bd70de","Options":{}`
+	otherSandbox = `,"SandboxKey":"/var/run/docker/netns/2eee51bd70de","Options":{}`
+)
 
 func portMap(bindings ...string) string {
 	return `,"Options":{"com.docker.network.portmap":[` + strings.Join(bindings, ",") + `]}`
@@ -192,6 +198,7 @@ func TestPublishedPortsGoWithTheEndpointEvenUnrevoked(t *testing.T) {
 		r.dual()
 		r.must(program, idsBody(net1, ep1, portMap(binding(6, "", 8080, 80))))
 		r.must(createEndpoint, endpointBody(net1, ep2, "10.1.0.3/24", "", ""))
+		r.must(join, idsBody(net1, ep2, otherSandbox))
 		taken := idsBody(net1, ep2, portMap(binding(6, "127.0.0.1", 8080, 80)))
 		r.refused(program, taken, "publish ports of endpoint e2e2e2e2e2e2", "127.0.0.1:8080->80/tcp", "in use", "e1e1e1e1e1e1")
 		r.must(end, idsBody(net1, ep1, ""))
@@ -218,9 +225,19 @@ func TestOnlyIPv4IsPublishedBesideAnotherGatewayForIPv6(t *testing.T) {
 // TestAnAddressThatIsReleasedLeadsNowhere has an engine turn IPv6 off in a container.
 func TestAnAddressThatIsReleasedLeadsNowhere(t *testing.T) {
 	r := newRig(t)
+	pool, err := r.ipam.RequestPool(ipam.PoolRequest{Prefix: netip.MustParsePrefix("fd00:1::/64")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.must(requestAddress, fmt.Sprintf(`{"PoolID":%q,"Address":"fd00:1::2"}`, pool.ID))
 	r.dual()
 	r.must(program, idsBody(net1, ep1, portMap(binding(6, "", 8080, 80))))
-	r.must(releaseAddress, `{"PoolID":"any","Address":"fd00:1::2"}`)
+	before := r.host.String()
+	r.must(releaseAddress, `{"PoolID":"another","Address":"fd00:1::2"}`)
+	if host := r.host.String(); host != before {
+		t.Errorf("the release of another pool's address changed:\n%s", host)
+	}
+	r.must(releaseAddress, fmt.Sprintf(`{"PoolID":%q,"Address":"fd00:1::2"}`, pool.ID))
 	if host := r.host.String(); !strings.Contains(host, "0.0.0.0:8080->80/tcp") || strings.Contains(host, "fd00:1::2") {
 		t.Errorf("published:\n%s", host)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/sirupsen/logrus"
@@ -41,6 +42,9 @@ func (s *Server) publishPorts(ctx context.Context, net, id spec.ID, options spec
 	if n.Internal {
 		return nil // engines since 29 call even so; Join has said that ports are ignored
 	}
+	if ep.Sandbox == "" {
+		return fmt.Errorf("%w: it is in no container; an engine has it join one first", spec.ErrInvalid)
+	}
 	ports, err := options.PortMap(n)
 	if err = errors.Join(err, ports.Refused, s.checkProtocols(ports)); err != nil {
 		return err
@@ -49,10 +53,8 @@ func (s *Server) publishPorts(ctx context.Context, net, id spec.ID, options spec
 		ports.OnlyIPv4 = true
 		s.log.WithFields(logrus.Fields{"network": net, "endpoint": id}).Info("ports of IPv6 are left to Docker, which has networks with it")
 	}
-	for _, p := range ports.Published() {
-		if p.Unserved(ep) {
-			s.log.WithFields(logrus.Fields{"network": net, "endpoint": id}).Infof("port %s is ignored: the container has no address that it could lead to", p)
-		}
+	if ignored := unserved(ports, ep); ignored != "" {
+		s.log.WithFields(logrus.Fields{"network": net, "endpoint": id}).Infof("ignored: %s: the container has no address that it could lead to", ignored)
 	}
 	change := func() error { return s.engine.Publish(ctx, net, id, ports) }
 	// Of ephemeral ports, others are taken and nobody hears of a clash.
@@ -66,6 +68,26 @@ func (s *Server) publishPorts(ctx context.Context, net, id spec.ID, options spec
 		err = s.makeRoom(ctx, s.engine.EvictUnheard, change)
 	}
 	return err
+}
+
+// unserved names ports that are published and lead nowhere.
+func unserved(m spec.PortMap, ep *spec.Endpoint) string {
+	const shown = 8
+	var all []string
+	more := 0
+	for _, p := range m.Published() {
+		switch {
+		case !p.Unserved(ep):
+		case len(all) < shown:
+			all = append(all, "port "+p.String())
+		default:
+			more++
+		}
+	}
+	if more > 0 {
+		all = append(all, fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(all, ", ")
 }
 
 // checkProtocols refuses what no proxy speaks where nothing is translated.

@@ -193,6 +193,7 @@ func TestAnIPv6AddressOfTheHostIsFineForAContainerWithout(t *testing.T) {
 	r := newRig(t)
 	r.must(createNetwork, networkBody(net1, "", pool4, ""))
 	r.must(createEndpoint, endpointBody(net1, ep1, "10.1.0.2/24", "", ""))
+	r.must(join, idsBody(net1, ep1, sandbox))
 	r.must(program, idsBody(net1, ep1, portMap(binding(6, "2001:db8::1", 80, 80), binding(132, "2001:db8::1", 80, 80), binding(132, "", 81, 81))))
 	if got, want := r.published(net1, ep1), "[[2001:db8::1]:80->80/tcp 0.0.0.0:81->81/sctp]"; got != want {
 		t.Errorf("published %s, want %s", got, want)

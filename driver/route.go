@@ -8,9 +8,12 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/sirupsen/logrus"
 
@@ -20,6 +23,10 @@ import (
 // maxBody bounds a request. A container that publishes every port of both
 // protocols makes about 20 MB of it.
 const maxBody = 32 << 20
+
+// bodyPatience is how long a request may take to arrive once it has begun: engines send
+// the largest within a second.
+const bodyPatience = 30 * time.Second
 
 // maxErrorText bounds an error in an answer: it ends on somebody's terminal.
 const maxErrorText = 2048
@@ -91,25 +98,53 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) (about subject, answer any, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			s.log.WithFields(logrus.Fields{"method": method(r), "stack": string(debug.Stack())}).Errorf("panic: %v", p)
+			s.log.WithFields(logrus.Fields{"method": method(r), "stack": string(debug.Stack())}).Errorf("panic: %s", excerpt(fmt.Sprint(p), maxErrorText))
 			err = &statusError{http.StatusInternalServerError, errors.New("internal error, its cause is in the log of drawbridge")}
 		}
 	}()
+	if err := expectBy(w, time.Now().Add(bodyPatience)); err != nil {
+		return about, nil, err
+	}
 	answerTo, known := s.routes[r.URL.Path]
 	switch {
+	case r.ContentLength > maxBody:
+		w.Header().Set("Connection", "close") // and nothing of it is read
+		return about, nil, &statusError{http.StatusRequestEntityTooLarge, fmt.Errorf("request is larger than %d bytes", maxBody)}
 	case !known:
 		return about, nil, &statusError{http.StatusNotFound, fmt.Errorf("no such call: %s", method(r))}
 	case r.Method != http.MethodPost:
 		w.Header().Set("Allow", http.MethodPost)
 		return about, nil, &statusError{http.StatusMethodNotAllowed, fmt.Errorf("method %.20s: want POST", r.Method)}
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
-		return about, nil, &statusError{http.StatusRequestEntityTooLarge, fmt.Errorf("request is larger than %d bytes", maxBody)}
-	} else if err != nil {
-		return about, nil, &statusError{http.StatusBadRequest, fmt.Errorf("read request: %w", err)}
+	body, err := receive(w, r)
+	if err != nil {
+		return about, nil, err
 	}
 	return answerTo(r.Context(), body)
+}
+
+// expectBy is when the rest of a request must have come; the zero Time for whenever.
+func expectBy(w http.ResponseWriter, when time.Time) error {
+	err := http.NewResponseController(w).SetReadDeadline(when)
+	if errors.Is(err, http.ErrNotSupported) {
+		return nil // it is there already
+	}
+	return err
+}
+
+// receive reads a request's body.
+func receive(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	tooLarge := (*http.MaxBytesError)(nil)
+	switch {
+	case errors.As(err, &tooLarge):
+		return nil, &statusError{http.StatusRequestEntityTooLarge, fmt.Errorf("request is larger than %d bytes", maxBody)}
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, &statusError{http.StatusRequestTimeout, fmt.Errorf("request is not complete after %s; nothing was done, try again", bodyPatience)}
+	case err != nil:
+		return nil, &statusError{http.StatusBadRequest, fmt.Errorf("read request: %w", err)}
+	}
+	return body, expectBy(w, time.Time{}) // while we work on it, the engine is silent
 }
 
 // method is the name of the call, e.g. NetworkDriver.Join.
@@ -132,12 +167,26 @@ func errorText(err error) string {
 	return excerpt(strings.ReplaceAll(err.Error(), "\n", "; "), maxErrorText)
 }
 
-// excerpt is the text, or its beginning where it is too long.
+// excerpt is the text, or its beginning where it is too long. What does nothing but move
+// a cursor, change colours or the direction of writing is shown as an escape: the text may
+// be another's, and ends on a person's terminal and in logs.
 func excerpt(text string, most int) string {
-	if len(text) <= most {
-		return strings.ToValidUTF8(text, "\uFFFD")
+	cut := len(text) > most
+	if cut {
+		text = strings.ToValidUTF8(text[:most], "")
 	}
-	return strings.ToValidUTF8(text[:most], "") + "…"
+	var b strings.Builder
+	for _, r := range text { // a byte that is no character counts as U+FFFD
+		if unicode.IsPrint(r) {
+			b.WriteRune(r)
+		} else {
+			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		}
+	}
+	if cut {
+		b.WriteRune('…')
+	}
+	return b.String()
 }
 
 func (s *Server) logRequest(r *http.Request, about subject, err error, took time.Duration) {

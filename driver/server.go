@@ -26,6 +26,12 @@ import (
 // drainTimeout is how long Serve waits at its end for requests under way.
 const drainTimeout = 10 * time.Second
 
+// Bounds of what stands before a request's body: engines send a few hundred bytes at once.
+const (
+	headerPatience = time.Minute
+	maxHeader      = 64 << 10
+)
+
 // Server answers an engine. Create it with New.
 type Server struct {
 	engine *engine.Engine
@@ -75,11 +81,11 @@ func (s *Server) Handler() http.Handler { return http.HandlerFunc(s.serve) }
 // Serve answers what comes in by a listener, until ctx ends. Then it lets requests
 // under way finish.
 //
-// There are no idle or read timeouts: closing a connection that the engine is about
-// to use makes it repeat the call with an empty body (pkg/plugins/client.go in
-// github.com/moby/moby sends the drained one again).
+// An idle connection is never closed: an engine that is about to use it would repeat
+// the call with an empty body (pkg/plugins/client.go in github.com/moby/moby sends the
+// drained one again). One that begins a request has to finish it.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
-	server := &http.Server{Handler: s.Handler(), ErrorLog: log.New(logWriter{s.log}, "", 0)}
+	server := &http.Server{Handler: s.Handler(), ReadHeaderTimeout: headerPatience, MaxHeaderBytes: maxHeader, ErrorLog: log.New(logWriter{s.log}, "", 0)}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()
 	select {

@@ -124,3 +124,11 @@ func (a *Allocator) ReleaseAddress(pool string, addr netip.Addr) error {
 	}
 	return nil
 }
+
+// Leased reports whether somebody has an address of a pool.
+func (a *Allocator) Leased(pool string, addr netip.Addr) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	p := a.pools[pool]
+	return p != nil && p.leases[addr] != nil
+}

@@ -33,7 +33,7 @@ func (m *machine) crash(t *rapid.T) {
 			return m.alloc.ReleasePool(p.ID)
 		},
 		"use": func(p *modelPool) error {
-			return m.alloc.Use("n"+p.ID, p.Prefix, []netip.Addr{m.someAddr(t, p)})
+			return m.alloc.Use("n"+p.ID, ipam.Claim{Prefix: p.Prefix, Auxiliary: []netip.Addr{m.someAddr(t, p)}})
 		},
 		"choose an address": func(p *modelPool) error {
 			_, err := m.alloc.RequestAddress(m.request(t, p))

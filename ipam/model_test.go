@@ -271,12 +271,12 @@ func (m *machine) use(t *rapid.T, p *modelPool) {
 	case p.roles[aux] == "" || p.roles[aux] == ipam.Named:
 	case p.Network != "":
 		// Nothing changes: not even a broken store is noticed.
-		if err := m.alloc.Use("n"+p.ID, p.Prefix, []netip.Addr{aux}); err != nil {
+		if err := m.alloc.Use("n"+p.ID, ipam.Claim{Prefix: p.Prefix, Auxiliary: []netip.Addr{aux}}); err != nil {
 			t.Fatalf("use a second time: %v", err)
 		}
 		return
 	}
-	if m.agree(t, "use", m.alloc.Use("n"+p.ID, p.Prefix, []netip.Addr{aux}), want) {
+	if m.agree(t, "use", m.alloc.Use("n"+p.ID, ipam.Claim{Prefix: p.Prefix, Auxiliary: []netip.Addr{aux}}), want) {
 		p.Used, p.Network = true, "n"+p.ID
 		if p.roles[aux] != ipam.Gateway {
 			p.roles[aux] = ipam.Auxiliary

@@ -147,41 +147,50 @@ func (a *Allocator) ReleasePool(id string) error {
 	return nil
 }
 
-// Use says that a network of ours was made of a pool. From now on the pool does
-// not yield, its auxiliary addresses go to no endpoint, and Collect asks after
-// the network and its endpoints.
-func (a *Allocator) Use(network string, prefix netip.Prefix, auxiliary []netip.Addr) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if err := a.use(network, prefix, auxiliary); err != nil {
-		return fmt.Errorf("use pool %s: %w", prefix, err)
-	}
-	return nil
+// A Claim is a pool of which a network of ours is made.
+type Claim struct {
+	Prefix    netip.Prefix
+	Auxiliary []netip.Addr // belong to none of the network's endpoints
 }
 
-func (a *Allocator) use(network string, prefix netip.Prefix, auxiliary []netip.Addr) error {
-	p := a.byPrefix[prefix]
-	switch {
-	case p == nil:
-		return errors.New("no such pool")
-	case p.Network != "" && p.Network != network:
-		return fmt.Errorf("%w: %s", ErrOverlap, p)
-	}
+// Use says that a network of ours is made of pools. From now on they do not yield,
+// their auxiliary addresses go to no endpoint, and Collect asks after the network and
+// its endpoints. It takes all of them or none.
+func (a *Allocator) Use(network string, claims ...Claim) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	var c Changes
-	if p.Network == "" {
-		used := p.Pool
-		used.Used, used.Network = true, network
-		c.PutPools = []Pool{used}
-	}
-	for _, addr := range auxiliary {
-		if err := p.bar(&c, addr); err != nil {
-			return fmt.Errorf("auxiliary address %s: %w", addr, err)
+	for _, claim := range claims {
+		if err := a.use(&c, network, claim); err != nil {
+			return fmt.Errorf("use pool %s: %w", claim.Prefix, err)
 		}
 	}
 	if c.PutPools == nil && c.PutReservations == nil {
 		return nil
 	}
 	return a.save(c)
+}
+
+// use adds to c what makes a pool a network's.
+func (a *Allocator) use(c *Changes, network string, claim Claim) error {
+	p := a.byPrefix[claim.Prefix]
+	switch {
+	case p == nil:
+		return errors.New("no such pool")
+	case p.Network != "" && p.Network != network:
+		return fmt.Errorf("%w: %s", ErrOverlap, p)
+	}
+	if p.Network == "" {
+		used := p.Pool
+		used.Used, used.Network = true, network
+		c.PutPools = append(c.PutPools, used)
+	}
+	for _, addr := range claim.Auxiliary {
+		if err := p.bar(c, addr); err != nil {
+			return fmt.Errorf("auxiliary address %s: %w", addr, err)
+		}
+	}
+	return nil
 }
 
 // bar adds to c what makes an address auxiliary.

@@ -137,7 +137,7 @@ func (w *world) do(t *testing.T, f []string) (string, error) {
 		}
 		return "", w.alloc.ReleaseAddress(w.id(args[0]), netip.MustParseAddr(args[1]))
 	case "use":
-		return "", w.alloc.Use(args[1], w.pools[args[0]].Prefix, addrs(args[2:]))
+		return "", w.alloc.Use(args[1], ipam.Claim{Prefix: w.pools[args[0]].Prefix, Auxiliary: addrs(args[2:])})
 	case "reclaim":
 		back, err := w.alloc.Reclaim(w.id(args[0]), netip.MustParseAddr(args[1]))
 		return strconv.FormatBool(back), err

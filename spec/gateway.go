@@ -43,12 +43,18 @@ func parseGatewayMode(text string) (any, error) {
 	return nil, errors.New("want nat, nat-unprotected, routed or isolated")
 }
 
+// maxPools bounds the subnets of one network.
+const maxPools = 256
+
 // Check refuses settings that contradict each other, whatever else there is.
 func (n *Network) Check() error {
 	for _, m := range []GatewayMode{n.Mode4, n.Mode6} {
 		if m == Isolated && !n.Internal {
 			return fmt.Errorf("gateway mode isolated: %w: only an internal network can have it; add --internal", ErrInvalid)
 		}
+	}
+	if len(n.Pools) > maxPools {
+		return fmt.Errorf("%d subnets: %w: at most %d make sense", len(n.Pools), ErrInvalid, maxPools)
 	}
 	for i, p := range n.Pools {
 		if err := p.Check(); err != nil {

@@ -212,13 +212,13 @@ func apply[T any](table []option[T], given Options, to *T) error {
 }
 
 func (o option[T]) apply(raw json.RawMessage, to *T) error {
-	var text string
-	if err := json.Unmarshal(raw, &text); err != nil {
+	var text *string
+	if err := json.Unmarshal(raw, &text); err != nil || text == nil {
 		return fmt.Errorf("option %s=%s: %w: want a string", o.key, excerpt(raw), ErrInvalid)
 	}
-	value, err := o.parse(text)
+	value, err := o.parse(*text)
 	if err != nil {
-		return fmt.Errorf("option %s=%.80q: %w: %w", o.key, text, ErrInvalid, err)
+		return fmt.Errorf("option %s=%.80q: %w: %w", o.key, *text, ErrInvalid, err)
 	}
 	o.set(to, value)
 	return nil
@@ -230,12 +230,15 @@ func refuseUnknown[T any](key string, table []option[T]) error {
 	}
 	nearest, least := "", 1<<30
 	for _, o := range table {
-		if d := distance(lastPart(key), lastPart(o.key)); d < least {
+		if d := distance(lastPart(key[:min(len(key), maxKey)]), lastPart(o.key)); d < least {
 			nearest, least = o.key, d
 		}
 	}
 	return fmt.Errorf("option %.80q: %w: Drawbridge has no such option; the nearest that it knows is %s", key, ErrInvalid, nearest)
 }
+
+// maxKey is how much of a key is compared; all that are known are shorter.
+const maxKey = 80
 
 func lastPart(key string) string { return key[strings.LastIndexByte(key, '.')+1:] }
 

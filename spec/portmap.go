@@ -119,7 +119,9 @@ func (m *PortMap) add(b binding, n *Network) error {
 		return nil
 	}
 	if err := checkBound(host); err != nil {
-		m.Refused = errors.Join(m.Refused, fmt.Errorf("publish %s: %w: %w", b, ErrInvalid, err))
+		if m.Refused == nil { // of thousands, the first says it all
+			m.Refused = fmt.Errorf("publish %s: %w: %w", b, ErrInvalid, err)
+		}
 		return nil
 	}
 	switch {

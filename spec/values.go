@@ -45,14 +45,16 @@ func parseBridgeName(text string) (any, error) {
 	case text == "":
 		return "", nil
 	case reserved.MatchString(text):
-		return nil, errors.New("want another name than all, default and lo, which mean something else to the kernel")
+		return nil, errReserved
 	}
 	return text, checkHostLink(text)
 }
 
-// reserved are names that a bridge cannot have without being taken for something
+// reserved are names that no link can have without being taken for something
 // else: the loopback, and two directories beside those of interfaces in /proc/sys/net.
 var reserved = regexp.MustCompile(`^(all|default|lo)$`)
+
+var errReserved = errors.New("want another name than all, default and lo, which mean something else to the kernel")
 
 // hostLink leaves out what has a meaning in rules: iptables reads br+ and nft br* as
 // every name that begins so.
@@ -65,7 +67,12 @@ func checkHostLink(text string) error {
 	return nil
 }
 
-func parseInterfaceName(text string) (any, error) { return text, checkName(text, 15) }
+func parseInterfaceName(text string) (any, error) {
+	if reserved.MatchString(text) {
+		return nil, errReserved
+	}
+	return text, checkName(text, 15)
+}
 
 // checkName is the kernel's rule for interface names (dev_valid_name in
 // net/core/dev.c) made a little stricter: printable ASCII only.
@@ -77,9 +84,15 @@ func checkName(text string, most int) error {
 	return nil
 }
 
+// maxTrusted bounds the trusted interfaces of one network.
+const maxTrusted = 64
+
 // parseInterfaces reads names as Docker writes them, with colons between.
 func parseInterfaces(text string) (any, error) {
 	names := strings.FieldsFunc(text, func(r rune) bool { return r == ':' })
+	if len(names) > maxTrusted {
+		return nil, fmt.Errorf("%d interfaces, at most %d make sense", len(names), maxTrusted)
+	}
 	for _, name := range names {
 		if err := checkHostLink(name); err != nil {
 			return nil, fmt.Errorf("%w, with colons between several", err)
@@ -90,7 +103,7 @@ func parseInterfaces(text string) (any, error) {
 
 func parseIPv4(text string) (any, error) {
 	addr, err := netip.ParseAddr(text)
-	if err != nil || !addr.Unmap().Is4() || !canSend(addr) {
+	if err != nil || !addr.Unmap().Is4() || addr.Zone() != "" || !canSend(addr) {
 		return nil, errors.New("want an IPv4 address of this host, e.g. 192.0.2.7")
 	}
 	return addr.Unmap(), nil
@@ -121,7 +134,7 @@ func parseBinding(text string) (any, error) {
 	case addr == netip.IPv4Unspecified():
 		return netip.Addr{}, nil
 	}
-	return addr.Unmap(), nil
+	return addr.Unmap(), checkBound(addr)
 }
 
 func isBroadcast(addr netip.Addr) bool {

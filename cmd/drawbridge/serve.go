@@ -188,8 +188,13 @@ func raiseFileLimit() error {
 	return nil
 }
 
+// operatorPatience is how long a command may take to say what it wants, on a host that is
+// busy.
+const operatorPatience = 10 * time.Second
+
 func serveAdmin(ctx context.Context, s *admin.Server, l net.Listener) error {
-	server := &http.Server{Handler: s.Handler(), ReadHeaderTimeout: time.Second}
+	// Commands say what they want at once, and in few words.
+	server := &http.Server{Handler: s.Handler(), ReadTimeout: operatorPatience, IdleTimeout: operatorPatience, MaxHeaderBytes: 16 << 10}
 	stopped := context.AfterFunc(ctx, func() {
 		// An answer under way, such as that to remove, is still given.
 		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
