@@ -47,9 +47,19 @@ func (f *file) write(e edits) error {
 	if len(e.list) == 0 {
 		return nil // an empty transaction would be synced too
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if err := failpoint.Step(f.path, "write"); err != nil {
 		return fmt.Errorf("write %s: %w", f.path, err)
 	}
+	if err := f.commit(e); err != nil {
+		return err
+	}
+	f.follow(e)
+	return nil
+}
+
+func (f *file) commit(e edits) error {
 	err := f.db.Update(func(tx *bbolt.Tx) error {
 		for _, one := range e.list {
 			b, err := tx.CreateBucketIfNotExists([]byte(one.bucket))
@@ -63,7 +73,7 @@ func (f *file) write(e edits) error {
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("write %s: %w", f.path, err)
+		return trouble("write", f.path, err)
 	}
 	return nil
 }

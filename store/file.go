@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
@@ -34,36 +36,53 @@ const headerBucket = "header"
 type file struct {
 	path string // e.g. /var/lib/drawbridge/state.db
 	db   *bbolt.DB
+
+	mu    sync.Mutex // one write at a time, of the file and then of its copy
+	spare string     // where its copy is, e.g. /run/drawbridge/state.copy
+	copy  *file      // nil where none could be made; one has none of its own
 }
 
-// damagedError says that a file can be read but makes no sense.
-type damagedError struct {
+// lossError says that what a file held cannot be had from it.
+type lossError struct {
 	path  string
-	cause error
+	how   string // e.g. is damaged
+	cause error  // nil where there is no more to say
 }
 
-func (e *damagedError) Error() string { return fmt.Sprintf("%s is damaged: %v", e.path, e.cause) }
-func (e *damagedError) Unwrap() error { return e.cause }
-
-// openFile opens or makes a file that has, or gets, the header.
-func openFile(path string, want header) (*file, error) {
-	_, statErr := os.Stat(path)
-	volatile := want.Boot != ""
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
-		NoSync:       volatile,
-		NoGrowSync:   volatile,
-		FreelistType: bbolt.FreelistMapType,
-		OpenFile:     openSound,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("open state: %w", err)
+func (e *lossError) Error() string {
+	text := e.path + " " + e.how
+	if e.cause != nil {
+		text += ": " + e.cause.Error()
 	}
-	f := &file{path, db}
+	return text
+}
+
+func (e *lossError) Unwrap() error { return e.cause }
+
+func damaged(path string, cause error) error { return &lossError{path, "is damaged", cause} }
+
+// How a file may be lost but for damage.
+const (
+	missing = "was missing"
+	empty   = "was empty"
+)
+
+// openFile opens a file, which then has the header. The error is a lossError if there is
+// none, or nothing to be had from it.
+func openFile(path string, want header) (*file, error) {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, &lossError{path: path, how: missing}
+	case err == nil && info.Mode().IsRegular() && info.Size() == 0:
+		return nil, &lossError{path: path, how: empty}
+	}
+	f, err := openDB(path, want.Boot != "")
+	if err != nil {
+		return nil, err
+	}
 	if err = f.check(); err == nil {
 		err = f.admit(want)
-	}
-	if err == nil && statErr != nil && !volatile {
-		err = f.syncName()
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.close())
@@ -71,16 +90,68 @@ func openFile(path string, want header) (*file, error) {
 	return f, nil
 }
 
+// beginFile makes a file that holds its header and nothing else, whole or not at all.
+func beginFile(path string, want header) error {
+	draft := path + ".new"
+	if err := os.Remove(draft); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return trouble("begin", path, err)
+	}
+	volatile := want.Boot != ""
+	f, err := openDB(draft, volatile)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(f.begin(want), f.close()); err != nil {
+		return err
+	}
+	if err := os.Rename(draft, path); err != nil {
+		return trouble("begin", path, err)
+	}
+	if volatile {
+		return nil
+	}
+	return syncName(path)
+}
+
+// openDB opens or makes a file. What is volatile is never synced.
+func openDB(path string, volatile bool) (*file, error) {
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
+		NoSync:       volatile,
+		NoGrowSync:   volatile,
+		FreelistType: bbolt.FreelistMapType,
+		OpenFile:     openSound,
+	})
+	if err != nil {
+		return nil, trouble("open", path, err)
+	}
+	return &file{path: path, db: db}, nil
+}
+
 // openSound opens a file that is ours alone and that bbolt can be trusted with.
 func openSound(path string, flag int, mode os.FileMode) (*os.File, error) {
-	f, err := os.OpenFile(path, flag, mode)
+	info, err := os.Lstat(path)
+	if err == nil && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("it is no file (%s): move it away", info.Mode())
+	}
+	f, err := os.OpenFile(path, flag|syscall.O_NOFOLLOW, mode)
 	if err != nil {
 		return nil, err
 	}
 	if err := inspect(f); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
+	reserve(f)
 	return f, nil
+}
+
+// room is what a file takes of its file system at once: what removes something needs a
+// few pages first, and a full disk must not keep it from that.
+const room = 1 << 20
+
+// reserve takes the room without growing the file. Not every file system can.
+func reserve(f *os.File) {
+	const keepSize = 1 // FALLOC_FL_KEEP_SIZE in linux/falloc.h
+	_ = syscall.Fallocate(int(f.Fd()), keepSize, 0, room)
 }
 
 func inspect(f *os.File) error {
@@ -92,7 +163,7 @@ func inspect(f *os.File) error {
 		return err
 	}
 	if err := checkPages(data); err != nil {
-		return &damagedError{f.Name(), err}
+		return damaged(f.Name(), err)
 	}
 	return nil
 }
@@ -125,39 +196,50 @@ func (f *file) check() error {
 		return nil
 	})
 	if len(found) > 0 {
-		return &damagedError{f.path, errors.Join(found...)}
+		return damaged(f.path, errors.Join(found...))
 	}
 	return err
 }
 
-// admit compares the file's header with the wanted one, and writes that into a
-// new file and into one whose content belongs to another boot.
+// admit compares the file's header with the wanted one, and writes that into a file whose
+// content belongs to another boot.
 func (f *file) admit(want header) error {
-	fresh := false
-	err := f.db.View(func(tx *bbolt.Tx) error {
+	got, err := f.header()
+	switch {
+	case err != nil:
+		return err
+	case got == (header{}) || got.Boot != want.Boot:
+		return f.begin(want)
+	}
+	return f.readable(got)
+}
+
+// header returns that of the file, none for a new one.
+func (f *file) header() (h header, err error) {
+	err = f.db.View(func(tx *bbolt.Tx) error {
 		b := tx.Bucket([]byte(headerBucket))
 		if b == nil {
-			name, _ := tx.Cursor().First()
-			fresh = name == nil
-			if !fresh {
-				return &damagedError{f.path, errors.New("it is not drawbridge's")}
+			if name, _ := tx.Cursor().First(); name != nil {
+				return damaged(f.path, errors.New("it is not drawbridge's"))
 			}
 			return nil
 		}
-		got, err := decode[header](b.Get([]byte(headerBucket)))
-		if err != nil {
-			return &damagedError{f.path, err}
-		}
-		fresh = got.Boot != want.Boot
-		if !fresh && got.Schema > schema {
-			return fmt.Errorf("open %s: it has version %d, and this drawbridge knows none above %d; it is left as it is", f.path, got.Schema, schema)
+		var err error
+		if h, err = decode[header](b.Get([]byte(headerBucket))); err != nil {
+			return damaged(f.path, err)
 		}
 		return nil
 	})
-	if err != nil || !fresh {
-		return err
+	return h, err
+}
+
+// readable reports an error if a newer program wrote the file.
+func (f *file) readable(h header) error {
+	if h.Schema <= schema {
+		return nil
 	}
-	return f.begin(want)
+	return fmt.Errorf("open %s: it has version %d, and this drawbridge knows none above %d: "+
+		"it is left as it is; use the drawbridge that wrote it, or move it away", f.path, h.Schema, schema)
 }
 
 // begin makes the file hold its header and nothing else.
@@ -179,15 +261,15 @@ func (f *file) begin(h header) error {
 		return b.Put([]byte(headerBucket), value)
 	})
 	if err != nil {
-		return fmt.Errorf("begin %s: %w", f.path, err)
+		return trouble("begin", f.path, err)
 	}
 	return nil
 }
 
 // syncName makes the names of a new file and of its directory outlive a power cut;
 // bbolt syncs only what the file holds.
-func (f *file) syncName() error {
-	dir := filepath.Dir(f.path)
+func syncName(path string) error {
+	dir := filepath.Dir(path)
 	for _, name := range []string{dir, filepath.Dir(dir)} {
 		d, err := os.Open(name)
 		if err != nil {
@@ -200,19 +282,39 @@ func (f *file) syncName() error {
 	return nil
 }
 
-// setAside gives a file a name that no other has, and returns that.
+// setAside gives a file a name that no other has, with the time in it, and returns that.
 func setAside(path string) (string, error) {
-	for i := 1; ; i++ {
-		aside := fmt.Sprintf("%s.damaged-%d", path, i)
+	aside := path + time.Now().UTC().Format(".damaged-20060102T150405Z")
+	for name, i := aside, 2; ; name, i = fmt.Sprintf("%s-%d", aside, i), i+1 {
 		// A link, unlike a rename, never takes the place of what is there.
-		switch err := os.Link(path, aside); {
+		switch err := os.Link(path, name); {
 		case errors.Is(err, os.ErrExist):
 		case err != nil:
-			return "", fmt.Errorf("set aside: %w", err)
+			return "", trouble("set aside", path, err)
 		default:
-			return aside, os.Remove(path)
+			return name, os.Remove(path)
 		}
 	}
 }
 
-func (f *file) close() error { return f.db.Close() }
+// trouble says what cannot be done with a file, and what to do about it.
+func trouble(what, path string, err error) error {
+	if p := (*os.PathError)(nil); errors.As(err, &p) && p.Path == path {
+		err = p.Err
+	}
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return fmt.Errorf("%s %s: %w: free some on its file system", what, path, err)
+	case errors.Is(err, syscall.EROFS):
+		return fmt.Errorf("%s %s: %w: remount it so that it can be written, or name another directory", what, path, err)
+	}
+	return fmt.Errorf("%s %s: %w", what, path, err)
+}
+
+func (f *file) close() error {
+	err := f.db.Close()
+	if f.copy != nil {
+		err = errors.Join(err, f.copy.close())
+	}
+	return err
+}

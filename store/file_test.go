@@ -9,9 +9,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
-	"time"
 
 	"go.etcd.io/bbolt"
 
@@ -41,40 +42,155 @@ func rewrite(t *testing.T, path string, change func([]byte) []byte) []byte {
 	return changed
 }
 
-func TestDamagedFileIsSetAsideAndNeverOverwritten(t *testing.T) {
-	for name, damage := range map[string]func([]byte) []byte{
+// damages are ways to spoil a file of bbolt's.
+func damages() map[string]func([]byte) []byte {
+	return map[string]func([]byte) []byte{
 		"cut in the middle":       func(b []byte) []byte { return b[:len(b)/2+100] },
 		"cut to less than a page": func(b []byte) []byte { return b[:100] },
 		"another kind of file":    func([]byte) []byte { return bytes.Repeat([]byte("not a database\n"), 4000) },
 		"headers wiped":           func(b []byte) []byte { clear(b[:2*os.Getpagesize()]); return b },
 		"everything else wiped":   func(b []byte) []byte { clear(b[2*os.Getpagesize():]); return b },
-	} {
-		t.Run(name, func(t *testing.T) {
-			for _, file := range []func(*home) string{(*home).state, (*home).bootDB} {
+	}
+}
+
+// files are both, by their names.
+func files() map[string]func(*home) string {
+	return map[string]func(*home) string{"state.db": (*home).state, "boot.db": (*home).bootDB}
+}
+
+// TestDamagedFileIsSetAsideAndNothingIsLost for the copy has all of it, again and again.
+func TestDamagedFileIsSetAsideAndNothingIsLost(t *testing.T) {
+	for name, damage := range damages() {
+		for file, path := range files() {
+			t.Run(file+" "+name, func(t *testing.T) {
 				h := filled(t)
-				path := file(h)
 				for i := 1; i <= 2; i++ {
-					damaged := rewrite(t, path, damage)
+					damaged := rewrite(t, path(h), damage)
 					s := h.open(t)
-					aside := fmt.Sprintf("%s.damaged-%d", path, i)
-					wantNotice(t, s, path+" is damaged", aside)
-					kept, err := os.ReadFile(aside)
-					if err != nil || !bytes.Equal(kept, damaged) {
-						t.Errorf("%s is not what was found (%v)", aside, err)
-					}
-					loaded(t, s)
-					save(t, s, spec.State{}, sample(t))
+					wantNotice(t, s, path(h)+" is damaged", "is back from its copy")
+					h.wantAside(t, path(h), i, damaged)
 					wantState(t, s, sample(t))
+					if !s.Anew() {
+						t.Error("nobody is told that it was damaged")
+					}
 					closed(t, s)
 				}
+			})
+		}
+	}
+}
+
+// TestDamageOfFileAndCopyIsSetAsideAndTold and the store works on without.
+func TestDamageOfFileAndCopyIsSetAsideAndTold(t *testing.T) {
+	for name, damage := range damages() {
+		for file, path := range files() {
+			t.Run(file+" "+name, func(t *testing.T) {
+				h := filled(t)
+				spare := strings.TrimSuffix(path(h), ".db") + ".copy"
+				damaged, spoilt := rewrite(t, path(h), damage), rewrite(t, spare, damage)
+				s := h.open(t)
+				wantNotice(t, s, path(h)+" is damaged", "what it held is forgotten: ")
+				h.wantAside(t, path(h), 1, damaged)
+				h.wantAside(t, spare, 1, spoilt)
+				loaded(t, s)
+				save(t, s, spec.State{}, sample(t))
+				wantState(t, s, sample(t))
+			})
+		}
+	}
+}
+
+// wantAside fails the test unless so many files were set aside, the last with this in it.
+func (h *home) wantAside(t *testing.T, path string, count int, content []byte) {
+	t.Helper()
+	all, err := filepath.Glob(path + ".damaged-2*Z*")
+	if err != nil || len(all) != count {
+		t.Fatalf("set aside: %v, %v; want %d", all, err, count)
+	}
+	kept := func(aside string) bool {
+		got, err := os.ReadFile(aside)
+		return err == nil && bytes.Equal(got, content)
+	}
+	if !slices.ContainsFunc(all, kept) {
+		t.Errorf("none of %v is what was found", all)
+	}
+}
+
+func TestFileThatIsMissingOrEmptyIsBackFromItsCopy(t *testing.T) {
+	for file, path := range files() {
+		t.Run(file, func(t *testing.T) {
+			h := filled(t)
+			rewrite(t, path(h), func([]byte) []byte { return nil })
+			s := h.open(t)
+			wantNotice(t, s, path(h)+" was empty; what it held is back")
+			wantState(t, s, sample(t))
+			closed(t, s)
+			if err := os.Remove(path(h)); err != nil {
+				t.Fatal(err)
 			}
+			s = h.open(t)
+			wantNotice(t, s, path(h)+" was missing; what it held is back")
+			wantState(t, s, sample(t))
 		})
 	}
 }
 
-// TestNoDamageIsDeadly turns bytes over at random: whatever comes back, it comes
-// back without a crash, and goes on working.
-// TestDamageOfAnotherBootIsNobodys is a power cut where boot.db is on a disk.
+// TestCopyLosesNothingThatWasSaved in all the changes since it was made.
+func TestCopyLosesNothingThatWasSaved(t *testing.T) {
+	h := newHome(t)
+	s := h.open(t)
+	want := saveMany(t, s)
+	for _, path := range files() {
+		// The file goes on where nobody sees it.
+		if err := os.Remove(path(h)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	next := want
+	if err := next.AddNetwork(network(99)); err != nil {
+		t.Fatal(err)
+	}
+	next.RemoveEndpoint(networkID(1), member(1, 99).ID)
+	save(t, s, want, next)
+	closed(t, s)
+	wantState(t, h.open(t), next)
+}
+
+// TestWhatIsNoFileIsNamedAndLeft for whoever put it there knows why.
+func TestWhatIsNoFileIsNamedAndLeft(t *testing.T) {
+	for what, put := range map[string]func(path string) error{
+		"directory":     func(path string) error { return os.Mkdir(path, 0o700) },
+		"symbolic link": func(path string) error { return os.Symlink("/dev/zero", path) },
+		"pipe":          func(path string) error { return syscall.Mkfifo(path, 0o600) },
+	} {
+		for file, path := range files() {
+			t.Run(file+" "+what, func(t *testing.T) {
+				h := filled(t)
+				if err := errors.Join(os.Remove(path(h)), put(path(h))); err != nil {
+					t.Fatal(err)
+				}
+				before, err := os.Lstat(path(h))
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, err = h.tryOpen()
+				if err == nil || !strings.Contains(err.Error(), "open "+path(h)+": it is no file (") || !strings.Contains(err.Error(), "move it away") {
+					t.Errorf("error %v", err)
+				}
+				if after, err := os.Lstat(path(h)); err != nil || !os.SameFile(before, after) {
+					t.Errorf("it is another now: %v", err)
+				}
+				if err := os.Remove(path(h)); err != nil {
+					t.Fatal(err)
+				}
+				wantState(t, h.open(t), sample(t))
+			})
+		}
+	}
+}
+
+// TestDamageOfAnotherBootIsNobodys is a power cut where boot.db is on a disk. What the
+// clock says does not matter.
 func TestDamageOfAnotherBootIsNobodys(t *testing.T) {
 	for name, damage := range map[string]func([]byte) []byte{
 		"half written":  func(b []byte) []byte { return b[:len(b)/3] },
@@ -83,23 +199,21 @@ func TestDamageOfAnotherBootIsNobodys(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h := filled(t)
 			rewrite(t, h.bootDB(), damage)
-			long := time.Unix(1000000000, 0)
-			if err := os.Chtimes(h.bootDB(), long, long); err != nil {
-				t.Fatal(err)
-			}
 			h.boot = "another"
 			s := h.open(t)
 			noNotices(t, s)
 			if loaded(t, s).Networks.Len() == 0 {
 				t.Error("the networks are forgotten too")
 			}
-			if files, err := os.ReadDir(h.run); err != nil || len(files) != 1 {
-				t.Errorf("there is more than one boot.db: %v, %v", files, err)
+			if files, err := os.ReadDir(h.run); err != nil || len(files) != 2 {
+				t.Errorf("there is more than boot.db and its copy: %v, %v", files, err)
 			}
 		})
 	}
 }
 
+// TestNoDamageIsDeadly turns bytes over at random: whatever comes back, it comes
+// back without a crash, and goes on working.
 func TestNoDamageIsDeadly(t *testing.T) {
 	small, large := filled(t), newHome(t)
 	s := large.open(t)
@@ -113,7 +227,7 @@ func TestNoDamageIsDeadly(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for range 100 {
+		for range 60 {
 			damaged := bytes.Clone(healthy)
 			for range 1 + random.IntN(8) {
 				// What is in front matters most.
@@ -184,7 +298,10 @@ func setHeader(t *testing.T, path, value string) {
 func TestFileThatLostItsContentIsReported(t *testing.T) {
 	h := filled(t)
 	rewrite(t, h.state(), func([]byte) []byte { return nil })
-	wantNotice(t, h.open(t), h.state()+" was empty")
+	if err := os.Remove(filepath.Join(h.dir, "state.copy")); err != nil {
+		t.Fatal(err)
+	}
+	wantNotice(t, h.open(t), h.state()+" was empty; what it held is forgotten")
 }
 
 func TestBrokenRecordHarmsNoOther(t *testing.T) {

@@ -9,12 +9,12 @@ package store
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
-	"syscall"
-	"time"
 )
 
 // The names of the two files.
@@ -31,21 +31,23 @@ type Store struct {
 
 	mu      sync.Mutex
 	notices []string
+	anew    bool // a file was not there or was damaged
 }
 
 // Open opens state.db in dir and boot.db in runDir, and makes what is missing.
 // bootID names this boot of the host, and whatever else the content of boot.db
 // must not outlive; the content that belongs to another is thrown away.
 //
-// A damaged file is set aside and a new one begun, which Notices tells. A file of
-// a newer version or one that another process has open is an error.
+// A damaged file is set aside, and its copy takes its place or a new one is begun, which
+// Notices tells. A file of a newer version or one that another process has open is an
+// error, and so is what is no file.
 func Open(dir, runDir, bootID string) (*Store, error) {
 	if bootID == "" {
 		return nil, fmt.Errorf("open %s: the boot has no name", filepath.Join(runDir, bootFile))
 	}
 	for _, d := range []string{dir, runDir} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
-			return nil, fmt.Errorf("make directory: %w", err)
+			return nil, trouble("make directory", d, err)
 		}
 	}
 	s := &Store{}
@@ -59,47 +61,87 @@ func Open(dir, runDir, bootID string) (*Store, error) {
 	return s, nil
 }
 
-// open opens one file, setting a damaged one aside first. Where boot.db is on a disk, as
-// in a managed plugin, a power cut may well damage it, and what it held is nobody's any
-// more: nothing is said of that, and nothing is kept.
+// open opens one file, and makes its copy.
 func (s *Store) open(path string, want header) (*file, error) {
-	info, err := os.Stat(path)
-	outlived := err == nil && want.Boot != "" && beforeBoot(info.ModTime())
-	if err == nil && info.Size() == 0 && !outlived {
-		s.notice("%s was empty: what it held is forgotten", path)
-	}
 	f, err := openFile(path, want)
-	damage := (*damagedError)(nil)
-	switch {
-	case !errors.As(err, &damage):
-		return f, err
-	case outlived:
-		if err := os.Remove(path); err != nil {
-			return nil, fmt.Errorf("remove what is left of another boot: %w", err)
+	if loss := (*lossError)(nil); errors.As(err, &loss) {
+		s.anew = true
+		if err := s.recover(loss, want); err != nil {
+			return nil, err
 		}
-	default:
-		aside, asideErr := setAside(path)
-		if asideErr != nil {
-			return nil, errors.Join(err, asideErr)
-		}
-		s.notice("%s: it is kept as %s, and what it held is forgotten", damage, aside)
+		f, err = openFile(path, want)
 	}
-	return openFile(path, want)
+	if err != nil {
+		return nil, err
+	}
+	f.spare = copyOf(path)
+	if err := f.copyAnew(); err != nil {
+		s.notice("%v: there is no copy, should %s be damaged", err, path)
+	}
+	return f, nil
 }
 
-// beforeBoot reports whether a time is before that of this boot, as far as the clock
-// can be trusted.
-func beforeBoot(t time.Time) bool {
-	var info syscall.Sysinfo_t
-	return syscall.Sysinfo(&info) == nil && time.Since(t) > time.Duration(info.Uptime)*time.Second
+func copyOf(path string) string { return strings.TrimSuffix(path, ".db") + ".copy" }
+
+// recover puts the copy in the place of a file that is lost, or begins another. Where
+// boot.db is on a disk, as in a managed plugin, a power cut may well damage it. The copy then
+// shows that what it held is nobody's any more: nothing is said of that, and nothing is kept.
+func (s *Store) recover(loss *lossError, want header) error {
+	spare := copyOf(loss.path)
+	copied, err := openCopy(spare, want)
+	if copied != nil {
+		defer copied.close() //nolint:errcheck // nothing was written
+	}
+	spoilt := (*lossError)(nil)
+	switch {
+	case errors.Is(err, errOtherBoot):
+		if err := os.Remove(loss.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return trouble("remove", loss.path, err)
+		}
+		return beginFile(loss.path, want)
+	case err != nil && !errors.Is(err, errNoCopy) && !errors.As(err, &spoilt):
+		return err
+	}
+	story := []string{loss.Error()}
+	for _, damage := range []*lossError{loss, spoilt} {
+		if damage == nil || damage.how == missing || damage.how == empty {
+			continue
+		}
+		aside, err := setAside(damage.path)
+		if err != nil {
+			return errors.Join(damage, err)
+		}
+		story = append(story, fmt.Sprintf("%s is kept as %s", damage.path, aside))
+	}
+	switch {
+	case copied != nil:
+		s.notice("%s; what it held is back from its copy", strings.Join(story, "; "))
+		return copied.cloneTo(loss.path, want.Boot == "")
+	case loss.how != missing || spoilt != nil:
+		s.notice("%s; what it held is forgotten: %s", strings.Join(story, "; "), remedy(want))
+	}
+	return beginFile(loss.path, want)
 }
+
+// remedy is what to do about a file whose content is forgotten: no engine tells again what it
+// told once.
+func remedy(want header) string {
+	if want.Boot != "" {
+		return "containers that run stay connected; restart them to publish their ports again"
+	}
+	return "remove the networks of Drawbridge's that docker network ls shows, and create them anew"
+}
+
+// Anew reports whether a file was not there or was damaged when it was opened: the kernel
+// may show more than is remembered, or is back from a copy.
+func (s *Store) Anew() bool { return s.anew }
 
 // Close closes both files. What was saved stays.
 func (s *Store) Close() error { return errors.Join(s.state.close(), s.boot.close()) }
 
-// Discard takes both files off the disk. What is open goes on until Close.
+// Discard takes both files and their copies off the disk. What is open goes on until Close.
 func (s *Store) Discard() error {
-	return errors.Join(os.Remove(s.state.path), os.Remove(s.boot.path))
+	return errors.Join(s.state.discard(), s.boot.discard())
 }
 
 // Notices are sentences for the operator about what was found damaged or was left
