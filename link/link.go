@@ -52,6 +52,9 @@ type Kernel struct {
 	// planned are the objects last applied, by every name that they have here.
 	planned map[string]object
 	uplinks []plan.Uplink
+
+	distrust  bool     // see Distrust
+	forgotten []string // names of the pairs that were left
 }
 
 // New opens the sockets. The Memory must be of this boot and of this network
@@ -95,6 +98,11 @@ func (k *Kernel) Close() {
 func (k *Kernel) Apply(ctx context.Context, have, want *plan.Plan) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	return k.apply(ctx, have, want, (*pass).spared)
+}
+
+// apply deletes, of what is not planned, what choose leaves.
+func (k *Kernel) apply(ctx context.Context, have, want *plan.Plan, choose func(*pass, []object) ([]object, error)) error {
 	p := &pass{kernel: k, mend: true, scene: newScene(k)}
 	if have == nil {
 		if err := p.scene.look(); err != nil {
@@ -104,7 +112,11 @@ func (k *Kernel) Apply(ctx context.Context, have, want *plan.Plan) error {
 	}
 	gone, wanted := difference(have, want)
 	k.expect(gone, wanted, want.Uplinks)
-	gone = append(gone, p.unplanned(k.planned)...)
+	unplanned, err := choose(p, p.unplanned(k.planned))
+	if err != nil {
+		return err
+	}
+	gone = append(gone, unplanned...)
 	if p.scene.complete || !reflect.DeepEqual(have.Uplinks, want.Uplinks) {
 		p.setUplinks(want.Uplinks)
 	}
@@ -125,8 +137,12 @@ func (k *Kernel) Check(ctx context.Context, want *plan.Plan) ([]plan.Drift, erro
 	for _, o := range wanted {
 		names[o.name] = o
 	}
+	unplanned, err := p.spared(p.unplanned(names))
+	if err != nil {
+		return nil, err
+	}
 	p.setUplinks(want.Uplinks)
-	p.links(ctx, p.unplanned(names), wanted)
+	p.links(ctx, unplanned, wanted)
 	p.restoreFound(want)
 	return p.drift, errors.Join(p.errs...)
 }
@@ -135,7 +151,10 @@ func (k *Kernel) Check(ctx context.Context, want *plan.Plan) ([]plan.Drift, erro
 // found.
 func (k *Kernel) Remove(ctx context.Context) error {
 	nothing := &plan.Plan{}
-	return errors.Join(k.Apply(ctx, nil, nothing), Restore{k}.Apply(ctx, nil, nothing))
+	k.mu.Lock()
+	err := k.apply(ctx, nil, nothing, (*pass).all)
+	k.mu.Unlock()
+	return errors.Join(err, Restore{k}.Apply(ctx, nil, nothing))
 }
 
 // Exists reports whether the host has an interface of this name.

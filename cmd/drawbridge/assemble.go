@@ -66,6 +66,9 @@ func assemble(ctx context.Context, s settings, log logrus.FieldLogger) (_ *daemo
 	if d.links, err = link.New(d.store.Settings(), s.sysctls); err != nil {
 		return nil, err
 	}
+	if d.store.Anew() {
+		d.links.Distrust()
+	}
 	d.foreign = &foreign.Rules{Warn: func(text string) { log.Warn(text) }}
 	d.zones = firewalld.New(firewalld.Socket, d.store.Zones())
 	d.zones.Warn = d.foreign.Warn
@@ -131,7 +134,7 @@ func (d *daemon) close() {
 
 // notices are what a person should know, now.
 func (d *daemon) notices() []string {
-	return slices.Concat(d.store.Notices(), d.firewall.Notices(), d.tracking.Notices(), d.ports.Notices(d.engine.Now().Plan), d.waived())
+	return slices.Concat(d.store.Notices(), d.links.Notices(), d.firewall.Notices(), d.tracking.Notices(), d.ports.Notices(d.engine.Now().Plan), d.waived())
 }
 
 // waived is what networks ask for and do not get for want of a firewall.

@@ -111,6 +111,9 @@ func (e *env) removePool(ctx context.Context, subnet string, force bool) error {
 
 // removeWithoutDaemon does what a daemon would do, also on a host where none could start.
 func removeWithoutDaemon(ctx context.Context, s settings, force bool) error {
+	if err := checkPrivilege(); err != nil {
+		return err
+	}
 	silent := logrus.New()
 	silent.SetOutput(io.Discard)
 	d, err := assemble(ctx, s, silent)

@@ -96,6 +96,9 @@ func serve(ctx context.Context, s settings, log *logrus.Logger) error {
 	if err := errors.Join(checkAlone(s.pluginSocket), checkAlone(s.adminSocket)); err != nil {
 		return err
 	}
+	if err := checkPrivilege(); err != nil {
+		return err
+	}
 	d, err := assemble(ctx, s, log)
 	if err != nil {
 		return err
