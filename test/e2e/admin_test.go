@@ -89,7 +89,7 @@ func (s *site) passes(f family) {
 
 // askFor has a container ask outside, without much patience.
 func (s *site) askFor(container, address string) (string, error) {
-	return s.TryDocker("exec", container, "peer", "ask", "-wait", hello.Impatience.String(), "tcp", address)
+	return s.Exec(container, "/bin/peer", "ask", "-wait", hello.Impatience.String(), "tcp", address)
 }
 
 // dropsWin is about what an administrator drops: in particular, which holds for our

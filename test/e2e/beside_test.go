@@ -162,7 +162,7 @@ func (s *site) askAll(client string, targets map[string]string) map[string]strin
 	for address := range targets {
 		fmt.Fprintf(&script, "(a=$(peer ask -wait %s tcp %s); echo %[2]s $a) &\n", slow, address)
 	}
-	out, err := s.TryDocker("exec", client, "sh", "-c", script.String()+"wait")
+	out, err := s.Exec(client, "/bin/sh", "-c", script.String()+"wait")
 	if err != nil {
 		s.t.Errorf("%s asks: %v", client, err)
 	}

@@ -209,7 +209,7 @@ func TestEngineAReusedAddressIsReachedAtOnce(t *testing.T) {
 		neighbours := map[string]func(address string) string{
 			"the host":                func(a string) string { return s.Host.Run("ip", "neigh", "show", a) },
 			"a machine on the bridge": func(a string) string { return s.Neighbour.Run("ip", "neigh", "show", a) },
-			"a container":             func(a string) string { return s.Docker("exec", "peer", "ip", "neigh", "show", a) },
+			"a container":             func(a string) string { return s.in("peer", "ip", "neigh", "show", a) },
 		}
 		for i, name := range []string{"first", "second", "third"} {
 			mac := fmt.Sprintf("02:00:5e:00:53:5%d", i)

@@ -12,7 +12,7 @@ import (
 // routes are a container's, of both families.
 func (s *site) routes(container string) string {
 	s.t.Helper()
-	return s.Docker("exec", container, "ip", "route") + s.Docker("exec", container, "ip", "-6", "route")
+	return s.in(container, "ip", "route") + s.in(container, "ip", "-6", "route")
 }
 
 func TestEngineNetworksSayWhereTheirPortsArePublished(t *testing.T) {

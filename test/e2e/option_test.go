@@ -11,7 +11,7 @@ import (
 // link is what a container's kernel says of an interface.
 func (s *site) link(container, name string) string {
 	s.t.Helper()
-	return s.Docker("exec", container, "ip", "link", "show", "dev", name)
+	return s.in(container, "ip", "link", "show", "dev", name)
 }
 
 func TestEngineOptionsOfANetworkHold(t *testing.T) {

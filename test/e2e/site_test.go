@@ -119,19 +119,27 @@ func (s *site) inspect(format, name string) string {
 // address is a container's IPv4 address on a network.
 func (s *site) address(container, network string) string {
 	s.t.Helper()
-	return s.inspect(`{{(index .NetworkSettings.Networks "`+network+`").IPAddress}}`, container)
+	return text(s.Attachment(container, network).IPAddress)
 }
 
 // address6 is its IPv6 address.
 func (s *site) address6(container, network string) string {
 	s.t.Helper()
-	return s.inspect(`{{(index .NetworkSettings.Networks "`+network+`").GlobalIPv6Address}}`, container)
+	return text(s.Attachment(container, network).GlobalIPv6Address)
 }
 
 // gateway is a container's IPv4 gateway on a network.
 func (s *site) gateway(container, network string) string {
 	s.t.Helper()
-	return s.inspect(`{{(index .NetworkSettings.Networks "`+network+`").Gateway}}`, container)
+	return text(s.Attachment(container, network).Gateway)
+}
+
+// text is an address as a person writes it, "" for none.
+func text(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
 }
 
 // sees fails the test unless a server saw this address as its client's.

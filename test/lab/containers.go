@@ -36,10 +36,11 @@ func (e *Engine) Run(name string, args ...string) {
 func (e *Engine) Serves(name string) {
 	e.t.Helper()
 	Until(e.t, "container "+name+" serves", func() error {
-		if out := e.Docker("logs", name); !strings.Contains(out, "serving") {
-			return fmt.Errorf("it has said %q so far", out)
+		out, err := e.get("/containers/" + name + "/logs?stdout=1&stderr=1")
+		if err == nil && !bytes.Contains(out, []byte("serving")) {
+			err = fmt.Errorf("it has said %q so far", out)
 		}
-		return nil
+		return err
 	})
 }
 
@@ -76,11 +77,30 @@ func (e *Engine) MustNotReach(container, network, address string, want hello.Ver
 }
 
 func (e *Engine) askFor(container, network, address string, wait time.Duration) (hello.Answer, error) {
-	out, err := e.TryDocker("exec", container, "peer", "ask", "-wait", wait.String(), network, address)
+	out, err := e.Exec(container, "/bin/peer", "ask", "-wait", wait.String(), network, address)
 	if err != nil {
 		return hello.Answer{}, fmt.Errorf("%s%w", out, err)
 	}
 	return hello.Parse(out)
+}
+
+// Exec runs a program of a container's in its namespaces and returns what it printed. That
+// is what docker exec does, save that it has the rights of the test's own process; it takes
+// a tenth of the time.
+func (e *Engine) Exec(container, program string, args ...string) (string, error) {
+	e.t.Helper()
+	c, err := e.container(container)
+	if err == nil && c.State.Pid == 0 {
+		err = fmt.Errorf("container %s does not run", container)
+	}
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.Command(program, args...)
+	cmd.Dir, cmd.Env = "/", []string{"PATH=/bin"}
+	return output(2*time.Minute, cmd, func() error {
+		return startIn(cmd, func() error { return enterAll(e.Outer(fmt.Sprintf("/proc/%d", c.State.Pid))) })
+	})
 }
 
 // Dial begins a conversation of a container with a server; it ends with the test.
@@ -93,8 +113,11 @@ func (e *Engine) Dial(container, network, address string) *hello.Conn {
 // run: that needs nothing in the container, and costs less than docker exec.
 func (e *Engine) Inside(container string) *Host {
 	e.t.Helper()
-	pid := strings.TrimSpace(e.Docker("inspect", "-f", "{{.State.Pid}}", container))
-	ns, err := netns.GetFromPath(e.Outer("/proc/" + pid + "/ns/net"))
+	c, err := e.container(container)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	ns, err := netns.GetFromPath(e.Outer(fmt.Sprintf("/proc/%d/ns/net", c.State.Pid)))
 	if err != nil {
 		e.t.Fatalf("network of container %s: %v", container, err)
 	}

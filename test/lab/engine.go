@@ -178,7 +178,7 @@ func (e *Engine) StartDocker() {
 		if err := e.dockerd.alive(); err != nil {
 			return err
 		}
-		_, err := e.TryDocker("version")
+		_, err := e.get("/version")
 		return err
 	})
 }

@@ -91,17 +91,20 @@ func (w *world) start(cmd *exec.Cmd, prepare ...func() error) (err error) {
 		return fmt.Errorf("enter the world: %w", err)
 	}
 	defer unix.Close(pidfd)
+	enter := func() error { return unix.Setns(pidfd, unix.CLONE_NEWNS|unix.CLONE_NEWNET|unix.CLONE_NEWPID) }
+	return startIn(cmd, append([]func() error{enter}, prepare...)...)
+}
+
+// startIn starts a command that inherits what the steps do to the thread that starts it.
+func startIn(cmd *exec.Cmd, steps ...func() error) (err error) {
 	onOwnThread(func() {
 		// A thread may change its mounts only once it shares its root and
 		// working directory with no other.
 		if err = unix.Unshare(unix.CLONE_FS); err != nil {
 			return
 		}
-		if err = unix.Setns(pidfd, unix.CLONE_NEWNS|unix.CLONE_NEWNET|unix.CLONE_NEWPID); err != nil {
-			return
-		}
-		for _, p := range prepare {
-			if err = p(); err != nil {
+		for _, step := range steps {
+			if err = step(); err != nil {
 				return
 			}
 		}
@@ -110,15 +113,45 @@ func (w *world) start(cmd *exec.Cmd, prepare ...func() error) (err error) {
 	return err
 }
 
+// enterAll is a step into the namespaces that a process is in, given as its directory in
+// /proc. Whose rights are looked at is not among them.
+func enterAll(process string) error {
+	var all []int
+	defer func() {
+		for _, fd := range all {
+			unix.Close(fd)
+		}
+	}()
+	for _, name := range []string{"net", "pid", "uts", "ipc", "mnt"} {
+		fd, err := unix.Open(process+"/ns/"+name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("open namespace %s: %w", name, err)
+		}
+		all = append(all, fd)
+	}
+	// Only now, since the last one hides the directory.
+	for _, fd := range all {
+		if err := unix.Setns(fd, 0); err != nil {
+			return fmt.Errorf("enter a namespace: %w", err)
+		}
+	}
+	return nil
+}
+
 // output runs a command in the world to its end and returns what it printed. A
 // command that takes longer than two minutes is killed.
 func (w *world) output(cmd *exec.Cmd) (string, error) { return w.outputWithin(2*time.Minute, cmd) }
 
 // outputWithin is output with another limit.
 func (w *world) outputWithin(limit time.Duration, cmd *exec.Cmd) (string, error) {
+	return output(limit, cmd, func() error { return w.start(cmd) })
+}
+
+// output is what a command prints until its end, once start has started it.
+func output(limit time.Duration, cmd *exec.Cmd, start func() error) (string, error) {
 	var stdout, stderr strings.Builder
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := w.start(cmd)
+	err := start()
 	if err == nil {
 		timer := time.AfterFunc(limit, func() { _ = cmd.Process.Kill() })
 		err = cmd.Wait()
