@@ -77,6 +77,33 @@ func (m *machine) crowd(n int) int {
 	return n
 }
 
+// BenchmarkKernelMend tells what a look at all entries costs by their number, if they are
+// all of containers that the host hides.
+func BenchmarkKernelMend(b *testing.B) {
+	m := newMachine(b, lab.NewHost(b))
+	m.joined("b", 2)
+	m.apply()
+	n := 0
+	for _, total := range []int{0, busy, full} {
+		for ; n < total; n++ {
+			a := netip.AddrFrom4([4]byte{172, 30, 1, 2})
+			target := netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, byte(n >> 8), byte(n)}), uint16(1+n>>16))
+			e := entry{
+				proto: spec.UDP, client: netip.AddrPortFrom(a, 1000), asked: target, server: target,
+				shown: netip.MustParseAddrPort("192.0.2.1:1000"),
+			}
+			if err := m.create(unix.AF_INET, e.attributes(0, time.Hour)); err != nil {
+				b.Skipf("the table takes no more than %d entries: %v", n, err)
+			}
+		}
+		b.Run(fmt.Sprint(total), func(b *testing.B) {
+			for b.Loop() {
+				m.must(m.overhaul(m.seen))
+			}
+		})
+	}
+}
+
 // BenchmarkKernelForget tells what one address costs by the number of other entries.
 func BenchmarkKernelForget(b *testing.B) {
 	m := newMachine(b, lab.NewHost(b))

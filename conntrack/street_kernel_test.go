@@ -14,7 +14,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/drawbridge-net/drawbridge/firewall/nftables"
 	"github.com/drawbridge-net/drawbridge/plan"
 	"github.com/drawbridge-net/drawbridge/spec"
 	"github.com/drawbridge-net/drawbridge/test/lab"
@@ -27,33 +26,33 @@ import (
 type street struct {
 	*machine
 	town     *scene.Town
-	firewall *nftables.Firewall
+	wall     wall
+	firewall applier
 	before   spec.State
 	members  map[string]*lab.Host
 }
 
 func newStreet(t *testing.T) *street {
 	t.Helper()
-	s := &street{members: map[string]*lab.Host{}}
+	return newStreetBehind(t, withNftables())
+}
+
+func newStreetBehind(t *testing.T, w wall) *street {
+	t.Helper()
+	s := &street{wall: w, members: map[string]*lab.Host{}}
 	facts := plan.Host{IPv6: true, ForceForwarding: true, Uplinks: []plan.HostLink{{Name: "eth0"}}, Addresses: []netip.Addr{
 		netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.101"), netip.MustParseAddr("2001:db8:1::1"), netip.MustParseAddr("2001:db8:1::101"),
 	}}
-	w := scene.NewWorld(t).
+	world := scene.NewWorld(t).
 		Network("d", spec.Network{Masquerade: true}, "172.30.1.0/24", "fd00:30:1::/64").
 		Network("e", spec.Network{Masquerade: true}, "172.30.2.0/24", "fd00:30:2::/64").
 		Endpoint("d", "a", "172.30.1.2/24", "fd00:30:1::2/64").
 		Endpoint("d", "b", "172.30.1.3/24", "fd00:30:1::3/64").
 		Endpoint("e", "c", "172.30.2.2/24", "fd00:30:2::2/64")
-	bare := plan.New(w.State, &facts)
+	bare := plan.New(world.State, &facts)
 	s.town = scene.Settle(t, bare, func(h *lab.Host) {
-		h.Do(func() {
-			var err error
-			if s.firewall, err = nftables.New(); err != nil {
-				t.Error(err)
-			}
-		})
-		t.Cleanup(s.firewall.Close)
-		s.machine = &machine{Host: h, Table: newTable(t, h), t: t, state: w.State, facts: facts}
+		s.firewall = w.build(t, h)
+		s.machine = &machine{Host: h, Table: newTable(t, h), t: t, state: world.State, facts: facts}
 		s.apply()
 	})
 	s.Run("ip", "addr", "add", "192.0.2.101/24", "dev", "eth0")
@@ -96,10 +95,10 @@ func (s *street) apply() {
 	if s.have != nil {
 		want = s.have.Next(s.before, s.state, &s.facts)
 	}
-	for _, l := range []interface {
-		Apply(ctx context.Context, have, want *plan.Plan) error
-	}{s.firewall, s.Table} {
-		s.must(l.Apply(context.Background(), s.have, want))
+	for _, l := range []applier{s.firewall, s.Table} {
+		var err error
+		s.Do(func() { err = l.Apply(context.Background(), s.have, want) })
+		s.must(err)
 	}
 	s.have, s.before = want, s.state
 }
