@@ -85,7 +85,7 @@ func Open(ctx context.Context, mode Mode) (*Firewall, error) {
 	return f, nil
 }
 
-// String is e.g. nftables (as told).
+// String is e.g. nftables (as told; nobody else can change its tables).
 func (f *Firewall) String() string { return f.Name + " (" + f.Reason + ")" }
 
 func (f *Firewall) choose(ctx context.Context, mode Mode) error {
@@ -143,7 +143,10 @@ func (f *Firewall) try(ctx context.Context) error {
 	return patiently(ctx, func() error { return f.nft.Try(ctx) })
 }
 
-func (f *Firewall) useNFTables() { f.Name, f.backend = "nftables", f.nft }
+func (f *Firewall) useNFTables() {
+	f.Name, f.backend = "nftables", f.nft
+	f.Reason += "; " + f.nft.Ownership()
+}
 
 func (f *Firewall) useIPTables(ctx context.Context) error {
 	found, err := iptables.Find(ctx)

@@ -34,8 +34,8 @@ func TestKernelTheChoiceTellsItsReason(t *testing.T) {
 		path    string // where commands are
 		want    string // the choice, or why there is none
 	}{
-		{Auto, false, "", "nftables (auto: the kernel took a trial of all that it needs)"},
-		{NFTables, false, "", "nftables (as told)"},
+		{Auto, false, "", "nftables (auto: the kernel took a trial of all that it needs; nobody else can change its tables)"},
+		{NFTables, false, "", "nftables (as told; nobody else can change its tables)"},
 		{IPTables, false, "", "iptables-nft (as told)"},
 		{Auto, true, "", "iptables-legacy (auto: nftables refused: open nfnetlink: socket: protocol not supported)"},
 		{NFTables, true, "", "use --firewall=iptables"},
@@ -84,18 +84,22 @@ func TestKernelTheChoiceTellsItsReason(t *testing.T) {
 // machine is a host on which the firewall changes.
 type machine struct {
 	*lab.Host
-	t *testing.T
+	t    *testing.T
+	last *Firewall // of the daemon that runs
 }
 
 // change is what a daemon does that is started anew. Kind, for iptables, is that of an
 // engine's rules.
-func (m machine) change(mode Mode, kind string, want *plan.Plan) *Firewall {
+func (m *machine) change(mode Mode, kind string, want *plan.Plan) *Firewall {
 	m.t.Helper()
 	for _, other := range []string{"nft", "legacy"} {
 		if other == kind {
 			m.Run("iptables-"+other, "-t", "nat", "-N", "DOCKER")
 			defer m.Run("iptables-"+other, "-t", "nat", "-X", "DOCKER")
 		}
+	}
+	if m.last != nil {
+		m.last.Close()
 	}
 	var f *Firewall
 	m.Do(func() {
@@ -114,11 +118,12 @@ func (m machine) change(mode Mode, kind string, want *plan.Plan) *Firewall {
 		m.t.FailNow()
 	}
 	m.t.Cleanup(f.Close)
+	m.last = f
 	return f
 }
 
 // left are the left-overs that a layer finds.
-func (m machine) left(l engine.Layer, want *plan.Plan) []string {
+func (m *machine) left(l engine.Layer, want *plan.Plan) []string {
 	m.t.Helper()
 	return scene.Drift(m.t, m.Host, l, want)
 }
@@ -132,8 +137,11 @@ func TestKernelAChangeOfFirewallMeetsNoFlow(t *testing.T) {
 		Network("a", spec.Network{Masquerade: true}, "172.30.0.0/24", "fd00:30::/64").
 		Endpoint("a", "e", "172.30.0.2/24", "fd00:30::2/64", scene.TCP("", 8080, 80, 1))
 	p := w.Plan()
-	town := scene.Settle(t, p, func(h *lab.Host) { machine{h, t}.change(Auto, "", p) })
-	m := machine{town.Host, t}
+	m := machine{t: t}
+	town := scene.Settle(t, p, func(h *lab.Host) {
+		m.Host = h
+		m.change(Auto, "", p)
+	})
 	town.Neighbour.Route(netip.MustParsePrefix("172.30.0.0/24"), m.Host)
 	container := town.Container("a1", scene.Bridge("a"), "172.30.0.2/24", "fd00:30::2/64")
 	scene.Serve(t, town.Outside, "outside", "tcp [::]:80")
@@ -181,7 +189,7 @@ func TestKernelAChangeOfFirewallMeetsNoFlow(t *testing.T) {
 }
 
 // sets are the firewalls that have rules of ours, by other means than our own.
-func (m machine) sets() []string {
+func (m *machine) sets() []string {
 	m.t.Helper()
 	var all []string
 	for _, tool := range []string{"iptables-nft", "iptables-legacy"} {
@@ -197,9 +205,9 @@ func (m machine) sets() []string {
 
 // TestKernelAChangeOfFirewallThatFailsLeavesTheOldOne until the new one stands.
 func TestKernelAChangeOfFirewallThatFailsLeavesTheOldOne(t *testing.T) {
-	m := machine{lab.NewHost(t), t}
+	m := machine{Host: lab.NewHost(t), t: t}
 	p := scene.Everything(t).Plan()
-	m.change(NFTables, "", p)
+	m.change(NFTables, "", p).Close()
 	path, broken := os.Getenv("PATH"), t.TempDir()
 	for _, name := range []string{"iptables-nft-restore", "ip6tables-nft-restore"} {
 		if err := os.WriteFile(filepath.Join(broken, name), []byte("#!/bin/sh\necho no >&2\nexit 4\n"), 0o755); err != nil {
@@ -266,8 +274,8 @@ func TestKernelATrialThatWasCutShortChoosesNothing(t *testing.T) {
 // TestKernelWhereNoneIsChosenAllGoes but not before the place of the chosen one is come to.
 func TestKernelWhereNoneIsChosenAllGoes(t *testing.T) {
 	t.Setenv("XTABLES_LOCKFILE", os.DevNull)
-	m := machine{lab.NewHost(t), t}
-	m.change(NFTables, "", scene.Everything(t).Plan())
+	m := machine{Host: lab.NewHost(t), t: t}
+	m.change(NFTables, "", scene.Everything(t).Plan()).Close()
 	m.Run("sh", "-ec", "iptables-nft -t mangle -N DRAWBRIDGE-OLD; ip6tables-legacy -t nat -N DRAWBRIDGE-OLD")
 	m.Do(func() {
 		f, err := Open(context.Background(), None)
@@ -293,7 +301,7 @@ func TestKernelWhereNoneIsChosenAllGoes(t *testing.T) {
 // comes back. SCTP can not be had meanwhile, which only whoever publishes it suffers from.
 func TestKernelNoneMayBeChosen(t *testing.T) {
 	t.Setenv("XTABLES_LOCKFILE", os.DevNull)
-	m := machine{lab.NewHost(t), t}
+	m := machine{Host: lab.NewHost(t), t: t}
 	without := scene.NewWorld(t).
 		Network("a", spec.Network{Masquerade: true}, "172.30.0.0/24").
 		Endpoint("a", "e", "172.30.0.2/24", "", scene.TCP("", 8080, 80, 1))
@@ -340,7 +348,7 @@ func TestKernelWhoGetsAPacketWithoutAFirewallIsWhomThePlanNames(t *testing.T) {
 // TestKernelLeftOversBesideOnesWithoutACommandAreNamed too.
 func TestKernelLeftOversBesideOnesWithoutACommandAreNamed(t *testing.T) {
 	t.Setenv("XTABLES_LOCKFILE", os.DevNull)
-	m := machine{lab.NewHost(t), t}
+	m := machine{Host: lab.NewHost(t), t: t}
 	p := scene.Everything(t).Plan()
 	f := m.change(IPTables, "legacy", p)
 	m.Run("sh", "-ec", "iptables-nft -t mangle -N DRAWBRIDGE-OLD; nft add table bridge drawbridge")
@@ -355,7 +363,7 @@ func TestKernelLeftOversBesideOnesWithoutACommandAreNamed(t *testing.T) {
 
 // TestKernelLeftOversAreLookedForIfSomethingWasWritten and not else.
 func TestKernelLeftOversAreLookedForIfSomethingWasWritten(t *testing.T) {
-	m := machine{lab.NewHost(t), t}
+	m := machine{Host: lab.NewHost(t), t: t}
 	p := scene.Everything(t).Plan()
 	f := m.change(NFTables, "", p)
 	for range 2 {
@@ -380,7 +388,7 @@ func TestKernelLeftOversAreLookedForIfSomethingWasWritten(t *testing.T) {
 // could never write is somebody else's.
 func TestKernelLeftOversWithoutACommandAreNamed(t *testing.T) {
 	t.Setenv("XTABLES_LOCKFILE", os.DevNull)
-	m := machine{lab.NewHost(t), t}
+	m := machine{Host: lab.NewHost(t), t: t}
 	p := scene.Everything(t).Plan()
 	f := m.change(NFTables, "", p)
 	m.Run("iptables-legacy", "-t", "nat", "-N", "THEIRS")
@@ -395,7 +403,7 @@ func TestKernelLeftOversWithoutACommandAreNamed(t *testing.T) {
 func TestKernelLeftOversAreNamedAndTakenAway(t *testing.T) {
 	t.Setenv("XTABLES_LOCKFILE", os.DevNull)
 	p := scene.Everything(t).Plan()
-	m := machine{lab.NewHost(t), t}
+	m := machine{Host: lab.NewHost(t), t: t}
 	for _, row := range []struct {
 		mode        Mode
 		others      string // a script

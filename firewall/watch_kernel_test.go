@@ -26,7 +26,7 @@ func TestKernelWhatWeWriteWakesNoMoreThanItMust(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			m := machine{lab.NewHost(t), t}
+			m := machine{Host: lab.NewHost(t), t: t}
 			w := scene.Everything(t)
 			have := w.Plan()
 			f := m.change(row.mode, row.kind, have)
@@ -47,7 +47,7 @@ func TestKernelWhatWeWriteWakesNoMoreThanItMust(t *testing.T) {
 
 // wakes counts how often any of a firewall's watches wakes, once all have begun and
 // until the test ends.
-func (m machine) wakes(f *Firewall) *atomic.Int32 {
+func (m *machine) wakes(f *Firewall) *atomic.Int32 {
 	m.t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	var all sync.WaitGroup

@@ -92,7 +92,7 @@ func (f *Firewall) look(ctx context.Context) (*standing, error) {
 			if err != nil {
 				return err
 			}
-			read, readErr := c.read(f.tables())
+			read, readErr := c.read(f.tables(), f.flags())
 			after, _, err := c.generation()
 			if err != nil {
 				return errors.Join(readErr, err)
@@ -107,16 +107,17 @@ func (f *Firewall) look(ctx context.Context) (*standing, error) {
 	return s, err
 }
 
-func (c *conn) read(tables []*table) (*standing, error) {
+func (c *conn) read(tables []*table, flags uint32) (*standing, error) {
 	s := &standing{elements: map[element]bool{}}
 	for _, t := range tables {
-		_, err := c.nft.ListTableOfFamily(tableName, t.kernel.Family)
+		st, err := c.find(t)
 		if errors.Is(err, unix.ENOENT) {
 			s.absent = true
 			s.note(t.String(), "present", "yes", "no")
 			continue
 		}
 		if err == nil {
+			s.noteStand(t, c.who(st), st.flags, flags)
 			err = c.readSets(t, s)
 		}
 		if err == nil {
@@ -132,6 +133,21 @@ func (c *conn) read(tables []*table) (*standing, error) {
 func (s *standing) note(object, field, want, got string) {
 	if want != got {
 		s.drift = append(s.drift, plan.Drift{Object: object, Field: field, Want: want, Got: got})
+	}
+}
+
+// noteStand notes a table that anybody may change though nobody could, and one that was
+// put to sleep.
+func (s *standing) noteStand(t *table, owner string, got, want uint32) {
+	if want&flagOwner != 0 || got&flagOwner != 0 {
+		wanted := "nobody"
+		if want&flagOwner != 0 {
+			wanted = "drawbridge"
+		}
+		s.note(t.String(), "owner", wanted, owner)
+	}
+	if got&unix.NFT_TABLE_F_DORMANT != 0 {
+		s.note(t.String(), "dormant", "no", "yes")
 	}
 }
 

@@ -33,14 +33,18 @@ const patience = 10 * time.Second
 
 // conn is a connection to the kernel's nftables.
 type conn struct {
-	nft  *nftables.Conn
-	raw  *netlink.Conn // the socket below nft
+	nft *nftables.Conn // asks
+	*batch
+	raw  *netlink.Conn // the socket below nft, and the tables' owner
 	port uint32
 }
 
 func dial() (*conn, error) {
 	c := &conn{}
 	var err error
+	if c.batch, err = newBatch(); err != nil {
+		return nil, err
+	}
 	c.nft, err = nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(raw *netlink.Conn) error {
 		c.raw = raw
 		return errors.Join(raw.SetReadBuffer(bufferSize), raw.SetWriteBuffer(bufferSize))
@@ -80,7 +84,7 @@ func (c *conn) generation() (id, port uint32, err error) {
 			Type:  netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN),
 			Flags: netlink.Request,
 		},
-		Data: make([]byte, 4), // struct nfgenmsg
+		Data: nfgenmsg(unix.AF_UNSPEC, 0),
 	})
 	if err != nil {
 		return 0, 0, fmt.Errorf("generation of the ruleset: %w", err)
@@ -109,41 +113,42 @@ func (f *Firewall) commit(ctx context.Context, rebuild bool, todo change) error 
 	return f.with(ctx, func(c *conn) error {
 		if rebuild {
 			for _, t := range f.tables() {
-				if err := c.build(t); err != nil {
+				if err := c.build(t, f.flags()); err != nil {
 					return err
 				}
 			}
 		}
-		if err := c.send(f.rules, todo.remove, c.nft.SetDeleteElements); err != nil {
+		if err := send(f.rules, todo.remove, c.scribe.SetDeleteElements); err != nil {
 			return err
 		}
-		if err := c.send(f.rules, todo.add, c.nft.SetAddElements); err != nil {
+		if err := send(f.rules, todo.add, c.scribe.SetAddElements); err != nil {
 			return err
 		}
 		if err := failpoint.Step("nftables", "commit"); err != nil {
 			return err
 		}
-		return c.nft.Flush()
+		return c.commit()
 	})
 }
 
-// build queues a whole table without elements. Adding it first makes deleting it
+// build writes down a whole table without elements. Adding it first makes deleting it
 // no mistake where it is missing.
-func (c *conn) build(t *table) error {
-	c.nft.AddTable(t.kernel)
-	c.nft.DelTable(t.kernel)
-	c.nft.AddTable(t.kernel)
+func (b *batch) build(t *table, flags uint32) error {
+	err := errors.Join(b.table(unix.NFT_MSG_NEWTABLE, t), b.table(unix.NFT_MSG_DELTABLE, t), b.table(unix.NFT_MSG_NEWTABLE, t, flags))
+	if err != nil {
+		return err
+	}
 	for _, s := range t.sets {
-		if err := c.nft.AddSet(s.kernel(), nil); err != nil {
+		if err := b.scribe.AddSet(s.kernel(), nil); err != nil {
 			return err
 		}
 	}
 	for _, ch := range t.chains {
-		c.nft.AddChain(ch.kernel(t))
+		b.scribe.AddChain(ch.kernel(t))
 	}
 	for _, ch := range t.chains {
 		for _, r := range ch.rules {
-			c.nft.AddRule(&nftables.Rule{Table: t.kernel, Chain: ch.kernel(t), Exprs: r.exprs, UserData: r.userData()})
+			b.scribe.AddRule(&nftables.Rule{Table: t.kernel, Chain: ch.kernel(t), Exprs: r.exprs, UserData: r.userData()})
 		}
 	}
 	return nil
@@ -181,7 +186,7 @@ func (r rule) userData() []byte {
 }
 
 // send queues elements in fixed order, set by set.
-func (c *conn) send(r *ruleset, elements map[element]plan.Owner, queue func(*nftables.Set, []nftables.SetElement) error) error {
+func send(r *ruleset, elements map[element]plan.Owner, queue func(*nftables.Set, []nftables.SetElement) error) error {
 	var raw []nftables.SetElement
 	sorted := slices.SortedFunc(maps.Keys(elements), compare)
 	for i, e := range sorted {

@@ -12,11 +12,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/drawbridge-net/drawbridge/failpoint"
 	"github.com/drawbridge-net/drawbridge/plan"
 )
 
@@ -28,15 +30,21 @@ type Firewall struct {
 	port atomic.Uint32
 	// bridgeless says that the kernel can have no table of family bridge.
 	bridgeless atomic.Bool
+	ownership  atomic.Int32 // an ownership
+	waited     atomic.Bool  // another owner has been given time
 
-	mu   sync.Mutex
-	conn *conn // nil after an error
+	mu     sync.Mutex
+	conn   *conn // nil after an error
+	claims bool  // whoever connects claims the tables
 }
 
 // New connects to the kernel's nftables in the network namespace of the calling
 // thread. It changes nothing.
-func New() (*Firewall, error) {
+func New(options ...Option) (*Firewall, error) {
 	f := &Firewall{rules: newRuleset()}
+	if slices.Contains(options, Shared) {
+		f.ownership.Store(int32(shared))
+	}
 	if err := f.connect(); err != nil {
 		return nil, fmt.Errorf("open nfnetlink: %w", err)
 	}
@@ -48,13 +56,20 @@ func (f *Firewall) connect() error {
 	if err != nil {
 		return err
 	}
-	f.conn = c
 	f.port.Store(c.port)
+	if f.claims {
+		if err := f.adopt(c); err != nil && !errors.Is(err, errOthers) {
+			c.close()
+			return err
+		}
+	}
+	f.conn = c
 	return nil
 }
 
 // with runs one piece of work on the connection. After an error the connection is
-// thrown away: answers to what failed may still be under way on it.
+// thrown away: answers to what failed may still be under way on it. The next one comes
+// at once, as until then the tables that it owned are anybody's.
 func (f *Firewall) with(ctx context.Context, work func(*conn) error) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -70,14 +85,18 @@ func (f *Firewall) with(ctx context.Context, work func(*conn) error) error {
 	if err != nil {
 		f.conn.close()
 		f.conn = nil
+		if f.claims {
+			_ = f.connect() // else the next work tries, and tells
+		}
 	}
 	return err
 }
 
-// Close gives the connection back. What stands in the kernel stays.
+// Close gives the connection back. What stands in the kernel stays, and is anybody's.
 func (f *Firewall) Close() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.claims = false
 	if f.conn != nil {
 		f.conn.close()
 		f.conn = nil
@@ -108,6 +127,9 @@ func (f *Firewall) Apply(ctx context.Context, have, want *plan.Plan) error {
 // mend looks at the tables and changes what differs. If rules are not exactly ours
 // both are built anew, and so if they cannot be read: we wrote no such.
 func (f *Firewall) mend(ctx context.Context, want *plan.Plan) error {
+	if err := f.claim(ctx); err != nil {
+		return err
+	}
 	planned := elements(want)
 	seen, err := f.look(ctx)
 	rebuild := err != nil || len(seen.drift) > 0
@@ -152,8 +174,10 @@ func (f *Firewall) lacksBridges(ctx context.Context) bool {
 		return false
 	}
 	err := f.with(ctx, func(c *conn) error {
-		c.nft.AddTable(f.rules.bridge.kernel) // no change where it is
-		return c.nft.Flush()
+		if err := c.table(unix.NFT_MSG_NEWTABLE, f.rules.bridge); err != nil { // no change where it is
+			return err
+		}
+		return c.commit()
 	})
 	f.bridgeless.Store(errors.Is(err, unix.EOPNOTSUPP))
 	return f.bridgeless.Load()
@@ -221,7 +245,7 @@ func (f *Firewall) Generation(ctx context.Context) (uint32, error) {
 func (f *Firewall) there(c *conn) ([]*table, error) {
 	var all []*table
 	for _, t := range f.tables() {
-		_, err := c.nft.ListTableOfFamily(tableName, t.kernel.Family)
+		_, err := c.find(t)
 		if err == nil {
 			all = append(all, t)
 		} else if !errors.Is(err, unix.ENOENT) {
@@ -233,18 +257,30 @@ func (f *Firewall) there(c *conn) ([]*table, error) {
 
 // Remove deletes the tables.
 func (f *Firewall) Remove(ctx context.Context) error {
-	err := f.with(ctx, func(c *conn) error {
-		there, err := f.there(c)
-		if err != nil {
-			return err
-		}
-		for _, t := range there {
-			c.nft.DelTable(t.kernel)
-		}
-		return c.nft.Flush()
-	})
+	err := f.outwait(ctx, func() error { return f.with(ctx, f.remove) })
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("remove %s: %w", f.rules.inet, err)
 	}
 	return nil
+}
+
+func (f *Firewall) remove(c *conn) error {
+	f.claims = false
+	there, err := f.there(c)
+	if err != nil {
+		return err
+	}
+	for _, t := range there {
+		s, err := c.find(t)
+		if err == nil && c.lockedOut(s) {
+			err = refusal(t, s)
+		}
+		if err = errors.Join(err, c.table(unix.NFT_MSG_DELTABLE, t)); err != nil {
+			return err
+		}
+	}
+	if err := failpoint.Step("nftables", "remove"); err != nil {
+		return err
+	}
+	return c.commit()
 }

@@ -16,7 +16,9 @@ func backend() firewalltest.Backend {
 		Name: firewalltest.NFTables,
 		Protect: func(t testing.TB, h *lab.Host, p *plan.Plan) {
 			t.Helper()
-			newMachine(t, h).apply(nil, p)
+			m := newMachine(t, h)
+			m.apply(nil, p)
+			m.f.Close() // as a daemon that ends: others may change what it leaves
 		},
 		Layer:   func(t testing.TB, h *lab.Host) firewalltest.Applier { t.Helper(); return newMachine(t, h).f },
 		Drops:   drops,

@@ -26,11 +26,11 @@ type machine struct {
 	f *Firewall
 }
 
-func newMachine(t testing.TB, h *lab.Host) *machine {
+func newMachine(t testing.TB, h *lab.Host, options ...Option) *machine {
 	t.Helper()
 	m := &machine{Host: h, t: t}
 	var err error
-	h.Do(func() { m.f, err = New() })
+	h.Do(func() { m.f, err = New(options...) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +78,7 @@ func (m *machine) generation() uint32 {
 
 func TestKernelGoWritesWhatNftReads(t *testing.T) {
 	p := scene.Everything(t).Plan()
-	byGo, byNft := newMachine(t, lab.NewHost(t)), newMachine(t, lab.NewHost(t))
+	byGo, byNft := newMachine(t, lab.NewHost(t), Shared), newMachine(t, lab.NewHost(t), Shared)
 	byGo.apply(nil, p)
 	byNft.Feed(script(p), "nft", "-f", "-")
 	if diff := cmp.Diff(byNft.tables(), byGo.tables()); diff != "" {
@@ -124,6 +124,7 @@ func TestKernelDamageIsNamedAndHealed(t *testing.T) {
 	for name, c := range map[string]struct{ damage, want string }{
 		"the ruleset was flushed":              {"flush ruleset", "table inet drawbridge present: want yes, got no"},
 		"the table was deleted":                {"delete table inet drawbridge", "table inet drawbridge present: want yes, got no"},
+		"the table was put to sleep":           {"add table inet drawbridge { flags dormant; }", "table inet drawbridge dormant: want no, got yes"},
 		"the table was emptied":                {"flush table inet drawbridge", `chain raw rule 1: want iifname != "lo" ip daddr 127.0.0.0/8 counter drop, got nothing`},
 		"a chain was emptied":                  {"flush chain inet drawbridge forward", "chain forward rule 22: want iifname @bridges oifname @engines counter drop, got nothing"},
 		"a base chain is gone":                 {"delete chain inet drawbridge raw", "chain raw hook: want filter 0 -300 accept, got nothing"},
@@ -149,7 +150,7 @@ func TestKernelDamageIsNamedAndHealed(t *testing.T) {
 		"a subnet of somebody is masqueraded":  {"add element inet drawbridge masquerade4 { 10.1.0.0-10.1.0.9 }", "element masquerade4 10.1.0.0-10.1.0.9 value: want nothing, got present"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := newMachine(t, lab.NewHost(t))
+			m := newMachine(t, lab.NewHost(t), Shared)
 			m.apply(nil, p)
 			whole := m.tables()
 			m.Feed(strings.ReplaceAll(c.damage, "; add", "\nadd")+"\n", "nft", "-f", "-")
@@ -174,7 +175,7 @@ func contains(lines []string, want string) bool {
 }
 
 func TestKernelATableThatVanishedBetweenRequestsIsRebuilt(t *testing.T) {
-	m := newMachine(t, lab.NewHost(t))
+	m := newMachine(t, lab.NewHost(t), Shared)
 	w := scene.Everything(t)
 	have := w.Plan()
 	m.apply(nil, have)
@@ -209,6 +210,7 @@ func TestKernelTenThousandPortsAreOneTransaction(t *testing.T) {
 	}
 	w.Endpoint("a", "e", "172.30.0.2/16", "", ports...)
 	m := newMachine(t, lab.NewHost(t))
+	m.apply(nil, scene.NewWorld(t).Plan()) // by which it knows the kernel
 	before, p := m.generation(), w.Plan()
 	m.apply(nil, p)
 	if after := m.generation(); after != before+1 {

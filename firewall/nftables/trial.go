@@ -20,6 +20,9 @@ const trialName = "drawbridge-trial"
 // version, whether this kernel can be our firewall; it leaves nothing behind. What it
 // returns is why not: ErrBridgeless if only the table of family bridge is refused.
 func (f *Firewall) Try(ctx context.Context) error {
+	if err := f.decide(ctx); err != nil {
+		return err
+	}
 	trial := newRulesetIn(trialName)
 	err := f.take(ctx, trial.specimens(), trial, trial.inet, trial.bridge)
 	if errors.Is(err, unix.EOPNOTSUPP) && f.take(ctx, trial.specimens(), trial, trial.inet) == nil {
@@ -42,7 +45,7 @@ func (f *Firewall) Try(ctx context.Context) error {
 func (f *Firewall) take(ctx context.Context, elements map[element]plan.Owner, r *ruleset, tables ...*table) error {
 	return f.with(ctx, func(c *conn) error {
 		for _, t := range tables {
-			if err := c.build(t); err != nil {
+			if err := c.build(t, 0); err != nil {
 				return err
 			}
 			of := map[element]plan.Owner{}
@@ -51,14 +54,16 @@ func (f *Firewall) take(ctx context.Context, elements map[element]plan.Owner, r 
 					of[e] = owner
 				}
 			}
-			if err := c.send(r, of, c.nft.SetAddElements); err != nil {
+			if err := send(r, of, c.scribe.SetAddElements); err != nil {
 				return err
 			}
 		}
 		for _, t := range tables {
-			c.nft.DelTable(t.kernel)
+			if err := c.table(unix.NFT_MSG_DELTABLE, t); err != nil {
+				return err
+			}
 		}
-		return c.nft.Flush()
+		return c.commit()
 	})
 }
 

@@ -25,7 +25,7 @@ type layer interface {
 }
 
 func TestKernelDocsOfTheFirewallShowItsLiveRules(t *testing.T) {
-	native := protect(t, func() (layer, error) { return nftables.New() })
+	native := protect(t, func() (layer, error) { return nftables.New(nftables.Shared) })
 	second := protect(t, func() (layer, error) { return iptables.New(iptables.NFT) })
 	page := template.Must(template.ParseFiles("testdata/firewall.md"))
 	var b strings.Builder
