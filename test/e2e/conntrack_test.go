@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/drawbridge-net/drawbridge/test/lab"
+	"github.com/drawbridge-net/drawbridge/test/lab/hello"
 )
 
 // TestEngineASenderThatKeepsItsPortReachesTheNextContainer is about what the kernel
@@ -68,7 +69,13 @@ type sender struct {
 // sendTo has Outside ask some fifty times a second for port 8080 of a host.
 func (s *site) sendTo(host string) *sender {
 	s.t.Helper()
-	x, conn := &sender{host: host}, s.Outside.Dial("udp", join(host, "8080"))
+	return s.sendBy(host, s.Outside.Dial("udp", join(host, "8080")))
+}
+
+// sendBy has somebody ask a host that often.
+func (s *site) sendBy(host string, conn *hello.Conn) *sender {
+	s.t.Helper()
+	x := &sender{host: host}
 	end, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
