@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -27,18 +28,47 @@ type standing struct {
 	// absent says that a table is missing altogether.
 	absent   bool
 	elements map[element]bool
+
+	stands     []stand // of the tables
+	generation uint32
 }
 
 // Check reports where the tables differ from want.
 func (f *Firewall) Check(ctx context.Context, want *plan.Plan) ([]plan.Drift, error) {
-	s, err := f.look(ctx)
+	s, c, err := f.compare(ctx, want)
 	if err != nil {
 		return nil, fmt.Errorf("look at nftables: %w", err)
 	}
 	if s.absent {
 		return s.drift, nil
 	}
-	return append(s.drift, f.rules.drift(s.change(elements(want)))...), nil
+	return append(s.drift, f.rules.drift(c)...), nil
+}
+
+// compare is what stands, and what would make the elements those that are wanted. It
+// reads nothing where it is known what stands.
+func (f *Firewall) compare(ctx context.Context, want *plan.Plan) (s *standing, c change, err error) {
+	err = f.with(ctx, func(conn *conn) error {
+		sure, err := f.sure(conn)
+		if err != nil {
+			return err
+		}
+		if sure {
+			s, c = &standing{}, difference(f.known.plan, want)
+			return nil
+		}
+		f.known = nil
+		if s, err = f.look(conn); err != nil {
+			return err
+		}
+		c = s.change(elements(want))
+		// What a kernel without bridges refuses is in no transaction that could be followed.
+		if len(s.drift) == 0 && c.empty() && !f.bridgeless.Load() {
+			f.known = &known{plan: want, stands: s.stands, generation: s.generation, since: time.Now()}
+		}
+		return nil
+	})
+	return s, c, err
 }
 
 // change is what would make the elements those that are wanted.
@@ -83,28 +113,26 @@ func (r *ruleset) drift(c change) []plan.Drift {
 	return all
 }
 
-// look reads both tables, again if the ruleset changed on the way.
-func (f *Firewall) look(ctx context.Context) (*standing, error) {
-	var s *standing
-	err := f.with(ctx, func(c *conn) error {
-		for range tries {
-			before, _, err := c.generation()
-			if err != nil {
-				return err
-			}
-			read, readErr := c.read(f.tables(), f.flags())
-			after, _, err := c.generation()
-			if err != nil {
-				return errors.Join(readErr, err)
-			}
-			if before == after {
-				s = read
-				return readErr
-			}
+// look reads both tables, again if somebody might have changed them on the way.
+func (f *Firewall) look(c *conn) (*standing, error) {
+	for range tries {
+		before, _, err := c.generation()
+		if err != nil {
+			return nil, err
 		}
-		return errors.New("the ruleset changes faster than it can be read")
-	})
-	return s, err
+		s, readErr := c.read(f.tables(), f.flags())
+		after, _, err := c.generation()
+		if err != nil {
+			return nil, errors.Join(readErr, err)
+		}
+		if before == after || readErr == nil && c.owns(s.stands, f.tables()) {
+			if readErr == nil {
+				s.generation = after
+			}
+			return s, readErr
+		}
+	}
+	return nil, errors.New("the ruleset changes faster than it can be read")
 }
 
 func (c *conn) read(tables []*table, flags uint32) (*standing, error) {
@@ -117,6 +145,7 @@ func (c *conn) read(tables []*table, flags uint32) (*standing, error) {
 			continue
 		}
 		if err == nil {
+			s.stands = append(s.stands, st)
 			s.noteStand(t, c.who(st), st.flags, flags)
 			err = c.readSets(t, s)
 		}

@@ -111,6 +111,7 @@ func (c *conn) generation() (id, port uint32, err error) {
 // then what comes. There is no moment without rules.
 func (f *Firewall) commit(ctx context.Context, rebuild bool, todo change) error {
 	return f.with(ctx, func(c *conn) error {
+		f.known = nil
 		if rebuild {
 			for _, t := range f.tables() {
 				if err := c.build(t, f.flags()); err != nil {
@@ -118,17 +119,33 @@ func (f *Firewall) commit(ctx context.Context, rebuild bool, todo change) error 
 				}
 			}
 		}
-		if err := send(f.rules, todo.remove, c.scribe.SetDeleteElements); err != nil {
-			return err
-		}
-		if err := send(f.rules, todo.add, c.scribe.SetAddElements); err != nil {
-			return err
-		}
-		if err := failpoint.Step("nftables", "commit"); err != nil {
-			return err
-		}
-		return c.commit()
+		return f.exchange(c, todo)
 	})
+}
+
+// advance sends the transaction that leads from one plan to another.
+func (f *Firewall) advance(ctx context.Context, have, want *plan.Plan, todo change) error {
+	return f.with(ctx, func(c *conn) error {
+		if err := f.exchange(c, todo); err != nil {
+			return err
+		}
+		f.followed(have, want)
+		return nil
+	})
+}
+
+// exchange sends what was written down so far, what goes and what comes.
+func (f *Firewall) exchange(c *conn, todo change) error {
+	if err := send(f.rules, todo.remove, c.scribe.SetDeleteElements); err != nil {
+		return err
+	}
+	if err := send(f.rules, todo.add, c.scribe.SetAddElements); err != nil {
+		return err
+	}
+	if err := failpoint.Step("nftables", "commit"); err != nil {
+		return err
+	}
+	return c.commit()
 }
 
 // build writes down a whole table without elements. Adding it first makes deleting it

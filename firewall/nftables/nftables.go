@@ -36,6 +36,7 @@ type Firewall struct {
 	mu     sync.Mutex
 	conn   *conn // nil after an error
 	claims bool  // whoever connects claims the tables
+	known  *known
 }
 
 // New connects to the kernel's nftables in the network namespace of the calling
@@ -57,6 +58,7 @@ func (f *Firewall) connect() error {
 		return err
 	}
 	f.port.Store(c.port)
+	f.known = nil // until here anybody may have done anything
 	if f.claims {
 		if err := f.adopt(c); err != nil && !errors.Is(err, errOthers) {
 			c.close()
@@ -116,7 +118,7 @@ func (f *Firewall) tables() []*table {
 func (f *Firewall) Apply(ctx context.Context, have, want *plan.Plan) error {
 	if have != nil {
 		c, refused := f.possible(difference(have, want))
-		if c.empty() || f.commit(ctx, false, c) == nil {
+		if c.empty() || f.advance(ctx, have, want, c) == nil {
 			return refused
 		}
 		// An error does not mean that nothing happened.
@@ -130,12 +132,10 @@ func (f *Firewall) mend(ctx context.Context, want *plan.Plan) error {
 	if err := f.claim(ctx); err != nil {
 		return err
 	}
-	planned := elements(want)
-	seen, err := f.look(ctx)
+	seen, c, err := f.compare(ctx, want)
 	rebuild := err != nil || len(seen.drift) > 0
-	c := change{add: planned}
-	if !rebuild {
-		c = seen.change(planned)
+	if rebuild {
+		c = change{add: elements(want)}
 	}
 	c, refused := f.possible(c)
 	if !rebuild && c.empty() {
@@ -267,7 +267,7 @@ func (f *Firewall) Remove(ctx context.Context) error {
 func (f *Firewall) remove(c *conn) error {
 	f.claims = false
 	there, err := f.there(c)
-	if err != nil {
+	if err != nil || len(there) == 0 {
 		return err
 	}
 	for _, t := range there {

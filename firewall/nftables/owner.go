@@ -141,6 +141,9 @@ func (f *Firewall) adopt(c *conn) error {
 			}
 		}
 	}
+	if len(c.messages) == 0 {
+		return errors.Join(others...)
+	}
 	if err := failpoint.Step("nftables", "adopt"); err != nil {
 		return err
 	}

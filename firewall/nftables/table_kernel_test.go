@@ -152,6 +152,9 @@ func TestKernelDamageIsNamedAndHealed(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := newMachine(t, lab.NewHost(t), Shared)
 			m.apply(nil, p)
+			if drift := m.drift(p); len(drift) > 0 {
+				t.Errorf("before: drift %q", drift)
+			}
 			whole := m.tables()
 			m.Feed(strings.ReplaceAll(c.damage, "; add", "\nadd")+"\n", "nft", "-f", "-")
 			if drift := m.drift(p); !contains(drift, c.want) {
@@ -301,6 +304,8 @@ func TestKernelWatchTellsOfOthersChangesOnly(t *testing.T) {
 	p := scene.Everything(t).Plan()
 	m.apply(nil, p)
 	m.apply(p, scene.NewWorld(t).Plan())
+	m.Do(func() { _ = m.f.with(ctx, func(*conn) error { return errors.New("any") }) }) // it connects and claims anew
+	m.apply(nil, p)
 	if err := m.f.Remove(context.Background()); err != nil {
 		t.Fatal(err)
 	}
@@ -335,6 +340,11 @@ func TestKernelHowAPlanWasReachedDoesNotMatter(t *testing.T) {
 			}
 			walked.apply(have, want)
 			have = want
+			known := walked.drift(have)
+			walked.f.known = nil
+			if seen := walked.drift(have); len(known) > 0 || len(seen) > 0 {
+				rt.Fatalf("drift %q as is known, %q as is seen", known, seen)
+			}
 		}
 		looked.apply(nil, have)
 		if drift := walked.drift(have); len(drift) > 0 {
