@@ -13,7 +13,7 @@ import (
 // adopts reports whether an object is a network's bridge that was there before us. It
 // has no mark and gets none, so what we added to it is in the Memory.
 func adopts(o object, d *device) bool {
-	return o.bridge != nil && o.bridge.Named && d != nil && d.kind == "bridge" && !d.ours()
+	return o.bridge != nil && o.bridge.Named && d != nil && d.kind == "bridge" && !d.ours() && !o.recognises(d)
 }
 
 // adopted adds what a bridge lacks of what is planned, and takes away what we added

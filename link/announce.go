@@ -42,7 +42,42 @@ func (p *pass) introduce(o object) {
 		_ = p.kernel.routes.NeighDel(&netlink.Neigh{LinkIndex: bridge.index, IP: net.IP(a.AsSlice())})
 		if p.kernel.packets != noPackets {
 			to := &unix.SockaddrLinklayer{Ifindex: bridge.index}
-			_ = unix.Sendto(p.kernel.packets, announcement(o.veth.MAC, a), 0, to)
+			_ = unix.Sendto(p.kernel.packets, announcement(o.veth.MAC, a, host), 0, to)
+		}
+	}
+}
+
+// manyHealed is from how many ports of one bridge on each is no longer introduced: what one
+// says all others hear, and whoever asked in vain asks again after a second by himself.
+const manyHealed = 32
+
+// heal notes that a bridge may carry what it did not.
+func (p *pass) heal(bridge string) {
+	if p.healed == nil {
+		p.healed = map[string]int{}
+	}
+	p.healed[bridge]++
+}
+
+// reintroduce tells of an endpoint whose port was mended: whoever asked for it, or was asked
+// by it, while nothing passed would wait for a second to ask again.
+func (p *pass) reintroduce(o object) {
+	p.heal(o.veth.Bridge)
+	if p.healed[o.veth.Bridge] <= manyHealed {
+		p.introduce(o)
+	}
+}
+
+// announceGateways tells the containers on bridges that were mended where the host is.
+func (p *pass) announceGateways() {
+	for name := range p.healed {
+		d, err := p.scene.find(name)
+		b := p.kernel.planned[name].bridge
+		if err != nil || d == nil || b == nil || p.kernel.packets == noPackets {
+			continue
+		}
+		for _, a := range b.Addresses {
+			_ = unix.Sendto(p.kernel.packets, announcement(spec.MAC(d.mac), a.Addr(), router), 0, &unix.SockaddrLinklayer{Ifindex: d.index})
 		}
 	}
 }
@@ -50,12 +85,21 @@ func (p *pass) introduce(o object) {
 // announcement is the frame by which a host says that an address is its own: an ARP
 // announcement (RFC 5227, section 2.3) or an unsolicited neighbour advertisement that
 // overrides what is known (RFC 4861, section 7.2.6).
-func announcement(mac spec.MAC, a netip.Addr) []byte {
+func announcement(mac spec.MAC, a netip.Addr, by role) []byte {
 	if a.Is4() {
 		return arpAnnouncement(mac, a)
 	}
-	return neighbourAdvertisement(mac, a)
+	return neighbourAdvertisement(mac, a, by)
 }
+
+// role is what a neighbour advertisement says of whom it is about: flags of RFC 4861,
+// section 4.4. Whoever is a router and does not say so is taken for one no more.
+type role byte
+
+const (
+	host   role = 0
+	router role = 0x80
+)
 
 func ethernet(to, from spec.MAC, protocol uint16) []byte {
 	return binary.BigEndian.AppendUint16(append(to[:], from[:]...), protocol)
@@ -72,10 +116,10 @@ func arpAnnouncement(mac spec.MAC, a netip.Addr) []byte {
 	return append(f, a.AsSlice()...)
 }
 
-func neighbourAdvertisement(mac spec.MAC, a netip.Addr) []byte {
+func neighbourAdvertisement(mac spec.MAC, a netip.Addr, by role) []byte {
 	const advertisement, override, targetMAC = 136, 0x20, 2
 	allNodes := netip.IPv6LinkLocalAllNodes()
-	body := append([]byte{advertisement, 0, 0, 0, override, 0, 0, 0}, a.AsSlice()...)
+	body := append([]byte{advertisement, 0, 0, 0, override | byte(by), 0, 0, 0}, a.AsSlice()...)
 	body = append(append(body, targetMAC, 1), mac[:]...)
 
 	// The pseudo header of the checksum: addresses, length, next header.

@@ -11,6 +11,9 @@ import (
 // bridge compares a network's bridge, and its addresses last: disable_ipv6 would
 // take those of IPv6 away again.
 func (p *pass) bridge(o object) error {
+	if away, err := p.name(o); away || err != nil {
+		return err
+	}
 	there, err := p.scene.find(o.name)
 	if err != nil {
 		return err
@@ -22,7 +25,7 @@ func (p *pass) bridge(o object) error {
 	if err != nil || d == nil {
 		return err
 	}
-	b := o.bridge
+	b, before := o.bridge, p.mended
 	for _, look := range []func() error{
 		func() error { return p.mac(d, b.MAC) },
 		func() error { return p.mtu(d, b.MTU) },
@@ -32,10 +35,14 @@ func (p *pass) bridge(o object) error {
 		func() error { return p.up(d) },
 		func() error { return p.surplus(d, b) },
 		func() error { return p.missing(d, b, func(netip.Prefix) error { return nil }) },
+		func() error { return p.linkLocal(d, b) },
 	} {
 		if err := look(); err != nil {
 			return err
 		}
+	}
+	if p.mended > before {
+		p.heal(b.Name)
 	}
 	return nil
 }
@@ -63,23 +70,7 @@ func (p *pass) surplus(d *device, b *plan.Bridge) error {
 	if b.Named {
 		return nil
 	}
-	addrs, err := p.scene.addresses(d.index)
-	if err != nil {
-		return err
-	}
-	for _, a := range addrs {
-		if a.Addr().IsLinkLocalUnicast() || slices.Contains(b.Addresses, a) {
-			continue
-		}
-		err := p.differs("address "+a.String(), "", "present", func() error {
-			p.scene.forgetAddresses()
-			return unlessGone(p.kernel.deleteAddress(d.index, a))
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return p.only(d, b.Addresses)
 }
 
 // missing adds the planned addresses, each after it was noted by whoever has to.

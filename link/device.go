@@ -27,6 +27,7 @@ type device struct {
 	mtu      int
 	master   int // index of the bridge that it is a port of, or 0
 	up       bool
+	carrier  bool // it is up, and so is a port of it or the other end
 	loopback bool
 	tunnel   bool // whatever is sent into it has the same other end
 
@@ -52,6 +53,16 @@ func birthMAC(name string) spec.MAC {
 func (d *device) halfMade() bool {
 	mac := birthMAC(d.name)
 	return d.alias == "" && string(d.mac) == string(mac[:])
+}
+
+// recognises reports whether a link of the object's name is the object's, whatever its
+// mark: nobody else would give a link that MAC.
+func (o object) recognises(d *device) bool {
+	if d.kind != o.kind() {
+		return false
+	}
+	mac := birthMAC(d.name)
+	return string(d.mac) == string(mac[:]) || o.bridge != nil && string(d.mac) == string(o.bridge.MAC[:])
 }
 
 // ours reports whether we made it. We make two kinds of links, so an alias like
@@ -118,10 +129,11 @@ func (s *scene) unplanned(planned map[string]object) []object {
 	if !s.complete {
 		return nil
 	}
+	strayed := s.strayed(planned)
 	var all []object
 	for name, d := range s.byName {
 		o, ok := planned[name]
-		if !d.ours() || ok && d.kind == o.kind() && (d.alias == o.mark || d.halfMade()) {
+		if !d.ours() || ok && d.kind == o.kind() && (d.alias == o.mark || d.halfMade()) || strayed[name] {
 			continue
 		}
 		unwanted := object{name: name, mark: d.alias}

@@ -42,12 +42,12 @@ func (k *Kernel) Look(_ context.Context, engines []plan.HostLink) (*plan.Host, e
 		named := i >= 0
 		bridges[d.index] = d.kind == "bridge"
 		of[d.index] = named || d.kind == "bridge" && plan.EngineBridge(d.name)
-		if named && !d.ours() {
+		if named && !k.recognises(d) {
 			host.Engines = append(host.Engines, plan.HostLink{Name: d.name, Shielded: engines[i].Shielded, Subnets: subnets(addrs[d.index])})
 		}
 	}
 	for _, d := range devices {
-		if d.ours() {
+		if k.recognises(d) {
 			continue
 		}
 		host.Addresses = append(host.Addresses, own(addrs[d.index])...)

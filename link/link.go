@@ -15,6 +15,7 @@ import (
 	"reflect"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -52,6 +53,8 @@ type Kernel struct {
 	// planned are the objects last applied, by every name that they have here.
 	planned map[string]object
 	uplinks []plan.Uplink
+	// wrote says that something was mended since Poll last looked.
+	wrote atomic.Bool
 
 	distrust  bool     // see Distrust
 	forgotten []string // names of the pairs that were left

@@ -85,6 +85,46 @@ func TestKernelBridgeAsksForNeighboursAsSoonAsItHasACarrier(t *testing.T) {
 	})
 }
 
+// What takes all addresses away takes the link-local one too, which the kernel gives once.
+func TestKernelBridgeGetsItsLinkLocalAddressBack(t *testing.T) {
+	m := newMachine(t)
+	want := m.plan(usual()...)
+	m.mustApply(nil, want)
+	m.Set("net/ipv6/conf/dbpa10000000000/disable_ipv6", "1")
+	m.Run("ip", "link", "set", "dbpa10000000000", "up")
+	linkLocal := func() string {
+		return m.Run("ip", "-6", "-o", "addr", "show", "dev", "dbraa0000000000", "scope", "link")
+	}
+	lab.Until(t, "the bridge has a link-local address", func() error {
+		if addrs := linkLocal(); !strings.Contains(addrs, "fe80:") || strings.Contains(addrs, "tentative") {
+			return errors.New("none yet: " + addrs)
+		}
+		return nil
+	})
+	before := m.Snapshot()
+	m.Run("ip", "addr", "flush", "dev", "dbraa0000000000")
+	if drift := m.check(want); !strings.Contains(drift, "address fe80::") {
+		t.Errorf("drift does not name it:\n%s", drift)
+	}
+	m.mustApply(nil, want)
+	m.mustBeAsPlanned(want)
+	m.equals(before)
+}
+
+// A container whose pair has another name must not be taken for one that is gone.
+func TestKernelJoinedPairsGetTheirNamesBack(t *testing.T) {
+	m := newMachine(t)
+	m.mustApply(nil, m.plan(usual()...))
+	want := m.plan(append(usual(), joined("aa", "a1"))...)
+	m.mustApply(nil, want)
+	m.Run("sh", "-ec", "ip link set dbva10000000000 down; ip link set dbva10000000000 name mine")
+	if drift := m.check(want); strings.Contains(drift, plan.PairField+":") || !strings.Contains(drift, "name: want dbva10000000000, got mine") {
+		t.Errorf("drift:\n%s", drift)
+	}
+	m.mustApply(nil, want)
+	m.mustBeAsPlanned(want)
+}
+
 func TestKernelSecondApplyWritesNothing(t *testing.T) {
 	m := newMachine(t)
 	want := m.plan(usual()...)
@@ -173,10 +213,18 @@ func TestKernelTamperingIsNamedAndHealed(t *testing.T) {
 		{"an uplink that no longer forwards", "echo 0 >/proc/sys/net/ipv4/conf/eth0/forwarding", "link eth0 ipv4.forwarding: want 1, got 0"},
 		{"a bridge of ours that is not planned", "ip link add dbrcc type bridge; ip link set dbrcc alias 'drawbridge network cc'", "link dbrcc link: want nothing, got present"},
 		{"a pair of ours that is not planned", "ip link add dbvcc type veth peer name dbpcc; ip link set dbvcc alias 'drawbridge endpoint cc'", "link dbvcc link: want nothing, got present"},
-		{"a bridge that was renamed", "ip link set BR down; ip link set BR name other", "link other link: want nothing, got present"},
+		{"a bridge that was renamed", "ip link set BR down; ip link set BR name other", "link BR name: want BR, got other"},
+		{"a pair that was renamed", "ip link set VE down; ip link set VE name other", "link VE name: want VE, got other"},
+		{"a pair that was renamed and is up", "ip link set VE down; ip link set VE name other; ip link set other up", "link VE name: want VE, got other"},
+		{"a bridge without its mark", "ip link set BR alias ''", "link BR mark: want MARK, got nothing"},
+		{"a bridge with another mark", "ip link set BR alias mine", "link BR mark: want MARK, got mine"},
+		{"a pair without its mark", "ip link set VE alias ''", "link VE mark: want "},
+		{"a pair with another mark", "ip link set VE alias mine", "link VE mark: want "},
+		{"another MAC of the host's end", "ip link set VE address 02:00:00:00:00:77", "link VE address: want "},
+		{"an address of the host's end", "ip addr add 10.9.0.1/24 dev VE", "link VE address 10.9.0.1/24: want nothing, got present"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			names := strings.NewReplacer("BR", "dbraa0000000000", "VE", "dbva10000000000", "PEER", "dbpa10000000000")
+			names := strings.NewReplacer("BR", "dbraa0000000000", "VE", "dbva10000000000", "PEER", "dbpa10000000000", "MARK", plan.NetworkMark(id("aa")))
 			m.Run("sh", "-ec", names.Replace(row.tamper))
 			if drift := m.check(want); !strings.Contains(drift, names.Replace(row.want)) {
 				t.Errorf("want drift %q, got\n%s", names.Replace(row.want), drift)

@@ -79,6 +79,10 @@ func (k *Kernel) setAlias(d *device, alias string) error {
 	return k.change(d, nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(alias)))
 }
 
+func (k *Kernel) rename(d *device, name string) error {
+	return k.change(d, nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
+}
+
 func (k *Kernel) setMTU(d *device, mtu int) error {
 	return k.change(d, nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(mtu))))
 }

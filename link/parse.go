@@ -33,6 +33,9 @@ func parseDevice(m []byte) (*device, error) {
 			d.master = number(value)
 		case unix.IFLA_LINK:
 			d.peer = number(value)
+		case unix.IFLA_OPERSTATE:
+			const up = 6 // IF_OPER_UP in linux/if.h; one that has just come is not known to be
+			d.carrier = len(value) > 0 && value[0] == up
 		case unix.IFLA_LINK_NETNSID:
 			d.peerHere = false
 		case unix.IFLA_LINKINFO:
@@ -118,4 +121,9 @@ func indexOf(m syscall.NetlinkMessage) int {
 		return 0
 	}
 	return int(nl.DeserializeIfAddrmsg(m.Data).Index)
+}
+
+// ofLinkAlone reports whether the address that a message is about is valid on its link only.
+func ofLinkAlone(m syscall.NetlinkMessage) bool {
+	return len(m.Data) >= unix.SizeofIfAddrmsg && nl.DeserializeIfAddrmsg(m.Data).Scope == unix.RT_SCOPE_LINK
 }

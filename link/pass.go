@@ -25,6 +25,9 @@ type pass struct {
 
 	found map[string]int // what the Memory holds; nil until read
 
+	mended int            // how many differences
+	healed map[string]int // by bridges, how many of their ports carry frames again
+
 	drift []plan.Drift
 	errs  []error
 }
@@ -41,6 +44,8 @@ func (p *pass) differs(field, want, got string, mend func() error) error {
 	err := failpoint.Step(p.object+" of "+string(p.owner.Network), field)
 	if err == nil {
 		err = mend()
+		p.mended++
+		p.kernel.wrote.Store(true)
 	}
 	if err != nil && field != whole {
 		return fmt.Errorf("%s: %w", field, err)
@@ -71,6 +76,7 @@ func (p *pass) links(ctx context.Context, gone, wanted []object) {
 	p.each(ctx, gone, first, p.remove)
 	p.each(ctx, wanted, bridge, p.bridge)
 	p.each(ctx, wanted, veth, p.veth)
+	p.announceGateways()
 	p.each(ctx, gone, last, p.remove)
 }
 
@@ -106,8 +112,8 @@ func (p *pass) own(o object, create func() error) (*device, error) {
 		return nil, err
 	case d.alias == o.mark && d.kind == o.kind():
 		return d, nil
-	case d.halfMade() && d.kind == o.kind():
-		return d, p.differs("mark", o.mark, "", func() error {
+	case o.recognises(d):
+		return d, p.differs("mark", o.mark, d.alias, func() error {
 			p.introduce(o) // before the mark: whoever is killed in between does it again
 			return p.kernel.setAlias(d, o.mark)
 		})
@@ -190,5 +196,8 @@ func (p *pass) mac(d *device, want spec.MAC) error {
 	if string(d.mac) == string(want[:]) {
 		return nil
 	}
-	return p.differs("address", want.String(), d.mac.String(), func() error { return p.kernel.setMAC(d, want) })
+	return p.differs("address", want.String(), d.mac.String(), func() error {
+		d.mac = want[:]
+		return p.kernel.setMAC(d, want)
+	})
 }

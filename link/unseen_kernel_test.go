@@ -22,7 +22,7 @@ func TestKernelWhatBridgesShowNobodyIsFollowed(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	woken, done := make(chan struct{}, 100), make(chan error, 1)
 	go func() {
-		m.Do(func() { done <- m.kernel.WatchBridged(ctx, func() { woken <- struct{}{} }) })
+		m.Do(func() { done <- m.kernel.Poll(ctx, func() { woken <- struct{}{} }) })
 	}()
 	<-woken // at its beginning
 	for _, row := range []struct {

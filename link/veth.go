@@ -10,6 +10,9 @@ import (
 
 // veth compares an endpoint's pair of interfaces.
 func (p *pass) veth(o object) error {
+	if away, err := p.name(o); away || err != nil {
+		return err
+	}
 	there, err := p.scene.find(o.name)
 	if err != nil {
 		return err
@@ -24,19 +27,24 @@ func (p *pass) veth(o object) error {
 	if o.renewed && p.mend {
 		p.introduce(o)
 	}
-	v := o.veth
+	v, before := o.veth, p.mended
 	for _, look := range []func() error{
+		func() error { return p.mac(d, birthMAC(v.Name)) },
 		func() error { return p.pairMTU(d, v) },
 		func() error { return p.master(d, v.Bridge) },
 		func() error { return p.settings(v.Name, v.Settings) },
 		func() error { return p.hairpin(d) },
 		func() error { return p.isolated(d, v.Isolated) },
 		func() error { return p.up(d) },
+		func() error { return p.bare(d) },
 		func() error { return p.peer(o, d) },
 	} {
 		if err := look(); err != nil {
 			return err
 		}
+	}
+	if there != nil && p.mended > before {
+		p.reintroduce(o)
 	}
 	return nil
 }

@@ -118,7 +118,12 @@ func (w *watcher) exists(index int) bool {
 
 func (w *watcher) address(m syscall.NetlinkMessage) bool {
 	name, ours := w.name(indexOf(m))
-	return !ours || w.kernel.strays(name)
+	if !ours || w.kernel.strays(name) {
+		return true
+	}
+	// Of one object alone no addresses are looked at that it should not have.
+	o := w.kernel.planned[name]
+	return o.veth != nil && m.Header.Type == unix.RTM_NEWADDR && !ofLinkAlone(m)
 }
 
 // name finds whose an index is, and whether it is ours.
@@ -165,10 +170,16 @@ func (k *Kernel) knows(d *device) bool {
 	return planned || d.ours()
 }
 
+// recognises reports whether a link is ours, and also if somebody has taken its mark.
+func (k *Kernel) recognises(d *device) bool {
+	o, planned := k.planned[d.name]
+	return d.ours() || planned && d.name == o.name && o.recognises(d)
+}
+
 // adopting tells of a link that may be ours today and a person's tomorrow.
 func (k *Kernel) adopting(d *device) bool {
 	o, planned := k.planned[d.name]
-	return planned && o.bridge != nil && o.bridge.Named && !d.ours()
+	return planned && o.bridge != nil && o.bridge.Named && !d.ours() && !o.recognises(d)
 }
 
 // strays looks at one object of ours and reports whether it differs from the plan.

@@ -136,7 +136,7 @@ func serve(ctx context.Context, s settings, log *logrus.Logger) error {
 		d.proxy.Run,
 		func(ctx context.Context) error { return d.collect(ctx, log) },
 	}
-	for _, watch := range append(d.firewall.Watches(), d.links.Watch, d.links.WatchBridged, d.foreign.Watch, d.zones.Watch, d.ports.Watch) {
+	for _, watch := range append(d.firewall.Watches(), d.links.Watch, d.links.Poll, d.foreign.Watch, d.zones.Watch, d.ports.Watch) {
 		tasks = append(tasks, func(ctx context.Context) error { return watch(ctx, d.engine.Wake) })
 	}
 	err = together(ctx, stop, tasks...)
