@@ -49,7 +49,9 @@ func TestKernelForgottenContainersStayConnected(t *testing.T) {
 				sandbox.Run("ip", "link", "del", "eth0")
 				m.mustApply(nil, nothing)
 			case "the engine takes it out":
-				m.Do(func() { sandbox.Run("ip", "link", "set", "eth0", "down", "name", "dbpa10000000000", "netns", namespacePath()) })
+				m.Do(func() {
+					sandbox.Run("ip", "link", "set", "eth0", "down", "name", "dbpa10000000000", "netns", namespacePath())
+				})
 				m.mustApply(nil, nothing)
 			case "all is removed":
 				m.remove()

@@ -353,8 +353,8 @@ func TestKernelForeignLinkOfOurNameIsLeftAlone(t *testing.T) {
 			t.Fatalf("want an error, got %v", err)
 		}
 		for _, line := range []string{
-			"network " + string(id("bb")) + ": link dbrbb0000000000: file exists: it is a veth link and not ours",
-			"endpoint " + string(id("a1")) + `: link dbva10000000000: file exists: it is a bridge link with alias "mine" and not ours`,
+			"network " + string(id("bb")) + ": link dbrbb0000000000: file exists: it is a veth link and not ours: rename it, or ip link delete dbrbb0000000000",
+			"endpoint " + string(id("a1")) + `: link dbva10000000000: file exists: it is a bridge link with alias "mine" and not ours: rename it, or ip link delete dbva10000000000`,
 		} {
 			if !strings.Contains(names(err), line) {
 				t.Errorf("want %q in\n%s", line, names(err))

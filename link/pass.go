@@ -126,7 +126,7 @@ func (p *pass) own(o object, create func() error) (*device, error) {
 		if o.bridge != nil && o.bridge.Named && d.kind != "bridge" {
 			return fmt.Errorf("%w: it is a %s and no bridge; choose another name by com.docker.network.bridge.name", unix.EEXIST, foreign)
 		}
-		return fmt.Errorf("%w: it is a %s and not ours", unix.EEXIST, foreign)
+		return fmt.Errorf("%w: it is a %s and not ours: rename it, or ip link delete %s", unix.EEXIST, foreign, o.name)
 	})
 }
 

@@ -50,17 +50,25 @@ func (k *Kernel) writeSetting(link string, s plan.Setting) error {
 		defer file.Close()
 		_, err = file.WriteString(strconv.Itoa(s.Value))
 	}
-	if !errors.Is(err, unix.EROFS) || s.Family != 4 {
+	switch {
+	case !errors.Is(err, unix.EROFS):
 		return cause(err)
+	case s.Family != 4:
+		return k.readOnly()
 	}
 	d, err := k.device(link)
 	if err != nil {
 		return err
 	}
 	if d == nil {
-		return unix.EROFS // a host-wide setting has no link
+		return k.readOnly() // a host-wide setting has no link
 	}
 	return k.setDevconf(d, s)
+}
+
+// readOnly says where settings cannot be written, and how they can.
+func (k *Kernel) readOnly() error {
+	return fmt.Errorf("%w: %s cannot be written: mount it so that it can, or name by --sysctls where it can", unix.EROFS, k.sysctls)
 }
 
 // devconf are the numbers of IPv4 settings (IPV4_DEVCONF_… in linux/ip.h).
@@ -81,7 +89,7 @@ func devconf(name string) (int, bool) {
 func (k *Kernel) setDevconf(d *device, s plan.Setting) error {
 	number, ok := devconf(s.Name)
 	if !ok {
-		return unix.EROFS
+		return k.readOnly()
 	}
 	families := nl.NewRtAttr(unix.IFLA_AF_SPEC, nil)
 	conf := families.AddRtAttr(unix.AF_INET, nil).AddRtAttr(unix.IFLA_INET_CONF, nil)

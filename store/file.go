@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -299,7 +300,7 @@ func setAside(path string) (string, error) {
 
 // trouble says what cannot be done with a file, and what to do about it.
 func trouble(what, path string, err error) error {
-	if p := (*os.PathError)(nil); errors.As(err, &p) && p.Path == path {
+	if p := (*os.PathError)(nil); errors.As(err, &p) && strings.HasPrefix(p.Path, path) {
 		err = p.Err
 	}
 	switch {

@@ -1,75 +1,13 @@
 package store_test
 
 import (
-	"errors"
-	"fmt"
-	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
-	"syscall"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/drawbridge-net/drawbridge/spec"
+	"github.com/drawbridge-net/drawbridge/test/lab"
 )
-
-// disk makes a file system in memory that nobody has mounted, and returns where it is for
-// this process. It may be one that cannot be written.
-func disk(t *testing.T, size string, flags int) string {
-	t.Helper()
-	var fd int
-	var err error
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // and never unlocked: who may not mount for the machine may for itself
-		if err = unix.Unshare(unix.CLONE_NEWNS); err == nil {
-			fd, err = mountTmpfs(size, flags)
-		}
-	}()
-	<-done
-	if err != nil {
-		t.Fatalf("make a small disk: %v", err)
-	}
-	t.Cleanup(func() { _ = unix.Close(fd) })
-	return fmt.Sprintf("/proc/self/fd/%d", fd)
-}
-
-func mountTmpfs(size string, flags int) (int, error) {
-	fs, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
-	if err != nil {
-		return 0, err
-	}
-	defer unix.Close(fs)
-	if err := errors.Join(unix.FsconfigSetString(fs, "size", size), unix.FsconfigCreate(fs)); err != nil {
-		return 0, err
-	}
-	return unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, flags)
-}
-
-// fill leaves no byte on the disk.
-func fill(t *testing.T, dir string) (free func()) {
-	t.Helper()
-	path := filepath.Join(dir, "filler")
-	f, err := os.Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	for block := make([]byte, 4096); err == nil; {
-		_, err = f.Write(block)
-	}
-	if !errors.Is(err, syscall.ENOSPC) {
-		t.Fatal(err)
-	}
-	return func() {
-		if err := os.Remove(path); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
 
 // TestKernelFullDiskIsNamedAndLosesNothing in either directory, and at any save.
 func TestKernelFullDiskIsNamedAndLosesNothing(t *testing.T) {
@@ -78,14 +16,14 @@ func TestKernelFullDiskIsNamedAndLosesNothing(t *testing.T) {
 			t.Run(file+" "+size, func(t *testing.T) {
 				h := newHome(t)
 				if file == "state.db" {
-					h.dir = filepath.Join(disk(t, size, 0), "var", "lib")
+					h.dir = filepath.Join(lab.Disk(t, size), "var", "lib")
 				} else {
-					h.run = filepath.Join(disk(t, size, 0), "run")
+					h.run = filepath.Join(lab.Disk(t, size), "run")
 				}
 				s := h.open(t)
 				save(t, s, spec.State{}, sample(t))
 				state := loaded(t, s)
-				free := fill(t, filepath.Dir(path(h)))
+				free := lab.Fill(t, filepath.Dir(path(h)))
 				var full error
 				for n := 2; full == nil; n++ {
 					if n > 250 {
@@ -131,11 +69,11 @@ func TestKernelFullDiskIsNamedAndLosesNothing(t *testing.T) {
 // TestKernelFullDiskKeepsNothingFromBeingRemoved where there was room at the start.
 func TestKernelFullDiskKeepsNothingFromBeingRemoved(t *testing.T) {
 	h := newHome(t)
-	h.dir, h.run = filepath.Join(disk(t, "4m", 0), "var", "lib"), filepath.Join(disk(t, "4m", 0), "run")
+	h.dir, h.run = filepath.Join(lab.Disk(t, "4m"), "var", "lib"), filepath.Join(lab.Disk(t, "4m"), "run")
 	s := h.open(t)
 	state := saveMany(t, s)
-	fill(t, h.dir)
-	fill(t, h.run)
+	lab.Fill(t, h.dir)
+	lab.Fill(t, h.run)
 	for id, n := range state.Networks.All() {
 		for ep := range n.Endpoints.All() {
 			next := state
@@ -154,11 +92,11 @@ func TestKernelFullDiskKeepsNothingFromBeingRemoved(t *testing.T) {
 }
 
 func TestKernelDiskThatIsFullOrReadOnlyAtTheStartIsNamed(t *testing.T) {
-	full := disk(t, "64k", 0)
-	fill(t, full)
+	full := lab.Disk(t, "64k")
+	lab.Fill(t, full)
 	for dir, want := range map[string]string{
-		full:                                   "no space left on device: free some on its file system",
-		disk(t, "64k", unix.MOUNT_ATTR_RDONLY): "read-only file system: remount it so that it can be written, or name another directory",
+		full:                "no space left on device: free some on its file system",
+		lab.ReadOnlyDisk(t): "read-only file system: remount it so that it can be written, or name another directory",
 	} {
 		for file, path := range files() {
 			h := newHome(t)

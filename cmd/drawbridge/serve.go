@@ -101,7 +101,7 @@ func serve(ctx context.Context, s settings, log *logrus.Logger) error {
 	}
 	d, err := assemble(ctx, s, log)
 	if err != nil {
-		return err
+		return perhapsFiles(err)
 	}
 	defer d.close()
 	for _, notice := range d.notices() {
@@ -170,6 +170,17 @@ func together(ctx context.Context, stop func(), all ...func(context.Context) err
 	return errors.Join(errs...)
 }
 
+// whereFiles is where the limit of open files is set.
+const whereFiles = "LimitNOFILE of the service, for a managed plugin that of the engine"
+
+// perhapsFiles tells whoever has too few files where there are more.
+func perhapsFiles(err error) error {
+	if errors.Is(err, unix.EMFILE) {
+		return fmt.Errorf("%w: raise the limit (%s)", err, whereFiles)
+	}
+	return err
+}
+
 // raiseFileLimit lets a process hold as many sockets as the kernel allows it.
 func raiseFileLimit() error {
 	var limit unix.Rlimit
@@ -186,7 +197,7 @@ func raiseFileLimit() error {
 		return fmt.Errorf("raise the limit of open files to %d: %w", limit.Max, err)
 	}
 	if limit.Max < enough {
-		return fmt.Errorf("the limit of open files is %d, want %d or more (ulimit -Hn)", limit.Max, enough)
+		return fmt.Errorf("the limit of open files is %d, want %d or more: raise it (%s)", limit.Max, enough, whereFiles)
 	}
 	return nil
 }
