@@ -105,6 +105,7 @@ func (t *Table) Apply(_ context.Context, have, want *plan.Plan) error {
 		return nil
 	case t.seen == nil:
 		there := newTerritory(want, func(e *plan.Endpoint) bool { return e.Veth.Joined })
+		awaitPackets()
 		wrong := t.wrong(want)
 		if err := t.sweep(there, func(e entry) bool { return there.dead(e) || wrong(e) }); err != nil {
 			return err
@@ -173,6 +174,7 @@ func (t *Table) overhaul(want *plan.Plan) error {
 	if len(t.owed)+len(t.gone)+want.Networks.Len() == 0 {
 		return nil
 	}
+	awaitPackets()
 	return t.readAll(t.wrong(want))
 }
 

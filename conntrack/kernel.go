@@ -41,3 +41,12 @@ func (t *Table) exit(bridge string, from, to netip.Addr) string {
 	}
 	return link.Attrs().Name
 }
+
+// awaitPackets returns when what has met the rules of before has made its entry. The kernel
+// passes on each packet in one read-side section of RCU, and waits for those that are under
+// way (MEMBARRIER_CMD_GLOBAL, some ten milliseconds). Where it cannot, a packet may be
+// judged by nobody, if it is under way in the very moment.
+func awaitPackets() {
+	const global = 1
+	_, _, _ = unix.Syscall(unix.SYS_MEMBARRIER, global, 0, 0)
+}
