@@ -199,7 +199,9 @@ func ruleset(text string) []string {
 	var path []string
 	blocks := map[string][]string{}
 	for _, line := range textLines(text) {
-		switch line = strings.TrimSpace(line); {
+		// Of a table that somebody owns nft names the owner's program and process.
+		line, _, _ = strings.Cut(strings.TrimSpace(line), " # progname ")
+		switch {
 		case line == "":
 		case line == "}":
 			path = path[:len(path)-1]
