@@ -65,7 +65,7 @@ func startOn(t *testing.T, h *host) *daemon {
 	t.Helper()
 	log, _ := test.NewNullLogger()
 	d := &daemon{host: h, ended: make(chan struct{}, 1)}
-	d.engine = engine.New(d.host, d.host, []engine.Layer{d.host}, nil, log)
+	d.engine = engine.New(d.host, d.host, engine.Layers{Links: d.host}, nil, log)
 	must(t, d.engine.Start(context.Background()))
 	pools, err := ipam.New(ipam.Config{Store: &ipamtest.Memory{}, Host: func() ([]ipam.Obstacle, error) { return nil, nil }})
 	must(t, err)
@@ -101,7 +101,7 @@ const (
 // publish gives the daemon a network with one container that publishes.
 func (d *daemon) publish(t *testing.T) {
 	t.Helper()
-	must(t, d.engine.Do(t.Context(), func(s *spec.State) error {
+	must(t, d.engine.Do(t.Context(), "", func(s *spec.State) error {
 		return errors.Join(
 			s.AddNetwork(&spec.Network{ID: networkID, Masquerade: true, Pools: []spec.Pool{
 				{Prefix: netip.MustParsePrefix("172.30.0.0/24"), Gateway: netip.MustParseAddr("172.30.0.1")},
@@ -163,7 +163,7 @@ func TestOperatorSeesWhatTheProxyAloneServes(t *testing.T) {
 		{&host{}, "", []string{"0.0.0.0:8080->80/tcp"}},
 	} {
 		d := startOn(t, c.host)
-		must(t, d.engine.Do(t.Context(), func(s *spec.State) error {
+		must(t, d.engine.Do(t.Context(), "", func(s *spec.State) error {
 			e := &spec.Endpoint{ID: endpointID, IPv4: netip.MustParsePrefix("172.30.0.2/24")}
 			if c.ipv6 != "" {
 				e.IPv6 = netip.MustParsePrefix(c.ipv6)
@@ -188,7 +188,7 @@ func TestOperatorSeesWhatTheProxyAloneServes(t *testing.T) {
 func TestOperatorSeesPortsThatNoPortOfTheHostLeadsTo(t *testing.T) {
 	d := start(t)
 	d.publish(t)
-	must(t, d.engine.Do(t.Context(), func(s *spec.State) error {
+	must(t, d.engine.Do(t.Context(), "", func(s *spec.State) error {
 		s.Unpublish(networkID, endpointID)
 		return s.Open(networkID, endpointID, []spec.Port{
 			{Proto: spec.TCP, Host: netip.IPv4Unspecified(), HostPort: 80, ContainerPort: 80, Count: 1},
@@ -236,7 +236,7 @@ func TestStatusNamesWhatDiffersOnTheHost(t *testing.T) {
 func TestStatusSaysWhoKeepsContainersApartWhereTheFirewallIsBlind(t *testing.T) {
 	d := startOn(t, &host{blind: true})
 	for _, apart := range []bool{false, true} {
-		must(t, d.engine.Do(t.Context(), func(s *spec.State) error {
+		must(t, d.engine.Do(t.Context(), "", func(s *spec.State) error {
 			s.RemoveNetwork(networkID)
 			return s.AddNetwork(&spec.Network{ID: networkID, Apart: apart})
 		}))

@@ -104,7 +104,7 @@ func (s *Server) removeNetwork(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, http.StatusBadRequest, fmt.Errorf("remove network: %w", err))
 		return
 	}
-	err = s.Engine.Do(r.Context(), func(state *spec.State) error {
+	err = s.Engine.Do(r.Context(), id, func(state *spec.State) error {
 		if _, err := state.Network(id); err != nil {
 			return err
 		}

@@ -71,7 +71,7 @@ func newRig(t *testing.T) *rig {
 // restart has another daemon take over.
 func (r *rig) restart() {
 	r.t.Helper()
-	r.engine = engine.New(r.store, r.host, []engine.Layer{r.host}, r.ports, r.logger)
+	r.engine = engine.New(r.store, r.host, engine.Layers{Links: r.host}, r.ports, r.logger)
 	if err := r.engine.Start(r.t.Context()); err != nil {
 		r.t.Fatal(err)
 	}

@@ -81,7 +81,7 @@ func parseAddress(field, text string, is6 bool) (netip.Prefix, error) {
 // addresses to new ones.
 func (s *Server) addEndpoint(ctx context.Context, net spec.ID, ep *spec.Endpoint) error {
 	return s.makeRoom(ctx, s.engine.Evict, func() error {
-		return s.engine.Do(ctx, func(state *spec.State) error { return state.AddEndpoint(net, ep) })
+		return s.engine.Do(ctx, net, func(state *spec.State) error { return state.AddEndpoint(net, ep) })
 	})
 }
 
@@ -144,7 +144,7 @@ func (s *Server) join(ctx context.Context, req *joinRequest) (*joinResponse, err
 	}
 	var n *spec.Network
 	var before, ep *spec.Endpoint
-	err = s.engine.Do(ctx, func(state *spec.State) (err error) {
+	err = s.engine.Do(ctx, net, func(state *spec.State) (err error) {
 		if _, before, err = state.Endpoint(net, id); err != nil {
 			return err
 		}
@@ -230,7 +230,7 @@ func (s *Server) undo(ctx context.Context, what, network, endpoint string, chang
 	if err != nil {
 		return nil, err
 	}
-	err = s.engine.Do(ctx, func(state *spec.State) error {
+	err = s.engine.Do(ctx, net, func(state *spec.State) error {
 		change(state, net, id)
 		return nil
 	})

@@ -192,7 +192,7 @@ func (s *Server) forfeit(ctx context.Context, pool string, addr netip.Addr) erro
 		return nil
 	}
 	s.log.WithField("endpoint", id).Infof("address %s was released: IPv6 is off in the container", addr)
-	return s.engine.Do(ctx, func(state *spec.State) error { return state.Forfeit(net, id) })
+	return s.engine.Do(ctx, net, func(state *spec.State) error { return state.Forfeit(net, id) })
 }
 
 func unprintable(r rune) bool { return !unicode.IsPrint(r) }

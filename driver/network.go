@@ -79,7 +79,7 @@ func (s *Server) addNetwork(ctx context.Context, id spec.ID, req *createNetworkR
 	if err := s.ipam.Use(string(id), claims(subnets)...); err != nil {
 		return err
 	}
-	return hinted(s.engine.Do(ctx, add))
+	return hinted(s.engine.Do(ctx, n.ID, add))
 }
 
 // claims are the subnets whose pools are ours.
@@ -157,7 +157,7 @@ func (s *Server) deleteNetwork(ctx context.Context, req *network.DeleteNetworkRe
 	if err != nil {
 		return nil, err
 	}
-	err = s.engine.Do(ctx, func(state *spec.State) error {
+	err = s.engine.Do(ctx, id, func(state *spec.State) error {
 		state.RemoveNetwork(id)
 		return nil
 	})

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/drawbridge-net/drawbridge/plan"
 )
@@ -42,6 +43,11 @@ func touched(owner plan.Owner, before, after *plan.Plan) bool {
 	return b != nil && a != b
 }
 
+// onlyOfNetworks reports whether each error, if any, is a network's or an endpoint's.
+func onlyOfNetworks(err error) bool {
+	return !slices.ContainsFunc(drifts(err), func(d plan.Drift) bool { return d.Owner == plan.Owner{} })
+}
+
 // untouched are those drifts on objects that before and after share: nobody looked at
 // them for this change, so they are as true as they were.
 func untouched(drift []plan.Drift, before, after *plan.Plan) []plan.Drift {
@@ -73,4 +79,12 @@ func drifts(err error) []plan.Drift {
 		all = append(all, d)
 	}
 	return all
+}
+
+// merge adds drifts, in the place of older ones on the same objects.
+func merge(old, added []plan.Drift) []plan.Drift {
+	same := func(d plan.Drift) bool {
+		return slices.ContainsFunc(added, func(a plan.Drift) bool { return a.Owner == d.Owner && a.Object == d.Object })
+	}
+	return append(slices.DeleteFunc(slices.Clone(old), same), added...)
 }

@@ -22,7 +22,7 @@ func (e *Engine) Evict(ctx context.Context, network, id spec.ID) (bool, error) {
 		return false, err
 	}
 	gone := true
-	err = e.Do(ctx, func(s *spec.State) error {
+	err = e.Do(ctx, network, func(s *spec.State) error {
 		if _, now, err := s.Endpoint(network, id); err == nil && now != ep {
 			gone = false // it has been heard of since we looked
 			return nil

@@ -12,7 +12,6 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/sirupsen/logrus"
 
@@ -31,6 +30,20 @@ type Layer interface {
 	Check(ctx context.Context, want *plan.Plan) ([]plan.Drift, error)
 	// Remove takes everything of ours off the host.
 	Remove(ctx context.Context) error
+}
+
+// Layers make a plan real, in this order; taking everything off the host goes the other
+// way round.
+type Layers struct {
+	// Ahead are those that what is let in relies on, such as drops. They work for one
+	// change after the other, or for all that wait at once.
+	Ahead []Layer
+	// Links may take long over one network, and must not keep another one waiting: it is
+	// called for several networks at the same time, though for each with one change after
+	// the other. With a nil have, and to Remove, it is called alone.
+	Links Layer
+	// Behind are those that rely on the others, like Ahead.
+	Behind []Layer
 }
 
 // A Store remembers the State for the next process.
@@ -64,30 +77,35 @@ type Reserver interface {
 	Ephemeral() ([]spec.PortRange, error)
 }
 
-// applyTimeout bounds the work on the kernel for one request. An engine waits
-// without limit, but what takes longer is stuck, not slow.
-const applyTimeout = 30 * time.Second
-
 // Snapshot is a moment of the engine for those who read.
 type Snapshot struct {
 	State spec.State
-	Plan  *plan.Plan
+	// Plan is what the host is to be like, and is but for changes under way.
+	Plan *plan.Plan
 	// Drift is what the layers could not make right, as last seen.
 	Drift []plan.Drift
 }
 
 // Engine owns the State. Create it with New, bring it up with Start.
+//
+// A change goes through three stages, so that nobody waits for somebody else's kernel
+// object: it is made in memory; it is saved, with all others that wait for that; and it
+// is applied, in the turn of the networks that it touches.
 type Engine struct {
-	store    Store
 	observer Observer
-	layers   []Layer // in the order of adding; removing goes the other way round
 	reserver Reserver
 	log      logrus.FieldLogger
+	disk     disk
 
-	mu    sync.Mutex // one change at a time
-	have  *plan.Plan // what the host was made to match; nil after a failure
-	saved spec.State // what the store holds; not the present State after a failure
-	// removed is set when everything was taken off the host: nothing comes back.
+	ahead, behind row
+	host          sync.Mutex // one row works at a time
+	links         links
+
+	// mu is held for work in memory alone, and is the last to be taken.
+	mu    sync.Mutex
+	turn  int // of the last change that was planned
+	turns turns
+	// removed is set when everything is being taken off the host: nothing comes back.
 	removed bool
 	// search is where the next search for an ephemeral port begins: at first anywhere, so
 	// that a number that was given up rests over our restarts, too. 0 is not chosen yet.
@@ -97,178 +115,205 @@ type Engine struct {
 	found atomic.Pointer[spec.State] // what was there when we started, or an engine did after us
 	sees  atomic.Bool                // a sandbox was seen to be there, so one that is not has gone
 	wake  chan struct{}
+	feuds feuds // Run's alone
 }
 
 // New makes an Engine of its parts.
-func New(store Store, observer Observer, layers []Layer, reserver Reserver, log logrus.FieldLogger) *Engine {
-	return &Engine{store: store, observer: observer, layers: layers, reserver: reserver, log: log, wake: make(chan struct{}, 1)}
+func New(store Store, observer Observer, layers Layers, reserver Reserver, log logrus.FieldLogger) *Engine {
+	e := &Engine{
+		observer: observer,
+		reserver: reserver,
+		log:      log,
+		disk:     disk{store: store},
+		ahead:    row{layers: layers.Ahead},
+		links:    links{layer: layers.Links},
+		behind:   row{layers: layers.Behind},
+		turns:    newTurns(),
+		wake:     make(chan struct{}, 1),
+		feuds:    feuds{},
+	}
+	e.ahead.next = &e.behind
+	return e
 }
 
 // Start loads the State and makes the host match it. What cannot be made right is
 // logged and left to Run: one broken network must not keep the others down.
 func (e *Engine) Start(ctx context.Context) error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	state, want, err := e.load(ctx)
-	if err != nil {
+	if err := e.Load(ctx); err != nil {
 		return err
 	}
-	err = e.apply(ctx, want)
-	e.publish(state, want, drifts(err))
-	if err != nil {
-		e.Wake()
-	}
+	now := e.Now().Plan
+	e.settle(now, now, e.remake(ctx, nil))
 	return nil
 }
 
 // Load is Start for whoever will only Remove: nothing is made first.
 func (e *Engine) Load(ctx context.Context) error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	state, want, err := e.load(ctx)
-	if err == nil {
-		e.publish(state, want, nil)
-	}
-	return err
-}
-
-func (e *Engine) load(ctx context.Context) (spec.State, *plan.Plan, error) {
-	state, err := e.store.Load()
+	state, err := e.disk.load()
 	if err != nil {
-		return spec.State{}, nil, fmt.Errorf("load state: %w", err)
+		return fmt.Errorf("load state: %w", err)
 	}
 	host, err := e.observer.Look(ctx)
 	if err != nil {
-		return spec.State{}, nil, fmt.Errorf("look at the host: %w", err)
+		return fmt.Errorf("look at the host: %w", err)
 	}
-	e.saved = state
+	want := plan.New(state, host)
 	e.found.Store(&state)
-	return state, plan.New(state, host), nil
+	e.now.Store(&Snapshot{State: state, Plan: want})
+	e.ahead.want, e.links.want, e.behind.want = want, want, want
+	return nil
 }
 
 // Now is the present State and Plan. It never waits.
 func (e *Engine) Now() Snapshot { return *e.now.Load() }
 
-// Do changes the State and makes the host match. It takes hold in both or in
-// neither. What goes wrong with an object that the change neither adds nor alters
-// becomes Drift and does not fail the change.
-func (e *Engine) Do(ctx context.Context, change func(*spec.State) error) error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.do(ctx, change)
+// Do changes the State of a network and makes the host match. It takes hold in both or in
+// neither. What goes wrong with an object that the change neither adds nor alters becomes
+// Drift and does not fail the change. Endpoints of other networks may change along with it.
+func (e *Engine) Do(ctx context.Context, network spec.ID, change func(*spec.State) error) error {
+	for {
+		m, pending, err := e.plan(network, change)
+		if m != nil {
+			return e.carry(ctx, m)
+		}
+		if err != nil || pending == nil {
+			return err
+		}
+		// What is asked for is under way, and may yet be taken back.
+		<-pending
+	}
 }
 
-func (e *Engine) do(ctx context.Context, change func(*spec.State) error) error {
+// plan makes a change in memory. It returns nil if that changes nothing, and what the
+// network waits for then, if there is anything.
+func (e *Engine) plan(network spec.ID, change func(*spec.State) error) (*move, <-chan struct{}, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	if e.removed {
-		return fmt.Errorf("drawbridge: %w: it was removed from this host", spec.ErrNotFound)
+		return nil, nil, fmt.Errorf("drawbridge: %w: it was removed from this host", spec.ErrNotFound)
 	}
 	before := e.Now()
 	next := before.State
 	if err := change(&next); err != nil {
-		return err // a rule of spec: nothing has happened
+		return nil, nil, err // a rule of spec: nothing has happened
 	}
 	if next.Networks == before.State.Networks {
-		return nil
+		return nil, e.turns.pending(network), nil
 	}
-	want := before.Plan.Next(before.State, next, before.Plan.Host)
-	if err := e.save(next); err != nil {
-		return err
+	return e.enter(next, before.Plan.Host, network), nil, nil
+}
+
+// enter makes a State and its Plan the present ones, and stands in line with the networks
+// that differ and with those that are named. mu is held.
+func (e *Engine) enter(next spec.State, host *plan.Host, networks ...spec.ID) *move {
+	before := e.Now()
+	after := Snapshot{State: next, Plan: before.Plan.Next(before.State, next, host), Drift: before.Drift}
+	e.turn++
+	m := &move{turn: e.turn, before: before, after: after}
+	m.networks = touchedNetworks(before.Plan, after.Plan)
+	e.turns.enter(m, append(networks, m.networks...))
+	e.now.Store(&after)
+	return m
+}
+
+// carry saves a change and applies it, or takes it back.
+func (e *Engine) carry(ctx context.Context, m *move) error {
+	defer close(m.done)
+	cameBack := false
+	defer func() {
+		if !cameBack { // a layer panicked
+			e.abandon(e.retract(m))
+		}
+	}()
+	m.await()
+	err := e.save(m)
+	if err == nil {
+		applied := e.apply(ctx, m)
+		if err = blame(applied, m.before.Plan, m.after.Plan); err == nil {
+			e.settle(m.before.Plan, m.after.Plan, applied)
+		}
 	}
-	looked := e.have == nil
-	err := e.apply(ctx, want)
-	if blamed := blame(err, before.Plan, want); blamed != nil {
-		return errors.Join(blamed, e.undo(ctx, before))
-	}
-	drift := drifts(err)
-	if err == nil && !looked {
-		drift = untouched(before.Drift, before.Plan, want)
-	}
-	e.publish(next, want, drift)
 	if err != nil {
-		e.Wake()
+		err = errors.Join(err, e.takeBack(ctx, m))
 	}
-	return nil
-}
-
-// undo brings State and host back to what they were.
-func (e *Engine) undo(ctx context.Context, before Snapshot) error {
-	failed := e.save(before.State)
-	if failed != nil {
-		failed = fmt.Errorf("undo: %w", failed) // the next change or look saves again
-	}
-	e.have = nil
-	err := e.apply(ctx, before.Plan)
-	e.publish(before.State, before.Plan, drifts(err))
-	if err != nil || failed != nil {
-		e.Wake()
-	}
-	return failed
-}
-
-// save makes the store hold a State, whatever it holds now.
-func (e *Engine) save(state spec.State) error {
-	if e.saved.Networks == state.Networks {
-		return nil
-	}
-	if err := e.store.Save(e.saved, state); err != nil {
-		return fmt.Errorf("save: %w", err)
-	}
-	e.saved = state
-	return nil
-}
-
-// apply walks the layers, first trusting what is remembered, then, after a
-// failure, once more looking for itself. A started apply is finished even if
-// whoever asked for it has gone.
-func (e *Engine) apply(ctx context.Context, want *plan.Plan) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), applyTimeout)
-	defer cancel()
-	have := e.have
-	e.have = nil // should a layer panic, the next one looks
-	err := e.walk(ctx, have, want)
-	if err != nil && have != nil {
-		err = e.walk(ctx, nil, want)
-	}
-	if blame(err, nil, nil) == nil {
-		e.have = want
-	}
+	cameBack = true
 	return err
 }
 
-func (e *Engine) walk(ctx context.Context, have, want *plan.Plan) error {
-	var all []error
-	for _, l := range e.layers {
-		err := l.Apply(ctx, have, want)
-		all = append(all, err)
-		if err != nil && have != nil {
-			break // the second walk will look
-		}
+// takeBack brings State and host back to what they were, as far as the change goes. It
+// goes the same way as the change.
+func (e *Engine) takeBack(ctx context.Context, m *move) error {
+	back := e.retract(m)
+	failed := e.save(back)
+	if failed != nil {
+		failed = fmt.Errorf("undo: %w", failed) // the next change or look saves again
+		e.Wake()
 	}
-	return errors.Join(all...)
+	e.doubt()
+	e.settle(back.before.Plan, back.after.Plan, e.apply(ctx, back))
+	return failed
 }
 
-// publish makes a State and its Plan the present ones.
-func (e *Engine) publish(state spec.State, p *plan.Plan, drift []plan.Drift) {
-	for _, d := range drift {
-		e.log.WithFields(logrus.Fields{"owner": d.Owner.String(), "object": d.Object}).Warnf("left for the reconciler: %s", d.Got)
+// retract takes a change out of memory, in the turn that it has.
+func (e *Engine) retract(m *move) *move {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now := e.Now()
+	state := m.before.State
+	if now.State.Networks != m.after.State.Networks {
+		state = now.State
+		state.Revert(m.before.State, m.after.State)
 	}
-	e.now.Store(&Snapshot{State: state, Plan: p, Drift: drift})
+	e.turn++
+	back := &move{turn: e.turn, networks: m.networks, before: now}
+	back.after = Snapshot{State: state, Plan: now.Plan.Next(now.State, state, now.Plan.Host), Drift: now.Drift}
+	e.now.Store(&back.after)
+	return back
+}
+
+// settle notes what went wrong with an apply from one plan to another, and what need not
+// be so any more.
+func (e *Engine) settle(before, after *plan.Plan, err error) {
+	failed := drifts(err)
+	e.warn(failed)
+	e.mu.Lock()
+	now := e.Now()
+	now.Drift = merge(untouched(now.Drift, before, after), failed)
+	e.now.Store(&now)
+	e.mu.Unlock()
+	if err != nil {
+		e.Wake()
+	}
 }
 
 // Remove takes everything of ours off the host and forgets every network. After
 // that the Engine does nothing any more.
 func (e *Engine) Remove(ctx context.Context) error {
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	before := e.Now()
-	var failed []error
-	for i := len(e.layers) - 1; i >= 0; i-- {
-		failed = append(failed, e.layers[i].Remove(ctx))
+	e.removed = true
+	turns := e.turns.underWay()
+	e.mu.Unlock()
+	for _, turn := range turns {
+		<-turn
 	}
-	failed = append(failed, e.save(spec.State{}))
-	e.have = nil
-	e.now.Store(&Snapshot{Plan: plan.New(spec.State{}, before.Plan.Host)})
-	err := errors.Join(failed...)
+	err := e.removeAll(ctx)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.now.Store(&Snapshot{Plan: plan.New(spec.State{}, e.Now().Plan.Host)})
 	e.removed = err == nil
 	return err
+}
+
+func (e *Engine) removeAll(ctx context.Context) error {
+	e.host.Lock()
+	defer e.host.Unlock()
+	e.links.looking.Lock()
+	defer e.links.looking.Unlock()
+	nothing := plan.New(spec.State{}, e.Now().Plan.Host)
+	failed := []error{e.behind.remove(ctx, nothing), e.links.layer.Remove(ctx)}
+	e.mu.Lock()
+	e.links.want = nothing
+	e.mu.Unlock()
+	failed = append(failed, e.ahead.remove(ctx, nothing), e.disk.write(spec.State{}, 0))
+	return errors.Join(failed...)
 }

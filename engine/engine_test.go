@@ -45,18 +45,18 @@ func (r *rig) restart() {
 	r.t.Helper()
 	log, _ := logtest.NewNullLogger()
 	log.SetLevel(logrus.PanicLevel)
-	var layers []engine.Layer
-	for _, l := range r.layers {
-		layers = append(layers, l)
-	}
-	r.engine = engine.New(r.store, r.layers[0], layers, &r.ports, log)
+	r.engine = engine.New(r.store, r.layers[0], layered(r.layers[0], r.layers[1], r.layers[2]), &r.ports, log)
 	if err := r.engine.Start(r.t.Context()); err != nil {
 		r.t.Fatal(err)
 	}
 }
 
+func layered(ahead, links, behind engine.Layer) engine.Layers {
+	return engine.Layers{Ahead: []engine.Layer{ahead}, Links: links, Behind: []engine.Layer{behind}}
+}
+
 func (r *rig) do(change func(*spec.State) error) error {
-	return r.engine.Do(r.t.Context(), change)
+	return r.engine.Do(r.t.Context(), "", change)
 }
 
 func (r *rig) must(changes ...func(*spec.State) error) {
@@ -218,13 +218,13 @@ func TestOneRequestNeverPaysForAnothersTrouble(t *testing.T) {
 	r := newRig(t)
 	r.must(addNetwork(1), addNetwork(2))
 	// Somebody deletes the first network's bridge, and it cannot be made again.
-	r.layers[1].Delete(bridge(1))
-	r.layers[1].Break(bridge(1), errBroken)
-	r.layers[1].Break(veth(2, 2), errors.New("once"))
+	r.layers[2].Delete(bridge(1))
+	r.layers[2].Break(bridge(1), errBroken)
+	r.layers[2].Break(veth(2, 2), errors.New("once"))
 	if err := r.do(addEndpoint(2, 2)); err == nil || strings.Contains(err.Error(), bridge(1)) {
 		t.Errorf("want the error of the endpoint alone, got %v", err)
 	}
-	r.layers[1].Break(veth(2, 2), nil)
+	r.layers[2].Break(veth(2, 2), nil)
 	r.must(addEndpoint(2, 2))
 	wantDrift(t, r.engine, bridge(1))
 	r.must(addEndpoint(2, 3))
@@ -321,7 +321,7 @@ func TestWhoeverOnlyRemovesMakesNothingFirst(t *testing.T) {
 		writes = append(writes, l.Writes())
 	}
 	log, _ := logtest.NewNullLogger()
-	r.engine = engine.New(r.store, r.layers[0], []engine.Layer{r.layers[0], r.layers[1], r.layers[2]}, nil, log)
+	r.engine = engine.New(r.store, r.layers[0], layered(r.layers[0], r.layers[1], r.layers[2]), nil, log)
 	if err := r.engine.Load(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -357,7 +357,7 @@ func TestPanicInALayerLeavesAnEngineThatWorks(t *testing.T) {
 	r.must(addNetwork(1))
 	log, _ := logtest.NewNullLogger()
 	bomb := &bomb{Host: r.layers[1]}
-	r.engine = engine.New(r.store, r.layers[0], []engine.Layer{r.layers[0], bomb, r.layers[2]}, nil, log)
+	r.engine = engine.New(r.store, r.layers[0], layered(r.layers[0], bomb, r.layers[2]), nil, log)
 	if err := r.engine.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -16,28 +16,26 @@ import (
 // between who would like the same. A port that somebody else on the host has is refused
 // before anything is saved.
 func (e *Engine) Publish(ctx context.Context, network, endpoint spec.ID, m spec.PortMap) error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
 	owner := plan.Owner{Network: network, Endpoint: endpoint}
-	finder, err := e.finder(owner, m)
-	if err != nil {
-		return err
-	}
-	err = e.do(ctx, func(s *spec.State) error {
+	err := e.Do(ctx, network, func(s *spec.State) error {
+		finder, err := e.finder(owner, m)
+		if err != nil {
+			return err
+		}
 		ports, err := s.Choose(network, endpoint, m, finder)
+		e.search = finder.Start
 		if err != nil {
 			return err
 		}
 		return s.Publish(network, endpoint, ports, m.OnlyIPv4)
 	})
-	e.search = finder.Start
 	if err != nil {
 		e.reserver.Release(owner)
 	}
 	return err
 }
 
-// finder is what a port map is fulfilled with.
+// finder is what a port map is fulfilled with. mu is held.
 func (e *Engine) finder(owner plan.Owner, m spec.PortMap) (*spec.Finder, error) {
 	f := &spec.Finder{Start: e.search, Reserve: func(ports []spec.Port) error {
 		err := e.reserver.Reserve(owner, ports)

@@ -4,7 +4,10 @@ import (
 	"context"
 	"fmt"
 	"reflect"
+	"slices"
 	"time"
+
+	"github.com/sirupsen/logrus"
 
 	"github.com/drawbridge-net/drawbridge/plan"
 	"github.com/drawbridge-net/drawbridge/spec"
@@ -13,7 +16,7 @@ import (
 // The reconcile clock: the first mend starts at the event, later ones wait, and
 // without any event the host is looked at all the same.
 const (
-	mendPause = 200 * time.Millisecond
+	mendPause = 200 * time.Millisecond // from the start of one to that of the next
 	mendAtMax = 30 * time.Second
 )
 
@@ -38,14 +41,24 @@ func (e *Engine) Run(ctx context.Context) error {
 		case <-tick.C:
 			idle = e.buryForgotten(ctx, idle)
 		case <-e.wake:
+		case <-after(e.feuds.next(time.Now())):
 		}
+		pause := time.After(mendPause)
 		e.reconcile(ctx)
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(mendPause):
+		case <-pause:
 		}
 	}
+}
+
+// after is time.After for a moment; it never comes to the zero Time.
+func after(moment time.Time) <-chan time.Time {
+	if moment.IsZero() {
+		return nil
+	}
+	return time.After(time.Until(moment))
 }
 
 // reconcile mends the host and buries the endpoints that died without a word: an
@@ -67,44 +80,85 @@ func (e *Engine) reconcile(ctx context.Context) {
 // mend takes in what the host has become and, if it is not as planned, makes it so
 // by the same way as a request does. It returns what it found to differ.
 func (e *Engine) mend(ctx context.Context, host *plan.Host) []plan.Drift {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.removed {
+	if !e.follow(ctx, host) {
 		return nil
 	}
-	before := e.Now()
-	if err := e.save(before.State); err != nil {
-		e.log.WithError(err).Warn("save what an undone change left in the store")
-	}
-	want := before.planFor(host)
-	if want != before.Plan {
-		e.log.WithField("facts", plan.New(spec.State{}, host).String()).Info("the host has changed")
-	}
-	drift, err := e.check(ctx, want)
+	drift, unsteady, err := e.check(ctx, &move{})
 	if err != nil {
 		e.log.WithError(err).Warn("check the host")
 	}
-	broken := err != nil || len(drift) > 0 || len(before.Drift) > 0
-	if want == before.Plan && !broken {
+	if unsteady {
+		e.Wake()
+	}
+	now := time.Now()
+	due := e.feuds.due(drift, now)
+	if err == nil && len(due) == 0 && len(e.feuds.due(e.Now().Drift, now)) == 0 {
 		return nil
 	}
-	for _, d := range drift {
+	for _, d := range due {
 		e.log.WithField("object", d.Object).Infof("mend %s", d)
 	}
-	if broken {
-		e.have = nil
-	}
-	// What still differs afterwards waits for the next event or tick.
-	e.publish(before.State, want, drifts(e.apply(ctx, want)))
+	e.note(due, now)
+	failed := drifts(e.remake(ctx, drift))
+	e.warn(failed)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	snapshot := e.Now()
+	snapshot.Drift = failed // what still differs waits for the next event or tick
+	e.now.Store(&snapshot)
 	return drift
 }
 
-// planFor is the Plan of the same State for the host as it is now.
-func (s Snapshot) planFor(host *plan.Host) *plan.Plan {
-	if reflect.DeepEqual(host, s.Plan.Host) {
-		return s.Plan
+// note says of what is being mended if it does not stay so.
+func (e *Engine) note(due []plan.Drift, now time.Time) {
+	var objects []string
+	for _, d := range due {
+		objects = append(objects, d.Object)
 	}
-	return s.Plan.Next(s.State, s.State, host)
+	slices.Sort(objects)
+	for _, object := range slices.Compact(objects) {
+		if rest, news := e.feuds.mended(object, now); news {
+			e.log.WithField("object", object).Warnf("somebody changes it again and again: it is left as it is for %s; "+
+				"find out who that is, and have him leave alone what is drawbridge's", rest)
+		}
+	}
+}
+
+// warn tells of what could not be made right, unless it is known.
+func (e *Engine) warn(failed []plan.Drift) {
+	known := e.Now().Drift
+	for _, d := range failed {
+		if !slices.Contains(known, d) {
+			e.log.WithFields(logrus.Fields{"owner": d.Owner.String(), "object": d.Object}).Warnf("left for the reconciler: %s", d.Got)
+		}
+	}
+}
+
+// follow makes the plan that of the host as it is now, and applies what that changes. It
+// reports whether there is anything to keep in order.
+func (e *Engine) follow(ctx context.Context, host *plan.Host) bool {
+	e.mu.Lock()
+	before, removed, newest := e.Now(), e.removed, &move{turn: e.turn}
+	var m *move
+	if !removed && !reflect.DeepEqual(host, before.Plan.Host) {
+		m = e.enter(before.State, host)
+	}
+	e.mu.Unlock()
+	if removed {
+		return false
+	}
+	if err := e.save(newest); err != nil {
+		e.log.WithError(err).Warn("save what an undone change left in the store")
+	}
+	if m == nil {
+		return true
+	}
+	defer close(m.done)
+	e.log.WithField("facts", plan.New(spec.State{}, host).String()).Info("the host has changed")
+	m.await()
+	m.before = m.after // nobody asked for it, so nobody is refused
+	e.settle(before.Plan, m.after.Plan, e.apply(ctx, m))
+	return true
 }
 
 // Check reports where the host differs from what it should have now, which is not
@@ -115,18 +169,34 @@ func (e *Engine) Check(ctx context.Context) ([]plan.Drift, error) {
 		return nil, fmt.Errorf("look at the host: %w", err)
 	}
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.check(ctx, e.Now().planFor(host))
+	now := e.Now()
+	next := &move{turn: e.turn, after: now}
+	e.mu.Unlock()
+	if !reflect.DeepEqual(host, now.Plan.Host) {
+		next.turn++
+		next.after.Plan = now.Plan.Next(now.State, now.State, host)
+		next.networks = touchedNetworks(now.Plan, next.after.Plan)
+	}
+	drift, _, err := e.check(ctx, next)
+	return drift, err
 }
 
-func (e *Engine) check(ctx context.Context, want *plan.Plan) ([]plan.Drift, error) {
-	var all []plan.Drift
-	for _, l := range e.layers {
-		drift, err := l.Check(ctx, want)
-		if err != nil {
-			return all, err
-		}
-		all = append(all, drift...)
+// check asks all layers, and reports whether it left out what is being changed.
+func (e *Engine) check(ctx context.Context, next *move) ([]plan.Drift, bool, error) {
+	ahead, err := e.checkRow(ctx, &e.ahead, next)
+	if err != nil {
+		return ahead, false, err
 	}
-	return all, nil
+	links, unsteady, err := e.checkLinks(ctx, next)
+	if err != nil {
+		return slices.Concat(ahead, links), unsteady, err
+	}
+	behind, err := e.checkRow(ctx, &e.behind, next)
+	return slices.Concat(ahead, links, behind), unsteady, err
+}
+
+func (e *Engine) checkRow(ctx context.Context, r *row, next *move) ([]plan.Drift, error) {
+	e.host.Lock()
+	defer e.host.Unlock()
+	return r.check(ctx, next)
 }

@@ -90,7 +90,7 @@ func TestStartFailsWhereNothingIsKnown(t *testing.T) {
 			r := newRig(t)
 			breakIt(r)
 			log, _ := logtest.NewNullLogger()
-			e := engine.New(r.store, r.layers[0], nil, nil, log)
+			e := engine.New(r.store, r.layers[0], engine.Layers{}, nil, log)
 			if err := e.Start(t.Context()); !errors.Is(err, errBroken) {
 				t.Errorf("want the cause, got %v", err)
 			}
@@ -136,7 +136,7 @@ func TestUndoneChangeThatCouldNotBeSavedIsSavedLater(t *testing.T) {
 	r.layers[2].Break(bridge(2), errBroken)
 	failing := &failAfter{Store: r.store, left: 1}
 	log, _ := logtest.NewNullLogger()
-	r.engine = engine.New(failing, r.layers[0], []engine.Layer{r.layers[0], r.layers[1], r.layers[2]}, nil, log)
+	r.engine = engine.New(failing, r.layers[0], layered(r.layers[0], r.layers[1], r.layers[2]), nil, log)
 	if err := r.engine.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -269,7 +269,7 @@ func TestRunForgetsWhomTheEngineForgot(t *testing.T) {
 		r.must(join(living), join(back))
 		peer := strings.TrimPrefix(strings.Replace(veth(1, back), "dbv", "dbp", 1), "link ")
 		log, _ := logtest.NewNullLogger()
-		r.engine = engine.New(r.store, &withLink{r.layers[0], peer}, []engine.Layer{r.layers[0], r.layers[1], r.layers[2]}, nil, log)
+		r.engine = engine.New(r.store, &withLink{r.layers[0], peer}, layered(r.layers[0], r.layers[1], r.layers[2]), nil, log)
 		if err := r.engine.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}

@@ -71,7 +71,7 @@ func TestWhatReliesOnTheDropsWaitsForThem(t *testing.T) {
 			if err := errors.Join(network("a", 0)(&state), store.Save(spec.State{}, state)); err != nil {
 				t.Fatal(err)
 			}
-			e := engine.New(store, accepts, []engine.Layer{f, f.Behind("accepts", accepts)}, nil, log)
+			e := engine.New(store, accepts, engine.Layers{Ahead: []engine.Layer{f}, Links: enginetest.NewHost(), Behind: []engine.Layer{f.Behind("accepts", accepts)}}, nil, log)
 			if err := e.Start(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -84,7 +84,7 @@ func TestWhatReliesOnTheDropsWaitsForThem(t *testing.T) {
 			}
 			// The next change looks, as the next look of the reconciler would.
 			chosen.trouble = nil
-			if err := e.Do(t.Context(), network("b", 1)); err != nil {
+			if err := e.Do(t.Context(), "", network("b", 1)); err != nil {
 				t.Fatal(err)
 			}
 			if got := strings.Count(accepts.String(), "link dbr"); got != 2 {

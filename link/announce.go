@@ -72,7 +72,8 @@ func (p *pass) reintroduce(o object) {
 func (p *pass) announceGateways() {
 	for name := range p.healed {
 		d, err := p.scene.find(name)
-		b := p.kernel.planned[name].bridge
+		o, _ := p.kernel.planFor(name)
+		b := o.bridge
 		if err != nil || d == nil || b == nil || p.kernel.packets == noPackets {
 			continue
 		}

@@ -37,6 +37,9 @@ func (p *pass) spared(unplanned []object) ([]object, error) {
 	if err != nil {
 		return nil, err
 	}
+	k := p.kernel
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	spared := map[int]bool{} // by index
 	var names []string
 	for _, o := range unplanned {
@@ -45,7 +48,7 @@ func (p *pass) spared(unplanned []object) ([]object, error) {
 			continue
 		}
 		if was, known := found[forgottenKey+o.name]; !known || was != d.index {
-			if !p.kernel.distrust {
+			if !k.distrust {
 				continue
 			}
 			if err := p.noteForgotten(d); err != nil {
@@ -55,7 +58,7 @@ func (p *pass) spared(unplanned []object) ([]object, error) {
 		spared[d.index], spared[d.master] = true, true
 		names = append(names, o.name)
 	}
-	p.kernel.forgotten = names
+	k.forgotten = names
 	for key := range found {
 		if name, ok := strings.CutPrefix(key, forgottenKey); ok && !slices.Contains(names, name) {
 			if err := p.forget(key); err != nil {
@@ -64,7 +67,7 @@ func (p *pass) spared(unplanned []object) ([]object, error) {
 		}
 	}
 	if p.mend {
-		p.kernel.distrust = false // all are noted
+		k.distrust = false // all are noted
 	}
 	return slices.DeleteFunc(unplanned, func(o object) bool {
 		d := p.scene.byName[o.name]
@@ -74,7 +77,9 @@ func (p *pass) spared(unplanned []object) ([]object, error) {
 
 // all are the unplanned links, whoever is behind them.
 func (p *pass) all(unplanned []object) ([]object, error) {
+	p.kernel.mu.Lock()
 	p.kernel.forgotten = nil
+	p.kernel.mu.Unlock()
 	found, err := p.recall()
 	if err != nil {
 		return nil, err

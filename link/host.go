@@ -13,11 +13,11 @@ import (
 // engine's own rules name. What we ourselves have set is reported as it was found,
 // so that a plan made from the facts does not depend on the plan before.
 //
-// It waits for an Apply under way, since between a setting and the note of what it was
-// lies a moment in which ours looks like found.
+// It waits for whoever sets something on such links, since between a setting and the note of
+// what it was lies a moment in which ours looks like found.
 func (k *Kernel) Look(_ context.Context, engines []plan.HostLink) (*plan.Host, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	k.notes.Lock()
+	defer k.notes.Unlock()
 	found, err := k.found()
 	if err != nil {
 		return nil, err

@@ -49,10 +49,15 @@ type Kernel struct {
 	sockets map[int]*nl.SocketHandle
 	packets int // socket for announcements, or noPackets
 
-	mu sync.Mutex // one Apply, Check or Remove at a time; Watch looks in between
+	// notes is held while something is set on links that are not ours, with the note of what
+	// it was: in between, ours looks like found. It is taken before mu.
+	notes sync.Mutex
+
+	mu sync.Mutex // for what follows, and never for long
 	// planned are the objects last applied, by every name that they have here.
 	planned map[string]object
 	uplinks []plan.Uplink
+	changing
 	// wrote says that something was mended since Poll last looked.
 	wrote atomic.Bool
 
@@ -76,12 +81,13 @@ func New(mem Memory, sysctls string) (*Kernel, error) {
 	// The kernel's own words make better errors; an old kernel has none.
 	_ = socket.SetExtAck(true)
 	return &Kernel{
-		memory:  mem,
-		sysctls: sysctls,
-		routes:  routes,
-		sockets: map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: socket}},
-		packets: openPackets(),
-		planned: map[string]object{},
+		memory:   mem,
+		sysctls:  sysctls,
+		routes:   routes,
+		sockets:  map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: socket}},
+		packets:  openPackets(),
+		planned:  map[string]object{},
+		changing: changing{now: map[string]bool{}, heard: map[string]bool{}},
 	}, nil
 }
 
@@ -97,30 +103,31 @@ func (k *Kernel) Close() {
 }
 
 // Apply makes the host's links match want. With have it looks at nothing but what
-// differs; without, at every link. Restore puts back what it set on uplinks.
+// differs, and works on several networks at a time; without, at every link, which nobody
+// may change meanwhile. Restore puts back what it set on uplinks.
 func (k *Kernel) Apply(ctx context.Context, have, want *plan.Plan) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
 	return k.apply(ctx, have, want, (*pass).spared)
 }
 
 // apply deletes, of what is not planned, what choose leaves.
 func (k *Kernel) apply(ctx context.Context, have, want *plan.Plan, choose func(*pass, []object) ([]object, error)) error {
 	p := &pass{kernel: k, mend: true, scene: newScene(k)}
-	if have == nil {
+	everything := have == nil
+	if everything {
 		if err := p.scene.look(); err != nil {
 			return err
 		}
-		have, k.planned = &plan.Plan{}, map[string]object{}
+		have = &plan.Plan{}
 	}
 	gone, wanted := difference(have, want)
-	k.expect(gone, wanted, want.Uplinks)
-	unplanned, err := choose(p, p.unplanned(k.planned))
+	unplanned, err := choose(p, k.expect(p, gone, wanted, want.Uplinks))
 	if err != nil {
 		return err
 	}
 	gone = append(gone, unplanned...)
-	if p.scene.complete || !reflect.DeepEqual(have.Uplinks, want.Uplinks) {
+	done := k.begin(gone, wanted)
+	defer done()
+	if everything || !reflect.DeepEqual(have.Uplinks, want.Uplinks) {
 		p.setUplinks(want.Uplinks)
 	}
 	p.links(ctx, gone, wanted)
@@ -129,8 +136,6 @@ func (k *Kernel) apply(ctx context.Context, have, want *plan.Plan, choose func(*
 
 // Check reports where the host's links differ from want.
 func (k *Kernel) Check(ctx context.Context, want *plan.Plan) ([]plan.Drift, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
 	p := &pass{kernel: k, scene: newScene(k)}
 	if err := p.scene.look(); err != nil {
 		return nil, err
@@ -154,9 +159,7 @@ func (k *Kernel) Check(ctx context.Context, want *plan.Plan) ([]plan.Drift, erro
 // found.
 func (k *Kernel) Remove(ctx context.Context) error {
 	nothing := &plan.Plan{}
-	k.mu.Lock()
 	err := k.apply(ctx, nil, nothing, (*pass).all)
-	k.mu.Unlock()
 	return errors.Join(err, Restore{k}.Apply(ctx, nil, nothing))
 }
 
@@ -226,8 +229,14 @@ func difference(have, want *plan.Plan) (gone, wanted []object) {
 	return gone, wanted
 }
 
-// expect notes what Watch is to find.
-func (k *Kernel) expect(gone, wanted []object, uplinks []plan.Uplink) {
+// expect notes what Watch is to find, and returns what of all that was looked at should
+// not be.
+func (k *Kernel) expect(p *pass, gone, wanted []object, uplinks []plan.Uplink) []object {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if p.scene.complete {
+		clear(k.planned)
+	}
 	for _, o := range gone {
 		delete(k.planned, o.name)
 		if o.veth != nil {
@@ -241,4 +250,5 @@ func (k *Kernel) expect(gone, wanted []object, uplinks []plan.Uplink) {
 		}
 	}
 	k.uplinks = uplinks
+	return p.unplanned(k.planned)
 }

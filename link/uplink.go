@@ -19,8 +19,6 @@ func (r Restore) Apply(_ context.Context, have, want *plan.Plan) error {
 	if have != nil && reflect.DeepEqual(have.Uplinks, want.Uplinks) && sameNamed(have, want) {
 		return nil
 	}
-	r.Kernel.mu.Lock()
-	defer r.Kernel.mu.Unlock()
 	p := &pass{kernel: r.Kernel, mend: true, scene: newScene(r.Kernel)}
 	p.restoreFound(want)
 	return errors.Join(p.errs...)
@@ -57,6 +55,8 @@ func flat(uplinks []plan.Uplink) []foundSetting {
 // order of the plan: an uplink accepts router advertisements for good before the
 // host becomes a router.
 func (p *pass) setUplinks(uplinks []plan.Uplink) {
+	p.kernel.notes.Lock()
+	defer p.kernel.notes.Unlock()
 	for _, u := range flat(uplinks) {
 		p.on(plan.Owner{}, u.object(), func() error { return p.setFound(u) })
 	}
@@ -64,6 +64,8 @@ func (p *pass) setUplinks(uplinks []plan.Uplink) {
 
 // restoreFound puts found values back where the plan no longer asks for ours.
 func (p *pass) restoreFound(want *plan.Plan) {
+	p.kernel.notes.Lock()
+	defer p.kernel.notes.Unlock()
 	found, err := p.recall()
 	if err != nil {
 		p.errs = append(p.errs, err)

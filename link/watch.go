@@ -20,7 +20,7 @@ const watchBuffer = 4 << 20
 //
 // Our own doing wakes nobody. The kernel marks too few events with who caused
 // them, so an event about an object of ours leads to a look at just that object,
-// after the Apply under way, and wakes if it is not as planned. What remains:
+// once no Apply works on it, and wakes if it is not as planned. What remains:
 // the host-wide switch of IPv6, and an uplink's setting that we put back, look like
 // anybody's change.
 //
@@ -42,6 +42,9 @@ func (k *Kernel) Watch(ctx context.Context, wake func()) error {
 		// Root of a user namespace only gets what the administrator allows all.
 		_ = socket.SetReceiveBufferSize(watchBuffer, false)
 	}
+	k.mu.Lock()
+	k.wake = wake
+	k.mu.Unlock()
 	w := &watcher{kernel: k, ours: map[int]string{}}
 	wake() // for what happened before we listened
 	for {
@@ -69,8 +72,6 @@ type watcher struct {
 }
 
 func (w *watcher) concern(messages []syscall.NetlinkMessage) bool {
-	w.kernel.mu.Lock()
-	defer w.kernel.mu.Unlock()
 	for _, m := range messages {
 		if w.concerns(m) {
 			return true
@@ -122,7 +123,7 @@ func (w *watcher) address(m syscall.NetlinkMessage) bool {
 		return true
 	}
 	// Of one object alone no addresses are looked at that it should not have.
-	o := w.kernel.planned[name]
+	o, _ := w.kernel.planFor(name)
 	return o.veth != nil && m.Header.Type == unix.RTM_NEWADDR && !ofLinkAlone(m)
 }
 
@@ -164,27 +165,32 @@ func (w *watcher) netconf(m syscall.NetlinkMessage) bool {
 	return name != "" && !w.kernel.asPlanned(name)
 }
 
-// knows reports whether a link is planned or carries our mark.
+// knows reports whether a link is planned, carries our mark or is on its way from one to the
+// other.
 func (k *Kernel) knows(d *device) bool {
-	_, planned := k.planned[d.name]
-	return planned || d.ours()
+	_, planned := k.planFor(d.name)
+	return planned || d.ours() || k.isChanging(d.name)
 }
 
 // recognises reports whether a link is ours, and also if somebody has taken its mark.
 func (k *Kernel) recognises(d *device) bool {
-	o, planned := k.planned[d.name]
+	o, planned := k.planFor(d.name)
 	return d.ours() || planned && d.name == o.name && o.recognises(d)
 }
 
 // adopting tells of a link that may be ours today and a person's tomorrow.
 func (k *Kernel) adopting(d *device) bool {
-	o, planned := k.planned[d.name]
+	o, planned := k.planFor(d.name)
 	return planned && o.bridge != nil && o.bridge.Named && !d.ours() && !o.recognises(d)
 }
 
-// strays looks at one object of ours and reports whether it differs from the plan.
+// strays looks at one object of ours and reports whether it differs from the plan. One that
+// is being changed does not yet.
 func (k *Kernel) strays(name string) bool {
-	o, planned := k.planned[name]
+	if k.hear(name) {
+		return false
+	}
+	o, planned := k.planFor(name)
 	if !planned {
 		d, err := k.device(name)
 		return err != nil || d != nil && d.ours()
@@ -196,7 +202,12 @@ func (k *Kernel) strays(name string) bool {
 
 // asPlanned reports whether a link is an uplink on which all stands as we set it.
 func (k *Kernel) asPlanned(name string) bool {
-	for _, u := range k.uplinks {
+	k.notes.Lock() // after a change under way
+	defer k.notes.Unlock()
+	k.mu.Lock()
+	uplinks := k.uplinks
+	k.mu.Unlock()
+	for _, u := range uplinks {
 		if u.Name == name && len(u.Settings) > 0 {
 			p := &pass{kernel: k, scene: newScene(k)}
 			err := p.settings(u.Name, u.Settings)

@@ -81,22 +81,26 @@ func assemble(ctx context.Context, s settings, log logrus.FieldLogger) (_ *daemo
 	if d.pools, err = ipam.New(ipam.Config{Store: d.store.Pools(), Host: d.obstacles, Ranges: s.ranges}); err != nil {
 		return nil, err
 	}
-	// In the order of adding: ports are held before anything is translated to
-	// them, drops stand before there is a link, and then come the accepts in somebody
-	// else's chain, and its zones. What a drop guards is withdrawn before the drop, and what
-	// another firewall left when all stands that is to replace it. Whatever relies on the
-	// drops waits for them. Connections end where nothing is left that could lead their
-	// packets anywhere.
-	layers := []engine.Layer{
-		conntrack.Clear{Table: d.tracking},
-		firewalld.Unbind{Zones: d.zones},
-		foreign.Withdraw{Rules: d.foreign},
-		link.Restore{Kernel: d.links},
-		d.ports, d.firewall, d.links,
-		d.firewall.Behind("what another firewall left", firewall.Retired{Firewall: d.firewall}),
-		d.firewall.Behind("accepts in FORWARD", foreign.Insert{Rules: d.foreign}),
-		d.firewall.Behind("zones of firewalld", firewalld.Bind{Zones: d.zones}),
-		d.tracking,
+	// Ports are held before anything is translated to them, drops stand before there is a
+	// link, and then come the accepts in somebody else's chain, and its zones. What a drop
+	// guards is withdrawn before the drop, and what another firewall left when all stands
+	// that is to replace it. Whatever relies on the drops waits for them. Connections end
+	// where nothing is left that could lead their packets anywhere.
+	layers := engine.Layers{
+		Ahead: []engine.Layer{
+			conntrack.Clear{Table: d.tracking},
+			firewalld.Unbind{Zones: d.zones},
+			foreign.Withdraw{Rules: d.foreign},
+			link.Restore{Kernel: d.links},
+			d.ports, d.firewall,
+		},
+		Links: d.links,
+		Behind: []engine.Layer{
+			d.firewall.Behind("what another firewall left", firewall.Retired{Firewall: d.firewall}),
+			d.firewall.Behind("accepts in FORWARD", foreign.Insert{Rules: d.foreign}),
+			d.firewall.Behind("zones of firewalld", firewalld.Bind{Zones: d.zones}),
+			d.tracking,
+		},
 	}
 	d.engine = engine.New(d.store.Networks(), d, layers, d.ports, log)
 	if s.removing {

@@ -101,7 +101,7 @@ func runWithANetwork(t *testing.T, s settings) {
 	}
 	defer d.close()
 	subnet := netip.MustParsePrefix("172.30.0.0/24")
-	err = d.engine.Do(context.Background(), func(state *spec.State) error {
+	err = d.engine.Do(context.Background(), "", func(state *spec.State) error {
 		return state.AddNetwork(&spec.Network{
 			ID: spec.ID(strings.Repeat("a", 24)), InterfacePrefix: "eth", Masquerade: true,
 			Pools: []spec.Pool{{Prefix: subnet, Gateway: subnet.Addr().Next()}},

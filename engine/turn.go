@@ -1,0 +1,118 @@
+package engine
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/drawbridge-net/drawbridge/plan"
+	"github.com/drawbridge-net/drawbridge/spec"
+	"github.com/drawbridge-net/drawbridge/tree"
+)
+
+// move is one change on its way to the host.
+type move struct {
+	turn          int       // in which it was planned: the higher, the newer
+	networks      []spec.ID // that it changes
+	before, after Snapshot
+	ahead         []<-chan struct{} // what it waits for
+	done          chan struct{}     // closed when it has been made, or taken back
+}
+
+// await waits until all changes of its networks that were planned before it are made.
+func (m *move) await() {
+	for _, turn := range m.ahead {
+		<-turn
+	}
+}
+
+func (m *move) change() spec.Change { return spec.Change{Before: m.before.State, After: m.after.State} }
+
+// touchedNetworks are those in which two plans differ.
+func touchedNetworks(before, after *plan.Plan) []spec.ID {
+	var all []spec.ID
+	for c := range tree.Diff(before.Networks, after.Networks) {
+		all = append(all, c.Key)
+	}
+	return all
+}
+
+// turns are the changes under way.
+type turns struct {
+	last map[spec.ID]<-chan struct{} // of each network, what its newest change closes when it is done
+	all  map[*move]struct{}          // those that may not be done yet
+}
+
+func newTurns() turns { return turns{map[spec.ID]<-chan struct{}{}, map[*move]struct{}{}} }
+
+// enter has a change wait for those of the networks that came before it, and for those that
+// give up what it takes. Whatever comes to the networks waits for it.
+func (t turns) enter(m *move, networks []spec.ID) {
+	m.done = make(chan struct{})
+	slices.Sort(networks)
+	for _, id := range slices.Compact(networks) {
+		if id == "" {
+			continue
+		}
+		if turn := t.pending(id); turn != nil {
+			m.ahead = append(m.ahead, turn)
+		}
+		t.last[id] = m.done
+	}
+	for earlier := range t.all {
+		switch {
+		case isClosed(earlier.done):
+			delete(t.all, earlier)
+		case m.change().Succeeds(earlier.change()):
+			m.ahead = append(m.ahead, earlier.done)
+		}
+	}
+	t.all[m] = struct{}{}
+}
+
+// pending is what a network waits for, nil for nothing.
+func (t turns) pending(id spec.ID) <-chan struct{} {
+	turn, ok := t.last[id]
+	if ok && isClosed(turn) {
+		delete(t.last, id)
+		turn = nil
+	}
+	return turn
+}
+
+// underWay is what the changes that are not done close.
+func (t turns) underWay() []<-chan struct{} {
+	var all []<-chan struct{}
+	for m := range t.all {
+		all = append(all, m.done)
+	}
+	return all
+}
+
+// steady returns a function that reports whether a network has not been changed from now
+// on, nor is; of the empty ID, whether none has.
+func (t turns) steady() func(spec.ID) bool {
+	before := maps.Clone(t.last)
+	same := func(id spec.ID) bool { return t.last[id] == before[id] && t.pending(id) == nil }
+	return func(id spec.ID) bool {
+		if id != "" {
+			return same(id)
+		}
+		for _, networks := range []map[spec.ID]<-chan struct{}{before, t.last} {
+			for id := range networks {
+				if !same(id) {
+					return false
+				}
+			}
+		}
+		return true
+	}
+}
+
+func isClosed(turn <-chan struct{}) bool {
+	select {
+	case <-turn:
+		return true
+	default:
+		return false
+	}
+}

@@ -1,0 +1,79 @@
+package spec
+
+import "github.com/drawbridge-net/drawbridge/tree"
+
+// Revert takes the change from before to after out of a State in which others may have
+// been made since. What it took away and somebody else has by now stays away.
+func (s *State) Revert(before, after State) {
+	for n := range tree.Diff(before.Networks, after.Networks) {
+		switch {
+		case n.Old == nil:
+			s.RemoveNetwork(n.Key)
+			continue
+		case n.New == nil:
+			s.try(func(t *State) error { return t.AddNetwork(n.Old) })
+			continue
+		}
+		for ep := range tree.Diff(n.Old.Endpoints, n.New.Endpoints) {
+			s.RemoveEndpoint(n.Key, ep.Key)
+			if ep.Old != nil {
+				s.restore(n.Key, ep.Old)
+			}
+		}
+	}
+}
+
+// restore adds an endpoint as it was, without its ports if it cannot have them.
+func (s *State) restore(network ID, ep *Endpoint) {
+	if s.try(func(t *State) error { return t.AddEndpoint(network, ep) }) {
+		return
+	}
+	bare := *ep
+	bare.Ports, bare.OnlyIPv4 = nil, false
+	s.try(func(t *State) error { return t.AddEndpoint(network, &bare) })
+}
+
+// try makes a change if it is no error, and reports whether it did.
+func (s *State) try(change func(*State) error) bool {
+	next := *s
+	if change(&next) != nil {
+		return false
+	}
+	*s = next
+	return true
+}
+
+// A Change leads from one State to another.
+type Change struct{ Before, After State }
+
+// Succeeds reports whether a change takes something that an earlier one gave up: a port, a
+// subnet, the name of a bridge. The host may still have it as it was.
+func (c Change) Succeeds(earlier Change) bool {
+	for n := range tree.Diff(c.Before.Networks, c.After.Networks) {
+		if n.New == nil {
+			continue
+		}
+		var had tree.Map[ID, *Endpoint]
+		if n.Old != nil {
+			had = n.Old.Endpoints
+		} else if earlier.Before.checkOthers(n.New) != nil && earlier.After.checkOthers(n.New) == nil {
+			return true
+		}
+		for ep := range tree.Diff(had, n.New.Endpoints) {
+			if ep.New != nil && earlier.gaveUp(ep.New.Ports) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// gaveUp reports whether a change made any of the ports free.
+func (c Change) gaveUp(ports []Port) bool {
+	for _, p := range ports {
+		if c.Before.holder(p) != nil && c.After.holder(p) == nil {
+			return true
+		}
+	}
+	return false
+}
