@@ -34,6 +34,8 @@ type Alone struct {
 	dir     string
 	process *exec.Cmd
 	done    chan struct{}
+
+	failpoints *Failpoints
 }
 
 // Alone prepares Drawbridge for this machine.
@@ -60,6 +62,7 @@ func (a *Alone) Start(args ...string) error {
 	words := append([]string{"-ec", a.Before + "\nexec \"$@\"", "sh"}, a.Wrap...)
 	words = append(words, a.program, "serve", "--plugin-socket", a.socket(), "--admin-socket", a.admin(), "--state-dir", a.StateDir, "--run-dir", a.RunDir)
 	a.process = exec.Command("/bin/sh", append(words, args...)...)
+	a.process.Env = append(os.Environ(), a.failpoints.env()...)
 	a.process.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
 	log, err := os.Create(filepath.Join(a.dir, "log"))
 	if err != nil {

@@ -5,23 +5,34 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"testing"
 
 	"github.com/drawbridge-net/drawbridge/failpoint"
 )
 
 // Failpoints are what a daemon that was built for it is ordered to do at its steps.
 type Failpoints struct {
-	engine *Engine
-	dir    string
+	t   testing.TB
+	dir string
 }
 
 // Failpoints has the daemon, from its next start on, obey orders.
 func (e *Engine) Failpoints() *Failpoints {
 	e.t.Helper()
 	if e.failpoints == nil {
-		e.failpoints = &Failpoints{e, e.t.TempDir()}
+		e.failpoints = &Failpoints{e.t, e.t.TempDir()}
 	}
 	return e.failpoints
+}
+
+// Failpoints has the daemon, from its next start on, obey orders.
+func (a *Alone) Failpoints() *Failpoints {
+	a.t.Helper()
+	if a.failpoints == nil {
+		a.failpoints = &Failpoints{a.t, a.t.TempDir()}
+		a.program = goBuild(a.t, "cmd/drawbridge", "failpoints")
+	}
+	return a.failpoints
 }
 
 func (f *Failpoints) env() []string {
@@ -34,7 +45,7 @@ func (f *Failpoints) env() []string {
 // Order gives an order, e.g. "kill 17 ^link dbr3f2a", and forgets the steps taken so far.
 // The last order does not hold any more. For its language see failpoint.OrderFile.
 func (f *Failpoints) Order(order string) {
-	f.engine.t.Helper()
+	f.t.Helper()
 	f.Withdraw()
 	draft := filepath.Join(f.dir, "draft")
 	err := os.WriteFile(draft, []byte(order), 0o600)
@@ -42,26 +53,26 @@ func (f *Failpoints) Order(order string) {
 		err = os.Rename(draft, filepath.Join(f.dir, failpoint.OrderFile))
 	}
 	if err != nil {
-		f.engine.t.Fatal(err)
+		f.t.Fatal(err)
 	}
 }
 
 // Withdraw takes the order back, so that whatever is held goes on.
 func (f *Failpoints) Withdraw() {
-	f.engine.t.Helper()
+	f.t.Helper()
 	for _, name := range []string{failpoint.OrderFile, failpoint.StepsFile} {
 		if err := os.Remove(filepath.Join(f.dir, name)); err != nil && !os.IsNotExist(err) {
-			f.engine.t.Fatal(err)
+			f.t.Fatal(err)
 		}
 	}
 }
 
 // Steps are the names of the steps that were reached since the order, in their order.
 func (f *Failpoints) Steps() []string {
-	f.engine.t.Helper()
+	f.t.Helper()
 	text, err := os.ReadFile(filepath.Join(f.dir, failpoint.StepsFile))
 	if err != nil && !os.IsNotExist(err) {
-		f.engine.t.Fatal(err)
+		f.t.Fatal(err)
 	}
 	var steps []string
 	for line := range strings.Lines(string(text)) {
@@ -73,8 +84,8 @@ func (f *Failpoints) Steps() []string {
 
 // Await waits until as many steps were reached since the order.
 func (f *Failpoints) Await(steps int) {
-	f.engine.t.Helper()
-	Until(f.engine.t, fmt.Sprintf("%d steps reached", steps), func() error {
+	f.t.Helper()
+	Until(f.t, fmt.Sprintf("%d steps reached", steps), func() error {
 		if n := len(f.Steps()); n < steps {
 			return fmt.Errorf("%d are", n)
 		}
