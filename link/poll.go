@@ -3,6 +3,7 @@ package link
 import (
 	"context"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -14,8 +15,8 @@ const pollEvery = 2 * time.Second
 
 // Poll calls wake once at its beginning and, until ctx ends, when something has changed of
 // which no event tells: br_netfilter has come, one of its switches is another, or a setting
-// of a bridge or an uplink has come to differ from what was last applied. The ports'
-// settings are not polled: what turns IPv6 on there gives them an address, which has one.
+// of a bridge or an uplink has come to differ from what was last applied, or a port has IPv6.
+// That gives it an address, which has an event only when nobody else is found to have it.
 func (k *Kernel) Poll(ctx context.Context, wake func()) error {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
@@ -50,8 +51,31 @@ func (k *Kernel) strayingSettings() string {
 			all = append(all, fmt.Sprintf("%s %d\n", s.key(), got))
 		}
 	}
+	all = append(all, k.portsWithIPv6()...)
 	slices.Sort(all)
 	return strings.Join(all, "")
+}
+
+// portsWithIPv6 are the host's ends of pairs that have an address, which is one file for all.
+func (k *Kernel) portsWithIPv6() []string {
+	table, err := os.ReadFile("/proc/thread-self/net/if_inet6")
+	if err != nil {
+		return nil // there is no IPv6
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var all []string
+	for line := range strings.Lines(string(table)) {
+		// address, index, prefix length, scope, flags, name
+		words := strings.Fields(line)
+		if len(words) < 6 {
+			continue
+		}
+		if o := k.planned[words[5]]; o.veth != nil && o.name == words[5] && len(o.veth.Settings) > 0 {
+			all = append(all, line)
+		}
+	}
+	return all
 }
 
 func (k *Kernel) polled() []foundSetting {
