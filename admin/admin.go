@@ -52,6 +52,7 @@ type Status struct {
 	Networks  int    `json:"networks"`
 	Endpoints int    `json:"endpoints"`
 	Pools     int    `json:"pools"`
+	Leases    int    `json:"leases"` // addresses that Docker has for containers
 	// Firewall is the one that was chosen at start.
 	Firewall Firewall `json:"firewall"`
 	// LoosePools are those of which no network of ours was made: one of another

@@ -78,6 +78,9 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 		Version: s.Version, Networks: now.State.Networks.Len(), Pools: len(pools), LoosePools: loosePools(pools),
 		Notices: notices(now.Plan, s.Notices()), Drift: merged(now.Drift, drift),
 	}
+	for _, p := range pools {
+		all.Leases += len(p.Leases)
+	}
 	for _, n := range now.State.Networks.All() {
 		all.Endpoints += n.Endpoints.Len()
 		for _, o := range plan.Overlaps(n, obstacles) {

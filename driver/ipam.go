@@ -80,9 +80,22 @@ func parsePoolRequest(req *wire.RequestPoolRequest) (r ipam.PoolRequest, err err
 	return r, err
 }
 
-func (s *Server) releasePool(_ context.Context, req *wire.ReleasePoolRequest) (*nothing, error) {
+// releasePool takes a pool back, and the network that was made of it: an engine releases
+// the pools of a network before it deletes it, and releases them too when the network's
+// creation failed, which it may think only because our answer was lost. Then it never
+// asks for the network's end.
+func (s *Server) releasePool(ctx context.Context, req *wire.ReleasePoolRequest) (*nothing, error) {
 	if err := checkPoolID(req.PoolID); err != nil {
 		return nil, err
+	}
+	if id := spec.ID(s.ipam.Network(req.PoolID)); id != "" {
+		err := s.engine.Do(ctx, id, func(state *spec.State) error {
+			state.RemoveNetwork(id)
+			return nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("release pool %s: delete network %s: %w", req.PoolID, id.Short(), err)
+		}
 	}
 	return &nothing{}, s.ipam.ReleasePool(req.PoolID)
 }
@@ -165,9 +178,7 @@ func owner(options map[string]string) (string, error) {
 	return name, nil
 }
 
-// releaseAddress gives an address back. An engine since 28 gives back a container's IPv6
-// address while its endpoint lives, if a sysctl of the endpoint turns IPv6 off there, and
-// tells the network's driver nothing of it.
+// releaseAddress gives an address back.
 func (s *Server) releaseAddress(ctx context.Context, req *wire.ReleaseAddressRequest) (*nothing, error) {
 	if err := checkPoolID(req.PoolID); err != nil {
 		return nil, err
@@ -176,20 +187,24 @@ func (s *Server) releaseAddress(ctx context.Context, req *wire.ReleaseAddressReq
 	if err != nil {
 		return nil, err
 	}
-	if addr.Is6() {
-		if err := s.forfeit(ctx, req.PoolID, addr); err != nil {
-			return nil, fmt.Errorf("release address %s: %w", addr, err)
-		}
+	if err := s.forfeit(ctx, req.PoolID, addr); err != nil {
+		return nil, fmt.Errorf("release address %s: %w", addr, err)
 	}
 	return &nothing{}, s.ipam.ReleaseAddress(req.PoolID, addr)
 }
 
-// forfeit takes an address of a pool from the endpoint that has it, if there is one.
+// forfeit is about an address that is released while an endpoint has it. If nobody is in
+// that one, the engine knows nothing of it: our answer to its creation was lost, or we
+// were away when it was to be deleted. Else an engine since 28 has found that IPv6 is off
+// in the container, by a sysctl of the endpoint, and tells the network's driver nothing.
 func (s *Server) forfeit(ctx context.Context, pool string, addr netip.Addr) error {
 	state := s.engine.Now().State
 	net, id, held := state.Holder(addr)
 	if !held || !s.ipam.Leased(pool, addr) {
 		return nil
+	}
+	if gone, err := s.engine.Evict(ctx, net, id); err != nil || gone || addr.Is4() {
+		return err
 	}
 	s.log.WithField("endpoint", id).Infof("address %s was released: IPv6 is off in the container", addr)
 	return s.engine.Do(ctx, net, func(state *spec.State) error { return state.Forfeit(net, id) })

@@ -161,10 +161,25 @@ func (s *Server) deleteNetwork(ctx context.Context, req *network.DeleteNetworkRe
 		state.RemoveNetwork(id)
 		return nil
 	})
+	if err == nil {
+		err = s.releasePoolsOf(id)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("delete network %s: %w", id.Short(), err)
 	}
 	return &nothing{}, nil
+}
+
+// releasePoolsOf takes back the pools of a network. The engine did so before it deleted
+// the network, unless we died meanwhile: it does not do so again.
+func (s *Server) releasePoolsOf(network spec.ID) error {
+	var errs []error
+	for _, p := range s.ipam.Pools() {
+		if p.Network == string(network) {
+			errs = append(errs, s.ipam.ReleasePool(p.ID))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // allocateNetwork echoes the options: a swarm's manager sends what it gets here, and

@@ -71,7 +71,7 @@ func (m *machine) crash(t *rapid.T) {
 func (m *machine) adopt(t *rapid.T, lost map[string]bool, given map[ipam.Key]bool) {
 	found := map[string]*modelPool{}
 	for _, status := range m.alloc.Pools() {
-		p := &modelPool{Pool: status.Pool, since: m.clock, roles: map[netip.Addr]ipam.Role{}, owners: map[netip.Addr]string{}}
+		p := &modelPool{Pool: status.Pool, roles: map[netip.Addr]ipam.Role{}, owners: map[netip.Addr]string{}}
 		for _, r := range status.Reservations {
 			p.roles[r.Addr] = r.Role
 		}

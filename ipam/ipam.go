@@ -120,6 +120,8 @@ func (a *Allocator) restore(snap Snapshot) error {
 	slices.SortFunc(snap.Rests, func(a, b Rest) int { return cmp.Compare(a.Turn, b.Turn) })
 	a.apply(Changes{PutReservations: snap.Reservations, PutLeases: leases, PutRests: snap.Rests, ULA: snap.ULA})
 	for _, p := range a.pools {
+		// Who asks for the same again most likely never had the answer.
+		p.since = time.Time{}
 		for _, l := range p.leases {
 			l.restored = true
 		}

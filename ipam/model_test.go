@@ -103,7 +103,7 @@ func (m *machine) restart(t *rapid.T) {
 	}
 	m.alloc = alloc
 	for _, p := range m.model {
-		p.since = m.clock
+		p.since = time.Time{}
 	}
 }
 

@@ -24,7 +24,7 @@ type pool struct {
 	rests   map[netip.Addr]*list.Element // their places in resting
 	turn    uint64                       // of the next one that is released
 
-	since   time.Time // when we first heard of it
+	since   time.Time // when it was given away; zero: before this Allocator
 	missing time.Time // since when its network is missed; zero: it is not
 }
 

@@ -153,6 +153,16 @@ type Claim struct {
 	Auxiliary []netip.Addr // belong to none of the network's endpoints
 }
 
+// Network returns which network of ours was made of a pool, "" for none.
+func (a *Allocator) Network(pool string) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if p := a.pools[pool]; p != nil {
+		return p.Network
+	}
+	return ""
+}
+
 // Use says that a network of ours is made of pools. From now on they do not yield,
 // their auxiliary addresses go to no endpoint, and Collect asks after the network and
 // its endpoints. It takes all of them or none.

@@ -339,6 +339,11 @@ func lifeStories() []story {
 			address lost ! no such pool
 			restart
 			list = 10.0.0.0/24`},
+		{"a pool that nobody used before a restart yields at once to whoever wants the same", `
+			pool lost 10.0.0.0/24
+			restart
+			pool web 10.0.0.0/24 = 10.0.0.0/24
+			pool more 10.0.0.0/24 taken! pool 10.0.0.0/24, given away but not used yet`},
 		{"a pool that nobody used yields to no other that is named, since it may be a network's without a gateway", `
 			pool lost 10.0.0.0/24
 			later 1h

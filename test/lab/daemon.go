@@ -46,6 +46,9 @@ func (e *Engine) KillDaemon() {
 	e.daemon.end(syscall.SIGKILL)
 }
 
+// DaemonDone is closed when Drawbridge has ended.
+func (e *Engine) DaemonDone() <-chan struct{} { return e.daemon.done }
+
 // DaemonPid returns the process ID of Drawbridge as the test sees it.
 func (e *Engine) DaemonPid() int { return e.daemon.cmd.Process.Pid }
 

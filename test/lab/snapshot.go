@@ -68,7 +68,7 @@ func (h *Host) Snapshot() Snapshot {
 		s = append(s, Section{tool, h.iptables(tool + "-nft-save")})
 		s = append(s, Section{tool + "-legacy", h.legacy(tool)})
 	}
-	return append(s, Section{"sysctls", h.sysctls()}, Section{"sockets", h.sockets()})
+	return append(s, Section{"sysctls", h.sysctls()}, Section{"sockets", h.Sockets()})
 }
 
 // volatile names what traffic, time or the order of making things changes. A

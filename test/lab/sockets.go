@@ -21,10 +21,10 @@ const (
 	diagMessageLen = 72 // struct inet_diag_msg
 )
 
-// sockets lists what holds a port: listening, bound and unconnected sockets.
+// Sockets lists what holds a port: listening, bound and unconnected sockets.
 // ss of Debian 12 cannot see sockets that are bound only, so this asks the
 // kernel itself.
-func (h *Host) sockets() []string {
+func (h *Host) Sockets() []string {
 	h.t.Helper()
 	var lines []string
 	var err error
