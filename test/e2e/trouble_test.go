@@ -139,8 +139,9 @@ func (s *troubled) removeContainer(n int) error {
 	return errors.Join(err, s.call("DeleteEndpoint", n, ""))
 }
 
-// serves fails the test unless a container can be added that is reached by its port.
-func (s *troubled) serves(n int) {
+// servesOneMore fails the test unless a container can be added that is reached by its port.
+func (s *troubled) servesOneMore() {
+	const n = 2
 	s.t.Helper()
 	s.must(s.addContainer(n))
 	s.Outside.MustReach("tcp", fmt.Sprintf("192.0.2.1:%d", 8080+n), "host")
@@ -155,7 +156,7 @@ func TestEngineIsToldOfAFullDiskAndWhatRunsGoesOn(t *testing.T) {
 		const remedy = ": no space left on device: free some on its file system"
 		free := lab.Fill(s.t, s.StateDir)
 		s.refuses(s.fillNetworks(), "create network ", "write "+s.StateDir+"/state.db"+remedy)
-		s.serves(2) // which needs no disk
+		s.servesOneMore() // which needs no disk
 		free()
 		s.must(s.addNetwork(251))
 		free = lab.Fill(s.t, s.RunDir)
@@ -169,7 +170,7 @@ func TestEngineIsToldOfAFullDiskAndWhatRunsGoesOn(t *testing.T) {
 			s.must(errors.Join(s.removeContainer(n), s.removeNetwork(n)))
 		}
 		s.must(s.removeNetwork(251))
-		s.serves(2)
+		s.servesOneMore()
 	})
 }
 
@@ -228,7 +229,7 @@ func TestEngineIsServedAfterADaemonThatCouldNotStart(t *testing.T) {
 			s.refuses(err, row.want...)
 			s.StateDir, s.Before, s.Wrap = home, "", nil
 			s.MustStart()
-			s.serves(2)
+			s.servesOneMore()
 		}
 	})
 }
@@ -261,7 +262,7 @@ func TestEngineLosesNothingWithADamagedState(t *testing.T) {
 			}
 			s.MustStart()
 			s.tells(filepath.Join(s.StateDir, "state.db")+" ", filepath.Join(s.RunDir, "boot.db")+" ", "what it held is back from its copy")
-			s.serves(2)
+			s.servesOneMore()
 			if aside, _ := filepath.Glob(filepath.Join(s.StateDir, "state.db.damaged-*")); len(aside) != max(1, round) { // an empty one is not kept
 				s.t.Errorf("round %d: set aside: %v", round, aside)
 			}
@@ -312,7 +313,7 @@ func TestEngineIsToldWhatAnInterfaceOfOurNameIs(t *testing.T) {
 		s.Host.Run("sh", "-ec", fmt.Sprintf("ip link show %s; ip link show %s; ip link delete %[1]s", bridge, veth))
 		s.must(s.addNetwork(2))
 		s.must(s.removeNetwork(2))
-		s.serves(2)
+		s.servesOneMore()
 	})
 }
 
@@ -328,7 +329,7 @@ func TestEngineIsToldOfSettingsThatCannotBeWritten(t *testing.T) {
 		s.MustStart()
 		s.must(s.addNetwork(2))
 		s.must(s.removeNetwork(2))
-		s.serves(2)
+		s.servesOneMore()
 	})
 }
 
@@ -345,6 +346,6 @@ func TestEngineIsToldOfTooFewFiles(t *testing.T) {
 		all := `,"Options":{"com.docker.network.portmap":[` + strings.Join(ports, ",") + `]}`
 		s.refuses(s.call("ProgramExternalConnectivity", 2, all), "too many open files", "LimitNOFILE")
 		s.must(s.removeContainer(2))
-		s.serves(2)
+		s.servesOneMore()
 	})
 }

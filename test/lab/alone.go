@@ -174,3 +174,6 @@ func (a *Alone) Ask(call, request string) error {
 
 // Netns names the machine's network namespace for other processes while the test lasts.
 func (h *Host) Netns() string { return h.path() }
+
+// Dir is where all of its files are, unless the test has moved them.
+func (a *Alone) Dir() string { return a.dir }

@@ -13,10 +13,16 @@ import (
 
 // Disk makes a file system in memory of a size such as 200k, and returns where it is found
 // by this process and those that it starts. Nobody else sees it.
-func Disk(t testing.TB, size string) string { return disk(t, size, 0) }
+func Disk(t testing.TB, size string) string {
+	t.Helper()
+	return disk(t, size, 0)
+}
 
 // ReadOnlyDisk is an empty one that nobody can write to.
-func ReadOnlyDisk(t testing.TB) string { return disk(t, "64k", unix.MOUNT_ATTR_RDONLY) }
+func ReadOnlyDisk(t testing.TB) string {
+	t.Helper()
+	return disk(t, "64k", unix.MOUNT_ATTR_RDONLY)
+}
 
 func disk(t testing.TB, size string, flags int) string {
 	t.Helper()
