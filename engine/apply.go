@@ -88,7 +88,7 @@ func (e *Engine) together(ctx context.Context, r *row, m *move) error {
 func (m *move) onto(p *plan.Plan, newest *int) *plan.Plan {
 	next := *p
 	if m.turn > *newest {
-		next, *newest = *m.after.Plan, m.turn
+		next, *newest = *m.host, m.turn
 		next.Networks = p.Networks
 	}
 	for _, id := range m.networks {

@@ -209,7 +209,7 @@ func (e *Engine) enter(next spec.State, host *plan.Host, networks ...spec.ID) *m
 	before := e.Now()
 	after := Snapshot{State: next, Plan: before.Plan.Next(before.State, next, host), Drift: before.Drift}
 	e.turn++
-	m := &move{turn: e.turn, before: before, after: after}
+	m := &move{turn: e.turn, before: before, after: after, host: after.Plan}
 	m.networks = touchedNetworks(before.Plan, after.Plan)
 	e.turns.enter(m, append(networks, m.networks...))
 	e.now.Store(&after)
@@ -254,21 +254,23 @@ func (e *Engine) takeBack(ctx context.Context, m *move) error {
 	return failed
 }
 
-// retract takes a change out of memory, in the turn that it has.
+// retract takes a change out of memory, and returns the way back to what its networks were
+// like. It has their turn still: whatever was planned on top of it has not been applied.
 func (e *Engine) retract(m *move) *move {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.turns.retract(m)
 	now := e.Now()
 	state := m.before.State
 	if now.State.Networks != m.after.State.Networks {
 		state = now.State
 		state.Revert(m.before.State, m.after.State)
 	}
+	now.Plan = now.Plan.Next(now.State, state, now.Plan.Host)
+	now.State = state
+	e.now.Store(&now)
 	e.turn++
-	back := &move{turn: e.turn, networks: m.networks, before: now}
-	back.after = Snapshot{State: state, Plan: now.Plan.Next(now.State, state, now.Plan.Host), Drift: now.Drift}
-	e.now.Store(&back.after)
-	return back
+	return &move{turn: e.turn, networks: m.networks, before: m.after, after: m.before, host: now.Plan}
 }
 
 // settle notes what went wrong with an apply from one plan to another, and what need not

@@ -170,12 +170,12 @@ func (e *Engine) Check(ctx context.Context) ([]plan.Drift, error) {
 	}
 	e.mu.Lock()
 	now := e.Now()
-	next := &move{turn: e.turn, after: now}
+	next := &move{turn: e.turn, after: now, host: now.Plan}
 	e.mu.Unlock()
 	if !reflect.DeepEqual(host, now.Plan.Host) {
 		next.turn++
 		next.after.Plan = now.Plan.Next(now.State, now.State, host)
-		next.networks = touchedNetworks(now.Plan, next.after.Plan)
+		next.networks, next.host = touchedNetworks(now.Plan, next.after.Plan), next.after.Plan
 	}
 	drift, _, err := e.check(ctx, next)
 	return drift, err

@@ -14,6 +14,7 @@ type move struct {
 	turn          int       // in which it was planned: the higher, the newer
 	networks      []spec.ID // that it changes
 	before, after Snapshot
+	host          *plan.Plan        // what concerns the host as a whole is taken from here
 	ahead         []<-chan struct{} // what it waits for
 	done          chan struct{}     // closed when it has been made, or taken back
 }
@@ -26,6 +27,17 @@ func (m *move) await() {
 }
 
 func (m *move) change() spec.Change { return spec.Change{Before: m.before.State, After: m.after.State} }
+
+// without takes another change, which came to nothing, out of what was planned on top of
+// it.
+func (m *move) without(other *move) {
+	for _, s := range []*Snapshot{&m.before, &m.after} {
+		state := s.State
+		state.Revert(other.before.State, other.after.State)
+		s.Plan = s.Plan.Next(s.State, state, s.Plan.Host)
+		s.State = state
+	}
+}
 
 // touchedNetworks are those in which two plans differ.
 func touchedNetworks(before, after *plan.Plan) []spec.ID {
@@ -67,6 +79,17 @@ func (t turns) enter(m *move, networks []spec.ID) {
 		}
 	}
 	t.all[m] = struct{}{}
+}
+
+// retract takes a change, which came to nothing, out of those of its networks that come
+// later.
+func (t turns) retract(m *move) {
+	shared := func(id spec.ID) bool { return slices.Contains(m.networks, id) }
+	for later := range t.all {
+		if later.turn > m.turn && slices.ContainsFunc(later.networks, shared) {
+			later.without(m)
+		}
+	}
 }
 
 // pending is what a network waits for, nil for nothing.

@@ -1,6 +1,10 @@
 package spec
 
-import "github.com/drawbridge-net/drawbridge/tree"
+import (
+	"slices"
+
+	"github.com/drawbridge-net/drawbridge/tree"
+)
 
 // Revert takes the change from before to after out of a State in which others may have
 // been made since. What it took away and somebody else has by now stays away.
@@ -15,12 +19,43 @@ func (s *State) Revert(before, after State) {
 			continue
 		}
 		for ep := range tree.Diff(n.Old.Endpoints, n.New.Endpoints) {
-			s.RemoveEndpoint(n.Key, ep.Key)
-			if ep.Old != nil {
-				s.restore(n.Key, ep.Old)
-			}
+			s.revertEndpoint(n.Key, ep)
 		}
 	}
+}
+
+func (s *State) revertEndpoint(network ID, c tree.Change[ID, *Endpoint]) {
+	if c.New == nil {
+		s.restore(network, c.Old)
+		return
+	}
+	_, now, err := s.Endpoint(network, c.Key)
+	if err != nil {
+		return // somebody else has removed it
+	}
+	s.RemoveEndpoint(network, c.Key)
+	if c.Old != nil {
+		s.restore(network, now.without(c.Old, c.New))
+	}
+}
+
+// without is an endpoint as it would be had it never become another; what was changed once
+// more since stays.
+func (e *Endpoint) without(old, changed *Endpoint) *Endpoint {
+	less := *e
+	if e.Sandbox == changed.Sandbox {
+		less.Sandbox = old.Sandbox
+	}
+	if slices.Equal(e.Ports, changed.Ports) {
+		less.Ports, less.OnlyIPv4 = old.Ports, old.OnlyIPv4
+	}
+	if slices.Equal(e.Open, changed.Open) {
+		less.Open = old.Open
+	}
+	if e.IPv6 == changed.IPv6 {
+		less.IPv6 = old.IPv6
+	}
+	return &less
 }
 
 // restore adds an endpoint as it was, without its ports if it cannot have them.

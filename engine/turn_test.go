@@ -1,0 +1,299 @@
+package engine_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	logtest "github.com/sirupsen/logrus/hooks/test"
+
+	"github.com/drawbridge-net/drawbridge/engine"
+	"github.com/drawbridge-net/drawbridge/engine/enginetest"
+	"github.com/drawbridge-net/drawbridge/plan"
+	"github.com/drawbridge-net/drawbridge/spec"
+	"github.com/drawbridge-net/drawbridge/tree"
+)
+
+// slow is a layer of links that does not come back from one network until it is told to.
+type slow struct {
+	*enginetest.Host
+	network spec.ID
+	reached chan struct{} // gets one each time that it is held
+	free    chan struct{}
+}
+
+func (s *slow) Apply(ctx context.Context, have, want *plan.Plan) error {
+	if have != nil {
+		for c := range tree.Diff(have.Networks, want.Networks) {
+			if c.Key == s.network {
+				s.reached <- struct{}{}
+				<-s.free
+			}
+		}
+	}
+	return s.Host.Apply(ctx, have, want)
+}
+
+// slowRig is a rig whose links of network 1 take until free is closed.
+func slowRig(t *testing.T) (*rig, *slow) {
+	t.Helper()
+	r := newRig(t)
+	r.must(addNetwork(1), addNetwork(2))
+	links := &slow{r.layers[1], id("a", 1), make(chan struct{}, 100), make(chan struct{})}
+	r.over(links)
+	return r, links
+}
+
+// over puts another layer of links in the place of the rig's.
+func (r *rig) over(links engine.Layer) {
+	r.t.Helper()
+	log, _ := logtest.NewNullLogger()
+	r.engine = engine.New(r.store, r.layers[0], layered(r.layers[0], links, r.layers[2]), &r.ports, log)
+	if err := r.engine.Start(r.t.Context()); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// begin makes a change of network 1, and returns what its error will be.
+func (r *rig) begin(network int, change func(*spec.State) error) <-chan error {
+	ended := make(chan error, 1)
+	go func() { ended <- r.engine.Do(r.t.Context(), id("a", network), change) }()
+	return ended
+}
+
+func TestNobodyWaitsForAnotherNetworksLinks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, links := slowRig(t)
+		run(t, r.engine)
+		held := r.begin(1, addEndpoint(1, 2))
+		<-links.reached
+		next := r.begin(1, addEndpoint(1, 3))
+		for _, change := range []func(*spec.State) error{addNetwork(3), addEndpoint(2, 2), addEndpoint(3, 2), removeEndpoint(2, 2)} {
+			r.must(change)
+		}
+		// Nor does the reconciler.
+		r.layers[1].Delete(bridge(2))
+		r.layers[0].Delete(bridge(2))
+		r.engine.Wake()
+		<-time.After(time.Second)
+		synctest.Wait()
+		for i, l := range r.layers[:2] {
+			if !strings.Contains(l.String(), bridge(2)) {
+				t.Errorf("layer %d: the bridge of another network was not mended", i)
+			}
+		}
+		select {
+		case err := <-held:
+			t.Errorf("the held change came back: %v", err)
+		case err := <-next:
+			t.Errorf("the next change of the same network came back: %v", err)
+		default:
+		}
+		close(links.free)
+		for _, ended := range []<-chan error{held, next} {
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		}
+		if drift, err := r.engine.Check(t.Context()); err != nil || len(drift) > 0 {
+			t.Errorf("drift %v, %v", drift, err)
+		}
+	})
+}
+
+func TestRepeatWaitsForWhatItRepeats(t *testing.T) {
+	for name, broken := range map[string]error{"that is made": nil, "that fails": errBroken} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r, links := slowRig(t)
+				first := r.begin(1, addEndpoint(1, 2))
+				<-links.reached
+				repeat := r.begin(1, addEndpoint(1, 2))
+				synctest.Wait()
+				select {
+				case err := <-repeat:
+					t.Fatalf("it was answered before anything was made: %v", err)
+				default:
+				}
+				r.layers[2].Break(veth(1, 2), broken)
+				close(links.free)
+				for _, ended := range []<-chan error{first, repeat} {
+					if err := <-ended; !errors.Is(err, broken) {
+						t.Errorf("got %v, want %v", err, broken)
+					}
+				}
+				if got := strings.Contains(r.world(), veth(1, 2)); got != (broken == nil) {
+					t.Errorf("it is there: %t", got)
+				}
+			})
+		})
+	}
+}
+
+func TestWhatTakesWhatAnotherChangeGivesUpWaitsForThat(t *testing.T) {
+	gives := func(change func(*spec.State) error) func(*testing.T, *rig) {
+		return func(t *testing.T, r *rig) { t.Helper(); r.must(change) }
+	}
+	publishOn := func(n, ep int, port uint16) func(*spec.State) error {
+		return func(s *spec.State) error {
+			return s.Publish(id("a", n), id("e", 1000*n+ep), []spec.Port{{Proto: spec.TCP, HostPort: port, ContainerPort: 80, Count: 1}}, false)
+		}
+	}
+	for name, row := range map[string]struct {
+		before      func(*testing.T, *rig)
+		give, take  func(*spec.State) error
+		takesFrom   int
+		independent bool
+	}{
+		"a port":         {gives(publishOn(1, 2, 80)), removeEndpoint(1, 2), publishOn(2, 2, 80), 2, false},
+		"another port":   {gives(publishOn(1, 2, 80)), removeEndpoint(1, 2), publishOn(2, 2, 81), 2, true},
+		"a subnet":       {gives(addEndpoint(1, 3)), removeNetwork(1), addNetworkOn(4, 1), 4, false},
+		"another subnet": {gives(addEndpoint(1, 3)), removeNetwork(1), addNetworkOn(4, 5), 4, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t)
+				r.must(addNetwork(1), addNetwork(2), addEndpoint(1, 2), addEndpoint(2, 2))
+				row.before(t, r)
+				links := &slow{r.layers[1], id("a", 1), make(chan struct{}, 100), make(chan struct{})}
+				r.over(links)
+				give := r.begin(1, row.give)
+				<-links.reached
+				take := r.begin(row.takesFrom, row.take)
+				synctest.Wait()
+				select {
+				case err := <-take:
+					if !row.independent || err != nil {
+						t.Errorf("it did not wait: %v", err)
+					}
+				default:
+					if row.independent {
+						t.Error("it waits for what it does not need")
+					}
+				}
+				close(links.free)
+				if err := <-give; err != nil {
+					t.Error(err)
+				}
+				if !row.independent {
+					if err := <-take; err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestAFailedChangeTakesBackNothingOfOthers which were made since it was planned.
+func TestAFailedChangeTakesBackNothingOfOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, links := slowRig(t)
+		failing := r.begin(1, addEndpoint(1, 2))
+		<-links.reached
+		next := r.begin(1, addEndpoint(1, 3))
+		synctest.Wait()
+		last := r.begin(1, addEndpoint(1, 4))
+		r.must(addNetwork(3), addEndpoint(3, 2))
+		r.layers[2].Break(veth(1, 2), errBroken)
+		close(links.free)
+		if err := <-failing; !errors.Is(err, errBroken) {
+			t.Errorf("got %v", err)
+		}
+		if err := errors.Join(<-next, <-last); err != nil {
+			t.Error(err)
+		}
+		r.layers[2].Break(veth(1, 2), nil)
+		want := newRig(t)
+		want.must(addNetwork(1), addNetwork(2), addEndpoint(1, 3), addEndpoint(1, 4), addNetwork(3), addEndpoint(3, 2))
+		r.same(want.world())
+	})
+}
+
+// counting is a layer that tells how often it was called, and does not come back from the
+// first time until it is told to.
+type counting struct {
+	*enginetest.Host
+	mu    sync.Mutex
+	calls int
+	free  chan struct{}
+}
+
+func (c *counting) Apply(ctx context.Context, have, want *plan.Plan) error {
+	c.mu.Lock()
+	c.calls++
+	c.mu.Unlock()
+	<-c.free
+	return c.Host.Apply(ctx, have, want)
+}
+
+// TestThoseWhoWaitForTheFirewallAreTakenAlong and one of them fails alone for what goes wrong
+// with its object.
+func TestThoseWhoWaitForTheFirewallAreTakenAlong(t *testing.T) {
+	const many, broken = 20, 7
+	r := newRig(t)
+	firewall := &counting{Host: enginetest.NewHost(), free: make(chan struct{}, 1)}
+	log, _ := logtest.NewNullLogger()
+	r.engine = engine.New(r.store, r.layers[0], layered(firewall, r.layers[1], r.layers[2]), &r.ports, log)
+	firewall.free <- struct{}{}
+	if err := r.engine.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	firewall.Break(bridge(broken), errBroken)
+	firewall.calls = 0
+	var all sync.WaitGroup
+	add := func(n int) {
+		all.Go(func() {
+			if err := r.engine.Do(t.Context(), id("a", n), addNetwork(n)); errors.Is(err, errBroken) != (n == broken) {
+				t.Errorf("network %d: %v", n, err)
+			}
+		})
+	}
+	add(1)
+	waitFor(t, "the first to be under way", func() bool {
+		firewall.mu.Lock()
+		defer firewall.mu.Unlock()
+		return firewall.calls == 1
+	})
+	for n := 2; n <= many; n++ {
+		add(n)
+	}
+	waitFor(t, "the others to wait", func() bool { return r.engine.WaitingAhead() == many-1 })
+	close(firewall.free)
+	all.Wait()
+	// One for the first, two for the rest, of which one fails, and one to take that back.
+	if firewall.calls != 4 {
+		t.Errorf("%d changes at once were %d transactions", many, firewall.calls)
+	}
+	if got := at(r.engine).Networks.Len(); got != many-1 {
+		t.Errorf("%d networks", got)
+	}
+}
+
+func removeNetwork(n int) func(*spec.State) error {
+	return func(s *spec.State) error {
+		s.RemoveNetwork(id("a", n))
+		return nil
+	}
+}
+
+// addNetworkOn adds network n with the subnet of network m.
+func addNetworkOn(n, m int) func(*spec.State) error {
+	return func(s *spec.State) error {
+		var other spec.State
+		if err := addNetwork(m)(&other); err != nil {
+			return err
+		}
+		network, err := other.Network(id("a", m))
+		if err != nil {
+			return err
+		}
+		added := *network
+		added.ID, added.Key = id("a", n), ""
+		return s.AddNetwork(&added)
+	}
+}
