@@ -57,11 +57,11 @@ bench: ## what ports cost beside Docker's own bridge, on engines (root): twenty 
 	test/engines/fetch
 	DRAWBRIDGE_BENCH=$(BENCHROUNDS) $(GO) test -count=1 -v -timeout 2h -run '$(engine)' ./test/bench $(BENCHFLAGS)
 
-# Scenarios wait for engines about as long as they compute.
+# Scenarios wait for clocks and engines longer than they compute.
 .PHONY: e2e
 e2e: ## ring 3: the whole product on the oldest and the newest engine (root)
 	test/engines/fetch
-	$(GO) run ./test/ring engine -count=1 -timeout 40m -p 1 -parallel $$(($$(nproc) * 3 / 2)) -run '$(engine)' ./test/...
+	$(GO) run ./test/ring engine -count=1 -timeout 40m -p 1 -parallel $$(($$(nproc) * 5 / 2)) -run '$(engine)' ./test/...
 
 .PHONY: check
 check: fmt vet lint test-unit ## before each commit: format, vet, lint, ring 1

@@ -62,6 +62,7 @@ func TestEnginePortsCostLittleBesideDockersBridge(t *testing.T) {
 func newBencher(t *testing.T, version string, during time.Duration) *bencher {
 	t.Helper()
 	l := lab.New(t)
+	l.OnDisk = true
 	b := &bencher{Lab: l, Engine: l.Engine(version), t: t, during: during}
 	b.run = &Run{Engine: strings.TrimSpace(b.Docker("version", "-f", "{{.Server.Version}}")), Machine: machine(t), Date: time.Now().UTC().Format(time.DateOnly)}
 	b.container(none(), load{}) // the first one of an engine is slow

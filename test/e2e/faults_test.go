@@ -57,7 +57,7 @@ func (s *site) removeNetworks(networks []string) {
 	s.t.Helper()
 	for _, network := range networks {
 		heard := len(s.DaemonLog())
-		_, err := s.TryDocker("network", "rm", network)
+		err := s.RemoveNetwork(network)
 		if err == nil {
 			continue
 		}

@@ -66,6 +66,14 @@ func TestEnginePluginServesNetworksOfASwarm(t *testing.T) {
 	const join, leave = "swarm init --advertise-addr 192.0.2.1", "swarm leave --force"
 	was := func(s *site) {
 		s.Docker(strings.Fields(join)...)
+		// Who leaves sooner leaves an endpoint behind that the engine then goes on to make.
+		lab.Until(s.t, "the swarm's own network is made", func() error {
+			out, err := s.TryDocker("network", "inspect", "docker_gwbridge")
+			if err == nil && !strings.Contains(out, "ingress-sbox") {
+				err = errors.New(out)
+			}
+			return err
+		})
 		s.Docker(strings.Fields(leave)...)
 		s.Docker("network", "rm", "docker_gwbridge")
 	}

@@ -87,10 +87,7 @@ func eachClients(t *testing.T, scenario func(s *site)) {
 // warmUp has the engine publish a port once: what it never takes back of its own
 // after the first time must not be taken for ours.
 func warmUp(s *site) {
-	s.Docker("network", "create", "warm")
-	s.Run("warm", "--network", "warm", "-p", "1:1")
-	s.Docker("rm", "-f", "warm")
-	s.Docker("network", "rm", "warm")
+	s.WarmUp()
 }
 
 // ipams are the drivers from which Drawbridge's networks have addresses. An engine that
@@ -153,10 +150,8 @@ func (s *site) sees(what string, got netip.AddrPort, want string) {
 // removeAll ends every container and removes every network.
 func (s *site) removeAll() {
 	s.t.Helper()
-	if ids := strings.Fields(s.Docker("ps", "-aq")); len(ids) > 0 {
-		s.Docker(append([]string{"rm", "-f"}, ids...)...)
-	}
-	s.removeNetworks(strings.Fields(s.Docker("network", "ls", "-q", "--filter", "type=custom")))
+	s.RemoveContainers()
+	s.removeNetworks(s.Networks())
 }
 
 // nothingLeft has Drawbridge removed and compares the host with what it was.

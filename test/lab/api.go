@@ -1,35 +1,122 @@
 package lab
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
+	"strings"
+	"sync"
 	"time"
 )
 
-// get asks the engine itself: as the docker command would, which takes ten times as long
-// to start as the engine to answer. What people type is for Docker and TryDocker.
-func (e *Engine) get(path string) ([]byte, error) {
+// ask speaks with the engine itself: as the docker command would, which takes ten times as
+// long to start as the engine to answer. What people type is for Docker and TryDocker.
+func (e *Engine) ask(method, path string, body io.Reader) ([]byte, error) {
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var dialer net.Dialer
 		return dialer.DialContext(ctx, "unix", e.Outer("/run/docker.sock"))
 	}}
 	defer transport.CloseIdleConnections()
 	client := http.Client{Transport: transport, Timeout: 2 * time.Minute}
-	answer, err := client.Get("http://engine" + path)
+	request, err := http.NewRequest(method, "http://engine"+path, body)
+	if err != nil {
+		return nil, err
+	}
+	if body != nil {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	answer, err := client.Do(request)
 	if err != nil {
 		return nil, err
 	}
 	defer answer.Body.Close()
-	body, err := io.ReadAll(answer.Body)
-	if err == nil && answer.StatusCode != http.StatusOK {
-		err = fmt.Errorf("get %s: %s: %s", path, answer.Status, body)
+	content, err := io.ReadAll(answer.Body)
+	if err == nil && answer.StatusCode >= http.StatusBadRequest {
+		var complaint struct{ Message string }
+		_ = json.Unmarshal(content, &complaint) // what is no complaint is shown by its status
+		err = fmt.Errorf("%s %s: %s: %s", method, path, answer.Status, complaint.Message)
 	}
-	return body, err
+	return content, err
+}
+
+func (e *Engine) get(path string) ([]byte, error) { return e.ask(http.MethodGet, path, nil) }
+
+// list is the IDs of what the engine has at a path.
+func (e *Engine) list(path string) []string {
+	e.t.Helper()
+	var found []struct{ ID string }
+	content, err := e.get(path)
+	if err == nil {
+		err = json.Unmarshal(content, &found)
+	}
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	var ids []string
+	for _, f := range found {
+		ids = append(ids, f.ID)
+	}
+	return ids
+}
+
+// Networks returns the IDs of those that somebody created.
+func (e *Engine) Networks() []string {
+	e.t.Helper()
+	return e.list("/networks?filters=" + url.QueryEscape(`{"type":["custom"]}`))
+}
+
+// RemoveNetwork is docker network rm.
+func (e *Engine) RemoveNetwork(network string) error {
+	_, err := e.ask(http.MethodDelete, "/networks/"+network, nil)
+	return err
+}
+
+// RemoveContainers ends and removes every container, all at once.
+func (e *Engine) RemoveContainers() {
+	e.t.Helper()
+	ids := e.list("/containers/json?all=1")
+	errs := make([]error, len(ids))
+	var wait sync.WaitGroup
+	for i, id := range ids {
+		wait.Go(func() { _, errs[i] = e.ask(http.MethodDelete, "/containers/"+id+"?force=1", nil) })
+	}
+	wait.Wait()
+	if err := errors.Join(errs...); err != nil {
+		e.t.Fatal(err)
+	}
+}
+
+// WarmUp has the engine publish a port once.
+func (e *Engine) WarmUp() {
+	e.t.Helper()
+	for _, request := range []struct{ method, path, body string }{
+		{http.MethodPost, "/networks/create", `{"Name": "warm"}`},
+		{http.MethodPost, "/containers/create?name=warm", `{"Image": "` + Image + `", "ExposedPorts": {"1/tcp": {}},
+			"HostConfig": {"NetworkMode": "warm", "PortBindings": {"1/tcp": [{"HostPort": "1"}]}}}`},
+		{http.MethodPost, "/containers/warm/start", ""},
+		{http.MethodDelete, "/containers/warm?force=1", ""},
+		{http.MethodDelete, "/networks/warm", ""},
+	} {
+		if _, err := e.ask(request.method, request.path, strings.NewReader(request.body)); err != nil {
+			e.t.Fatal(err)
+		}
+	}
+}
+
+// load makes an image out of an archive of its files.
+func (e *Engine) load(archive []byte, image, change string) error {
+	content, err := e.ask(http.MethodPost, "/images/create?fromSrc=-&repo="+image+"&changes="+url.QueryEscape(change), bytes.NewReader(archive))
+	if err == nil && bytes.Contains(content, []byte("errorDetail")) { // said when all else was
+		err = fmt.Errorf("load image %s: %s", image, content)
+	}
+	return err
 }
 
 // Attachment is what the engine tells of a container on a network. What there is not is

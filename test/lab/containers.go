@@ -133,9 +133,7 @@ func (e *Engine) importImage() {
 	if err != nil {
 		e.t.Fatalf("make the image: %v", err)
 	}
-	cmd := e.Command("docker", "import", "--change", `CMD ["peer","serve","tcp:80","udp:80"]`, "-", Image)
-	cmd.Stdin = bytes.NewReader(archive)
-	if _, err := e.world.output(cmd); err != nil {
+	if err := e.load(archive, Image, `CMD ["peer","serve","tcp:80","udp:80"]`); err != nil {
 		e.t.Fatal(err)
 	}
 }

@@ -103,7 +103,7 @@ func (l *Lab) engine(version, first string, flags []string) *Engine {
 		l.t.Fatal(err)
 	}
 	debian := filepath.Join(cache, "debian")
-	e := &Engine{t: l.t, lab: l, version: version, dir: l.t.TempDir(), debian: debian, flags: flags}
+	e := &Engine{t: l.t, lab: l, version: version, dir: l.scratch(), debian: debian, flags: flags}
 	e.path = []string{debian + "/usr/sbin", debian + "/usr/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"}
 	if version == Newest {
 		e.path = append([]string{filepath.Join(cache, Newest, "bin")}, e.path...)
@@ -293,11 +293,37 @@ func (e *Engine) accepts(socket string, p *process) {
 	})
 }
 
+// scratch makes the directory of an engine, in memory where there is room: an engine has
+// all that it writes synced, and scenarios would wait for the disk longer than they compute.
+func (l *Lab) scratch() string {
+	l.t.Helper()
+	const memory, room = "/dev/shm", 2 << 30
+	var fs unix.Statfs_t
+	err := unix.Statfs(memory, &fs)
+	fits := err == nil && fs.Type == unix.TMPFS_MAGIC && fs.Flags&unix.ST_NOEXEC == 0 && fs.Bavail*uint64(fs.Bsize) > room
+	if l.OnDisk || !fits {
+		return l.t.TempDir()
+	}
+	parent, err := os.MkdirTemp(memory, "drawbridge-lab-")
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(func() {
+		if err := os.RemoveAll(parent); err != nil {
+			l.t.Errorf("remove an engine's directory: %v", err)
+		}
+	})
+	dir := filepath.Join(parent, "engine")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		l.t.Fatal(err)
+	}
+	return dir
+}
+
 // ownCgroup names the cgroup below which all containers of the engine are, and
 // removes it when the test ends.
 func (e *Engine) ownCgroup() {
-	name := filepath.Base(filepath.Dir(e.dir)) + "-" + filepath.Base(e.dir)
-	e.cgroup = "/drawbridge-lab-" + name
+	e.cgroup = "/drawbridge-lab-" + filepath.Base(filepath.Dir(e.dir)) + "-" + filepath.Base(e.dir)
 	e.t.Cleanup(e.removeCgroups)
 }
 

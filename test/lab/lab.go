@@ -36,6 +36,9 @@ type Lab struct {
 	// which may be given routes through Host.
 	Neighbour *Host
 
+	// OnDisk has engines keep their files where they are synced, for whoever measures.
+	OnDisk bool
+
 	machines int
 }
 
