@@ -28,14 +28,14 @@ func decode(body []byte, into any) (subject, error) {
 		return subject{}, errors.New("request is not JSON: it is not in UTF-8")
 	}
 	if err := json.Unmarshal(body, into); err != nil {
-		return subject{}, decodeError(err)
+		return subject{}, decodeError(body, err)
 	}
 	s := scanner{dec: json.NewDecoder(bytes.NewReader(body))}
 	err := s.value(1, false)
 	return s.about, err
 }
 
-func decodeError(err error) error {
+func decodeError(body []byte, err error) error {
 	wrong := (*json.UnmarshalTypeError)(nil)
 	if !errors.As(err, &wrong) {
 		return fmt.Errorf("request is not JSON: %w", err)
@@ -61,7 +61,26 @@ func decodeError(err error) error {
 		}
 		what = "field " + excerpt(field, 80)
 	}
-	return fmt.Errorf("%s: want %s, got %s", what, want, excerpt(wrong.Value, 80))
+	return fmt.Errorf("%s: want %s, got %s", what, want, given(body, wrong))
+}
+
+// given is the value that was refused, or of one with others in it what it is.
+func given(body []byte, wrong *json.UnmarshalTypeError) string {
+	switch wrong.Value {
+	case "array":
+		return "a list"
+	case "object":
+		return "an object"
+	}
+	tokens := json.NewDecoder(bytes.NewReader(body))
+	for before := int64(0); ; before = tokens.InputOffset() {
+		if _, err := tokens.Token(); err != nil {
+			return excerpt(wrong.Value, 80)
+		}
+		if after := tokens.InputOffset(); after >= wrong.Offset {
+			return excerpt(string(bytes.TrimLeft(body[before:after], " \t\r\n:,")), 80)
+		}
+	}
 }
 
 // scanner walks over a value that is known to be JSON and looks for what

@@ -101,9 +101,8 @@ func (r *rig) must(call, body string) string {
 	return answer
 }
 
-// refused sends what must be refused with a text that holds each of want, and
-// returns the text.
-func (r *rig) refused(call, body string, want ...string) string {
+// refused sends what must be refused with a text that holds each of want.
+func (r *rig) refused(call, body string, want ...string) {
 	r.t.Helper()
 	_, answer := r.send(call, body)
 	var texts struct{ Err, Error string }
@@ -118,5 +117,4 @@ func (r *rig) refused(call, body string, want ...string) string {
 			r.t.Errorf("%s %.200s: refusal lacks %q: %s", call, body, w, texts.Err)
 		}
 	}
-	return texts.Err
 }

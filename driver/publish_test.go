@@ -103,18 +103,18 @@ func TestAWildcardAndOneAddressOnOnePortAreRefusedWhicheverComesFirst(t *testing
 func TestADeadEndpointMakesRoomInARange(t *testing.T) {
 	r := newRig(t)
 	r.dual()
-	r.must(program, idsBody(net1, ep1, portMap(oneOf(8000, 8001, 80))))
+	r.must(program, idsBody(net1, ep1, portMap(oneOf(8100, 8101, 80))))
 	r.must(createEndpoint, endpointBody(net1, ep2, "10.1.0.3/24,fd00:1::3/64", "", ""))
 	r.must(join, idsBody(net1, ep2, otherSandbox))
-	r.must(program, idsBody(net1, ep2, portMap(oneOf(8000, 8001, 80))))
+	r.must(program, idsBody(net1, ep2, portMap(oneOf(8100, 8101, 80))))
 	r.restart()
 	r.must(createEndpoint, endpointBody(net1, ep3, "10.1.0.4/24,fd00:1::4/64", "", ""))
 	r.must(join, idsBody(net1, ep3, strings.Replace(sandbox, "1eee", "3eee", 1)))
-	wish := idsBody(net1, ep3, portMap(oneOf(8000, 8001, 80)))
-	r.refused(program, wish, "a port of 8000-8001 for 80/tcp", "endpoint e1e1e1e1e1e1", "endpoint e2e2e2e2e2e2")
+	wish := idsBody(net1, ep3, portMap(oneOf(8100, 8101, 80)))
+	r.refused(program, wish, "a port of 8100-8101 for 80/tcp", "endpoint e1e1e1e1e1e1", "endpoint e2e2e2e2e2e2")
 	r.host.Delete("link dbve2e2e2e2e2e2")
 	r.must(program, wish)
-	if got, want := r.published(net1, ep3), "[*:8001->80/tcp]"; got != want {
+	if got, want := r.published(net1, ep3), "[*:8101->80/tcp]"; got != want {
 		t.Errorf("published %s, want %s", got, want)
 	}
 }

@@ -218,16 +218,24 @@ func (a *Allocator) forget(p *pool) {
 }
 
 // overlapping returns a pool that overlaps p and does not yield to it, or else
-// one that does, or nil.
+// one that does, or nil: of several always the same one.
 func (a *Allocator) overlapping(p netip.Prefix) *pool {
 	if _, ok := a.taken.overlapping(spanOf(p)); !ok {
 		return nil // as most of the time: no need to look at all of them
 	}
 	var found *pool
 	for _, other := range a.pools {
-		if other.Prefix.Overlaps(p) && (found == nil || a.yields(found)) {
+		if other.Prefix.Overlaps(p) && (found == nil || a.before(other, found)) {
 			found = other
 		}
 	}
 	return found
+}
+
+// before puts those first that do not yield.
+func (a *Allocator) before(p, q *pool) bool {
+	if yields := a.yields(p); yields != a.yields(q) {
+		return !yields
+	}
+	return inOrder(p, q) < 0
 }

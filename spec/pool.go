@@ -16,6 +16,18 @@ type Pool struct {
 	DefaultGateway netip.Addr // e.g. 172.30.0.254
 }
 
+// String names the subnet and its gateways, as far as there are any.
+func (p Pool) String() string {
+	text := p.Prefix.String()
+	if p.Gateway.IsValid() {
+		text += " gateway " + p.Gateway.String()
+	}
+	if p.DefaultGateway.IsValid() {
+		text += " default gateway " + p.DefaultGateway.String()
+	}
+	return text
+}
+
 // linkLocal6 is what is no further than the link (RFC 4291); the kernel itself gives
 // addresses of kernelsOwnLink only.
 var (

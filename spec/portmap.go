@@ -1,10 +1,12 @@
 package spec
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 )
@@ -154,11 +156,32 @@ func (o Options) list(key string, to any) error {
 	wrong := (*json.UnmarshalTypeError)(nil)
 	switch {
 	case errors.As(err, &wrong) && wrong.Field != "":
-		return fmt.Errorf("option %s: %w: want a list of ports, %.80s is a %.80s", key, ErrInvalid, wrong.Field, wrong.Value)
+		return fmt.Errorf("option %s: %w: want a list of ports, and %.80s is no %s in %s", key, ErrInvalid, wrong.Field, wanted(wrong.Type), firstWrong(raw, wrong.Offset))
 	case err != nil:
 		return fmt.Errorf("option %s=%s: %w: want a list of ports", key, excerpt(raw), ErrInvalid)
 	}
 	return nil
+}
+
+// wanted is what a field of a port is.
+func wanted(field reflect.Type) string {
+	if field.Kind() == reflect.String {
+		return "string"
+	}
+	return "whole number"
+}
+
+// firstWrong is the beginning of that element of a list in which an offset lies.
+func firstWrong(list json.RawMessage, offset int64) string {
+	elements := json.NewDecoder(bytes.NewReader(list))
+	_, err := elements.Token() // the bracket
+	for err == nil && elements.More() {
+		var element json.RawMessage
+		if err = elements.Decode(&element); elements.InputOffset() >= offset {
+			return excerpt(element)
+		}
+	}
+	return excerpt(list)
 }
 
 // String is what a person gave to docker run -p, as far as it is known.

@@ -96,10 +96,7 @@ func (n *Network) SameSettings(o *Network) bool { return reflect.DeepEqual(n.bar
 func sameNetwork(old, n *Network) error {
 	again := *n
 	again.Key = old.Key
-	if !old.SameSettings(&again) {
-		return fmt.Errorf("%w with other settings", ErrExists)
-	}
-	return nil
+	return sameSettings(old.bare(), again.bare())
 }
 
 // checkOthers refuses what another network has already.
@@ -200,10 +197,27 @@ func (s *State) AddEndpoint(network ID, ep *Endpoint) error {
 }
 
 func sameEndpoint(old, ep *Endpoint) error {
-	if !reflect.DeepEqual(old.created(), ep.created()) {
-		return fmt.Errorf("%w with other settings", ErrExists)
+	return sameSettings(old.created(), ep.created())
+}
+
+// sameSettings names the first field in which two structs of one type differ.
+func sameSettings[T any](old, again T) error {
+	before, after := reflect.ValueOf(old), reflect.ValueOf(again)
+	for i := range before.NumField() {
+		field := before.Type().Field(i)
+		if field.IsExported() && !reflect.DeepEqual(before.Field(i).Interface(), after.Field(i).Interface()) {
+			return fmt.Errorf("%w with other settings: its %s is %s, not %s", ErrExists, field.Name, shown(before.Field(i)), shown(after.Field(i)))
+		}
 	}
 	return nil
+}
+
+// shown is a value as an error shows it.
+func shown(v reflect.Value) string {
+	if v.IsZero() {
+		return "none"
+	}
+	return fmt.Sprintf("%.160s", fmt.Sprint(v.Interface()))
 }
 
 // created is the endpoint without what came after its creation.

@@ -60,7 +60,7 @@ func (h *Host) Alone() *Alone {
 func (a *Alone) Start(args ...string) error {
 	a.t.Helper()
 	words := append([]string{"-ec", a.Before + "\nexec \"$@\"", "sh"}, a.Wrap...)
-	words = append(words, a.program, "serve", "--plugin-socket", a.socket(), "--admin-socket", a.admin(), "--state-dir", a.StateDir, "--run-dir", a.RunDir)
+	words = append(words, a.program, "serve", "--plugin-socket", a.Socket(), "--admin-socket", a.Admin(), "--state-dir", a.StateDir, "--run-dir", a.RunDir)
 	a.process = exec.Command("/bin/sh", append(words, args...)...)
 	a.process.Env = append(os.Environ(), a.failpoints.env()...)
 	a.process.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
@@ -88,7 +88,7 @@ func (a *Alone) Start(args ...string) error {
 			return nil
 		default:
 		}
-		conn, err := net.Dial("unix", a.socket())
+		conn, err := net.Dial("unix", a.Socket())
 		if err != nil {
 			return err
 		}
@@ -107,6 +107,9 @@ func (a *Alone) MustStart(args ...string) {
 
 // Kill ends the daemon without a warning.
 func (a *Alone) Kill() { a.end(syscall.SIGKILL) }
+
+// Stop ends the daemon as a service manager does.
+func (a *Alone) Stop() { a.end(syscall.SIGTERM) }
 
 func (a *Alone) end(signal syscall.Signal) {
 	if a.done == nil {
@@ -133,13 +136,16 @@ func (a *Alone) Pid() int { return a.process.Process.Pid }
 // Log is what the daemon has said since its last start.
 func (a *Alone) Log() string { return tail(filepath.Join(a.dir, "log"), 1<<20) }
 
-func (a *Alone) socket() string { return filepath.Join(a.dir, "plugin.sock") }
-func (a *Alone) admin() string  { return filepath.Join(a.dir, "admin.sock") }
+// Socket is where an engine would find it.
+func (a *Alone) Socket() string { return filepath.Join(a.dir, "sockets", "plugin.sock") }
+
+// Admin is where the operator does.
+func (a *Alone) Admin() string { return filepath.Join(a.dir, "sockets", "admin.sock") }
 
 // Drawbridge runs a command of the operator's, e.g. Drawbridge("status").
 func (a *Alone) Drawbridge(args ...string) (string, error) {
 	a.t.Helper()
-	return a.host.Try(a.program, append(args, "--admin-socket", a.admin())...)
+	return a.host.Try(a.program, append(args, "--admin-socket", a.Admin())...)
 }
 
 // Ask is a call of an engine's, e.g. NetworkDriver.Join, with a request in JSON. The
@@ -150,7 +156,7 @@ func (a *Alone) Ask(call, request string) error {
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var dialer net.Dialer
-			return dialer.DialContext(ctx, "unix", a.socket())
+			return dialer.DialContext(ctx, "unix", a.Socket())
 		},
 	}}
 	res, err := client.Post("http://drawbridge/"+call, "application/json", bytes.NewReader([]byte(request)))
