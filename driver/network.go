@@ -120,6 +120,11 @@ func (s *Server) checkHost(n *spec.Network) error {
 	if plan.EngineBridge(n.Bridge) || slices.ContainsFunc(now.Plan.Host.Engines, named) {
 		return fmt.Errorf("bridge %s: %w: it is an engine's own; choose another by com.docker.network.bridge.name", n.Bridge, spec.ErrInUse)
 	}
+	// Even to try would take from the interface, for a moment, what forwarding needs of it.
+	other := func(e plan.HostLink) bool { return e.Name == n.Bridge && !e.Bridge }
+	if slices.ContainsFunc(now.Plan.Host.Uplinks, other) {
+		return fmt.Errorf("bridge %s: %w: it is an interface of this host and no bridge; choose another by com.docker.network.bridge.name", n.Bridge, spec.ErrInUse)
+	}
 	obstacles, err := s.obstacles()
 	if err != nil {
 		return fmt.Errorf("look at the host's addresses: %w", err)

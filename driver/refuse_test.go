@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/drawbridge-net/drawbridge/driver"
+	"github.com/drawbridge-net/drawbridge/plan"
 )
 
 func TestUnknownFieldsAndOptionsAreIgnored(t *testing.T) {
@@ -98,4 +99,21 @@ func TestOneLineOfTheLogForEachRequest(t *testing.T) {
 	if second["method"] != "NetworkDriver.Join" || second["endpoint"] != ep1 || !strings.Contains(fmt.Sprint(second["error"]), "not found") {
 		t.Errorf("second line: %v", second)
 	}
+}
+
+// TestABridgeIsNoOtherInterfaceOfTheHost not even for the moment in which the kernel would
+// refuse it, since the interface is what containers go out by.
+func TestABridgeIsNoOtherInterfaceOfTheHost(t *testing.T) {
+	r := newRig(t)
+	r.host.Become(plan.Host{Uplinks: []plan.HostLink{{Name: "eth0"}, {Name: "br-lan", Bridge: true}}})
+	r.restart()
+	named := func(id, bridge, pool string) string {
+		return networkBody(id, fmt.Sprintf(`"com.docker.network.generic":{"com.docker.network.bridge.name":%q}`, bridge), pool, "")
+	}
+	before := r.host.Writes()
+	r.refused(createNetwork, named(net2, "eth0", `{"Pool":"10.2.0.0/24","Gateway":"10.2.0.1/24"}`), "bridge eth0", "no bridge")
+	if r.host.Writes() != before {
+		t.Error("the host was written")
+	}
+	r.must(createNetwork, named(net1, "br-lan", pool4))
 }

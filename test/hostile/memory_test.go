@@ -49,7 +49,7 @@ func newMemory(t *testing.T) *memory {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.engine = engine.New(m.store, m.host, []engine.Layer{m.host}, &enginetest.Ports{}, log)
+	m.engine = engine.New(m.store, m.host, engine.Layers{Links: m.host}, &enginetest.Ports{}, log)
 	if err := m.engine.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
