@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -114,6 +115,30 @@ func TestEveryPackageSaysWhatItIsFor(t *testing.T) {
 		for _, part := range strings.Split(p.name(), "/") {
 			if slices.Contains(banned, part) {
 				t.Errorf("package %s: the name %q says nothing", p.name(), part)
+			}
+		}
+	}
+}
+
+// TestOnlyFirewallsStartPrograms since what a request says must reach none unchecked. Who
+// does so hands over words, and not a line for a shell to take apart.
+func TestOnlyFirewallsStartPrograms(t *testing.T) {
+	may := []string{"firewall", "firewall/iptables", "firewall/foreign"}
+	shell := regexp.MustCompile(`"(/bin/)?(sh|bash)"`)
+	for _, p := range packages(t) {
+		if strings.HasPrefix(p.name(), "test/") || strings.HasSuffix(p.name(), "test") {
+			continue // what only tests use
+		}
+		if slices.Contains(p.Imports, "os/exec") && !slices.Contains(may, p.name()) {
+			t.Errorf("package %s starts programs", p.name())
+		}
+		for _, file := range p.GoFiles {
+			text, err := os.ReadFile(filepath.Join(p.name(), file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if shell.Match(text) {
+				t.Errorf("%s/%s names a shell", p.name(), file)
 			}
 		}
 	}

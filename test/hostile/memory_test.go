@@ -36,14 +36,15 @@ type memory struct {
 	pools  *ipam.Allocator
 	kept   *ipamtest.Memory
 	log    *logtest.Hook
+	logger logrus.FieldLogger
 }
 
-// newMemory has all that the vocabulary names, and is served on a socket.
-func newMemory(t *testing.T) *memory {
+// newUnserved has nothing in it, and nobody serves it.
+func newUnserved(t *testing.T) *memory {
 	t.Helper()
 	log, hook := logtest.NewNullLogger()
 	log.SetLevel(logrus.DebugLevel)
-	m := &memory{host: enginetest.NewHost(), store: &enginetest.Store{}, kept: &ipamtest.Memory{}, log: hook}
+	m := &memory{host: enginetest.NewHost(), store: &enginetest.Store{}, kept: &ipamtest.Memory{}, log: hook, logger: log}
 	var err error
 	m.pools, err = ipam.New(ipam.Config{Store: m.kept, Host: func() ([]ipam.Obstacle, error) { return nil, nil }})
 	if err != nil {
@@ -53,17 +54,26 @@ func newMemory(t *testing.T) *memory {
 	if err := m.engine.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	return m
+}
+
+// obstacles is a host with one address.
+func obstacles() ([]plan.Obstacle, error) {
+	return []plan.Obstacle{{Prefix: netip.MustParsePrefix("192.0.2.0/24"), What: "address 192.0.2.1/24 of eth0"}}, nil
+}
+
+// newMemory has all that the vocabulary names, and is served on a socket.
+func newMemory(t *testing.T) *memory {
+	t.Helper()
+	m := newUnserved(t)
 	socket := filepath.Join(t.TempDir(), "drawbridge.sock")
 	l, err := net.Listen("unix", socket)
 	if err != nil {
 		t.Fatal(err)
 	}
-	obstacles := func() ([]plan.Obstacle, error) {
-		return []plan.Obstacle{{Prefix: netip.MustParsePrefix("192.0.2.0/24"), What: "address 192.0.2.1/24 of eth0"}}, nil
-	}
 	ctx, stop := context.WithCancel(context.Background())
 	served := make(chan error, 1)
-	go func() { served <- driver.New(m.engine, m.pools, obstacles, log).Serve(ctx, l) }()
+	go func() { served <- driver.New(m.engine, m.pools, obstacles, m.logger).Serve(ctx, l) }()
 	t.Cleanup(func() {
 		stop()
 		if err := <-served; err != nil {
