@@ -48,10 +48,14 @@ func (e *Engine) ask(method, path string, body io.Reader) ([]byte, error) {
 
 func (e *Engine) get(path string) ([]byte, error) { return e.ask(http.MethodGet, path, nil) }
 
-// list is the IDs of what the engine has at a path.
+// list is the IDs of what the engine has at a path, networks that are there for others'
+// configuration behind those others.
 func (e *Engine) list(path string) []string {
 	e.t.Helper()
-	var found []struct{ ID string }
+	var found []struct {
+		ID         string
+		ConfigOnly bool
+	}
 	content, err := e.get(path)
 	if err == nil {
 		err = json.Unmarshal(content, &found)
@@ -59,14 +63,19 @@ func (e *Engine) list(path string) []string {
 	if err != nil {
 		e.t.Fatal(err)
 	}
-	var ids []string
+	var ids, last []string
 	for _, f := range found {
-		ids = append(ids, f.ID)
+		if f.ConfigOnly {
+			last = append(last, f.ID)
+		} else {
+			ids = append(ids, f.ID)
+		}
 	}
-	return ids
+	return append(ids, last...)
 }
 
-// Networks returns the IDs of those that somebody created.
+// Networks returns the IDs of those that somebody created, in an order in which they can
+// be removed.
 func (e *Engine) Networks() []string {
 	e.t.Helper()
 	return e.list("/networks?filters=" + url.QueryEscape(`{"type":["custom"]}`))
