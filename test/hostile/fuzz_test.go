@@ -52,16 +52,25 @@ func recorded(f *testing.F) []string {
 // poolName stands in recordings for a pool's ID, of which a part is random.
 var poolName = regexp.MustCompile(`"PoolID":"pool ([^"]+)"`)
 
+// maxCalls is how many calls of a conversation are looked at: short ones are tried more often.
+const maxCalls = 16
+
 // FuzzCalls sends calls to the whole driver, one a line, and looks after each at what
 // must hold whatever was asked.
 func FuzzCalls(f *testing.F) {
 	for _, calls := range recorded(f) {
-		f.Add(calls)
+		lines := strings.SplitAfter(calls, "\n")
+		for i := 0; i < len(lines); i += maxCalls / 2 { // each piece begins within the one before
+			f.Add(strings.Join(lines[i:min(i+maxCalls, len(lines))], ""))
+		}
 	}
 	f.Fuzz(func(t *testing.T, calls string) {
 		m := newUnserved(t)
 		handler := driver.New(m.engine, m.pools, obstacles, m.logger).Handler()
-		for line := range strings.Lines(calls[:min(len(calls), 64<<10)]) {
+		for i, line := range strings.SplitAfterN(calls, "\n", maxCalls+1) {
+			if i == maxCalls {
+				break
+			}
 			path, body, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
 			body = poolName.ReplaceAllStringFunc(body, func(name string) string { return m.poolID(name) })
 			req := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", strings.NewReader(body))
