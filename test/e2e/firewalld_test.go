@@ -67,6 +67,7 @@ func TestEngineBesideFirewalld(t *testing.T) {
 		s.zoneOf("web", "drawbridge")
 		s.doesMainJob()
 		s.stillClosed()
+		s.mendsAfterReloads()
 		s.Neighbour.MustReach("tcp", join(s.address("r1", "open"), "80"), "r1")
 		s.Neighbour.MustNotReach("udp", join(s.address("r1", "open"), "80"), hello.Drop)
 
