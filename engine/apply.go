@@ -111,11 +111,14 @@ func (r *row) apply(ctx context.Context, want *plan.Plan) error {
 		have = nil
 	}
 	r.want, r.sure = want, false // should a layer panic, the next one looks
-	if have == nil && r.next != nil {
-		r.next.sure = false
+	err := error(nil)
+	if have != nil {
+		err = r.walk(ctx, have, want)
 	}
-	err := r.walk(ctx, have, want)
-	if err != nil && have != nil {
+	if have == nil || err != nil {
+		if r.next != nil {
+			r.next.sure = false
+		}
 		err = r.walk(ctx, nil, want)
 	}
 	r.sure = onlyOfNetworks(err)

@@ -119,14 +119,15 @@ func (f *Firewall) command(family int) string {
 }
 
 // Apply makes the rules match want, in one transaction for each family and table. If
-// have is nil, or what was built on it fails, it looks first.
+// have is nil, it looks first.
 func (f *Firewall) Apply(ctx context.Context, have, want *plan.Plan) error {
 	f.settled.Store(nil)
 	defer f.settled.Store(&settled{want})
-	if have != nil && f.write(ctx, difference(f.render(have), f.render(want))) == nil {
-		return nil
+	if have != nil {
+		// An error does not mean that nothing happened. Who asked has it looked at then, here
+		// and by those who must know that rules may have been gone.
+		return f.write(ctx, difference(f.render(have), f.render(want)))
 	}
-	// An error does not mean that nothing happened.
 	known := f.lacking()
 	err := f.mend(ctx, f.render(want), families(want.Host))
 	if now := f.lacking(); len(now) > len(known) {

@@ -114,16 +114,18 @@ func (f *Firewall) tables() []*table {
 }
 
 // Apply makes the tables match want, in one transaction: packets see all of it or
-// none. If have is nil, or what was built on it fails, it looks first.
+// none. If have is nil, it looks first.
 func (f *Firewall) Apply(ctx context.Context, have, want *plan.Plan) error {
-	if have != nil {
-		c, refused := f.possible(difference(have, want))
-		if c.empty() || f.advance(ctx, have, want, c) == nil {
-			return refused
-		}
-		// An error does not mean that nothing happened.
+	if have == nil {
+		return f.mend(ctx, want)
 	}
-	return f.mend(ctx, want)
+	c, refused := f.possible(difference(have, want))
+	if !c.empty() {
+		// An error does not mean that nothing happened. Who asked has it looked at then, here
+		// and by those who must know that the tables may have been gone.
+		refused = errors.Join(refused, f.advance(ctx, have, want, c))
+	}
+	return refused
 }
 
 // mend looks at the tables and changes what differs. If rules are not exactly ours
