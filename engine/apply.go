@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -15,14 +16,16 @@ import (
 const applyTimeout = 30 * time.Second
 
 // apply makes the host match what a change planned for its networks. It stops at what fails
-// the change: nothing is let in where a drop could not be made. What is started is
-// finished even if whoever asked for it has gone.
+// the change: nothing is let in where a drop could not be made. Those who were not asked any
+// more know all the same what is wanted now, so that whoever mends has them do it. What is
+// started is finished even if whoever asked for it has gone.
 func (e *Engine) apply(ctx context.Context, m *move) error {
 	var all []error
 	for _, step := range []func(context.Context, *move) error{e.applyAhead, e.applyLinks, e.applyBehind} {
 		err := step(ctx, m)
 		all = append(all, err)
 		if blame(err, m.before.Plan, m.after.Plan) != nil {
+			e.tell(m)
 			break
 		}
 	}
@@ -92,11 +95,7 @@ func (m *move) onto(p *plan.Plan, newest *int) *plan.Plan {
 		next.Networks = p.Networks
 	}
 	for _, id := range m.networks {
-		if n, ok := m.after.Plan.Networks.Get(id); ok {
-			next.Networks = next.Networks.With(id, n)
-		} else {
-			next.Networks = next.Networks.Without(id)
-		}
+		next.Networks = next.Networks.As(m.after.Plan.Networks, id)
 	}
 	return &next
 }
@@ -199,13 +198,22 @@ func (e *Engine) applyLinks(ctx context.Context, m *move) error {
 func (e *Engine) checkLinks(ctx context.Context, next *move) (drift []plan.Drift, unsteady bool, err error) {
 	e.mu.Lock()
 	newest := e.links.turn
-	want, steady := next.onto(e.links.want, &newest), e.turns.steady()
+	before, busy := e.links.want.Networks, e.turns.busy()
+	want := next.onto(e.links.want, &newest)
 	e.mu.Unlock()
 	all, err := e.links.layer.Check(ctx, want)
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	after := e.links.want.Networks
+	maps.Copy(busy, e.turns.busy())
 	for _, d := range all {
-		if steady(d.Owner.Network) {
+		steady := len(busy) == 0 && before == after
+		if id := d.Owner.Network; id != "" {
+			was, _ := before.Get(id)
+			is, _ := after.Get(id)
+			steady = !busy[id] && was == is
+		}
+		if steady {
 			drift = append(drift, d)
 		}
 	}
@@ -222,6 +230,12 @@ func (e *Engine) remake(ctx context.Context, drift []plan.Drift) error {
 func (e *Engine) redo(ctx context.Context, r *row) error {
 	e.host.Lock()
 	defer e.host.Unlock()
+	e.mu.Lock()
+	removed := e.removed
+	e.mu.Unlock()
+	if removed {
+		return nil
+	}
 	r.sure = false
 	return r.apply(ctx, r.want)
 }
@@ -274,16 +288,16 @@ func (e *Engine) doubt() {
 	e.ahead.sure, e.behind.sure = false, false
 }
 
-// abandon is for a change that was taken back in memory and was left half-way on the host:
-// whoever looks next will mend that.
-func (e *Engine) abandon(back *move) {
+// tell lets everybody know what a change wants, and nobody make it so: whoever looks next
+// will.
+func (e *Engine) tell(m *move) {
 	e.host.Lock()
 	defer e.host.Unlock()
 	for _, r := range []*row{&e.ahead, &e.behind} {
-		r.want, r.sure = back.onto(r.want, &r.turn), false
+		r.want, r.sure = m.onto(r.want, &r.turn), false
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.links.want = back.onto(e.links.want, &e.links.turn)
+	e.links.want = m.onto(e.links.want, &e.links.turn)
 	e.Wake()
 }

@@ -23,9 +23,9 @@ func (e *Engine) Evict(ctx context.Context, network, id spec.ID) (bool, error) {
 	}
 	gone := true
 	err = e.Do(ctx, network, func(s *spec.State) error {
-		if _, now, err := s.Endpoint(network, id); err == nil && now != ep {
-			gone = false // it has been heard of since we looked
-			return nil
+		_, now, err := s.Endpoint(network, id)
+		if gone = err != nil || now == ep; !gone {
+			return nil // it has been heard of since we looked
 		}
 		s.RemoveEndpoint(network, id)
 		return nil

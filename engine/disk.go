@@ -46,5 +46,21 @@ func (e *Engine) save(m *move) error {
 	e.mu.Lock()
 	state, turn := e.Now().State, e.turn
 	e.mu.Unlock()
-	return e.disk.write(state, turn)
+	err := e.disk.write(state, turn)
+	if err != nil && turn != m.turn {
+		// It may be another change that does not fit.
+		alone := e.disk.saved
+		for _, id := range m.networks {
+			alone.Networks = alone.Networks.As(m.after.State.Networks, id)
+		}
+		return e.disk.write(alone, e.disk.turn)
+	}
+	return err
+}
+
+// forget has the store hold nothing.
+func (e *Engine) forget() error {
+	e.disk.mu.Lock()
+	defer e.disk.mu.Unlock()
+	return e.disk.write(spec.State{}, e.disk.turn)
 }

@@ -101,7 +101,8 @@ type Engine struct {
 	host          sync.Mutex // one row works at a time
 	links         links
 
-	// mu is held for work in memory alone, and is the last to be taken.
+	// mu is held while a change is planned, and never for what may wait for others. It is
+	// taken behind all others but the Reserver's own.
 	mu    sync.Mutex
 	turn  int // of the last change that was planned
 	turns turns
@@ -171,17 +172,16 @@ func (e *Engine) Now() Snapshot { return *e.now.Load() }
 // neither. What goes wrong with an object that the change neither adds nor alters becomes
 // Drift and does not fail the change. Endpoints of other networks may change along with it.
 func (e *Engine) Do(ctx context.Context, network spec.ID, change func(*spec.State) error) error {
-	for {
-		m, pending, err := e.plan(network, change)
-		if m != nil {
-			return e.carry(ctx, m)
-		}
-		if err != nil || pending == nil {
-			return err
-		}
-		// What is asked for is under way, and may yet be taken back.
+	m, pending, err := e.plan(network, change)
+	if err == nil && pending != nil {
+		// What is asked for may be under way, and may yet be taken back.
 		<-pending
+		m, _, err = e.plan(network, change)
 	}
+	if m == nil {
+		return err
+	}
+	return e.carry(ctx, m)
 }
 
 // plan makes a change in memory. It returns nil if that changes nothing, and what the
@@ -222,7 +222,7 @@ func (e *Engine) carry(ctx context.Context, m *move) error {
 	cameBack := false
 	defer func() {
 		if !cameBack { // a layer panicked
-			e.abandon(e.retract(m))
+			e.tell(e.retract(m))
 		}
 	}()
 	m.await()
@@ -269,8 +269,18 @@ func (e *Engine) retract(m *move) *move {
 	now.Plan = now.Plan.Next(now.State, state, now.Plan.Host)
 	now.State = state
 	e.now.Store(&now)
+	// What could not be had back stays away, but for what a change that waits will bring.
+	target := *m.before.Plan
+	for _, id := range m.networks {
+		if !e.turns.awaits(m, id) {
+			target.Networks = target.Networks.As(now.Plan.Networks, id)
+		}
+	}
 	e.turn++
-	return &move{turn: e.turn, networks: m.networks, before: m.after, after: m.before, host: now.Plan}
+	back := &move{turn: e.turn, networks: m.networks, before: m.after, after: m.before, host: now.Plan, done: m.done}
+	back.after.Plan = &target
+	e.turns.all[back] = struct{}{} // what it gives up, others may take
+	return back
 }
 
 // settle notes what went wrong with an apply from one plan to another, and what need not
@@ -298,10 +308,12 @@ func (e *Engine) Remove(ctx context.Context) error {
 	for _, turn := range turns {
 		<-turn
 	}
+	e.mu.Lock()
+	e.now.Store(&Snapshot{Plan: plan.New(spec.State{}, e.Now().Plan.Host)})
+	e.mu.Unlock()
 	err := e.removeAll(ctx)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.now.Store(&Snapshot{Plan: plan.New(spec.State{}, e.Now().Plan.Host)})
 	e.removed = err == nil
 	return err
 }
@@ -316,6 +328,6 @@ func (e *Engine) removeAll(ctx context.Context) error {
 	e.mu.Lock()
 	e.links.want = nothing
 	e.mu.Unlock()
-	failed = append(failed, e.ahead.remove(ctx, nothing), e.disk.write(spec.State{}, 0))
+	failed = append(failed, e.ahead.remove(ctx, nothing), e.forget())
 	return errors.Join(failed...)
 }

@@ -142,6 +142,7 @@ func (e *Engine) follow(ctx context.Context, host *plan.Host) bool {
 	var m *move
 	if !removed && !reflect.DeepEqual(host, before.Plan.Host) {
 		m = e.enter(before.State, host)
+		m.before = m.after // nobody asked for it, so nobody is refused
 	}
 	e.mu.Unlock()
 	if removed {
@@ -156,7 +157,6 @@ func (e *Engine) follow(ctx context.Context, host *plan.Host) bool {
 	defer close(m.done)
 	e.log.WithField("facts", plan.New(spec.State{}, host).String()).Info("the host has changed")
 	m.await()
-	m.before = m.after // nobody asked for it, so nobody is refused
 	e.settle(before.Plan, m.after.Plan, e.apply(ctx, m))
 	return true
 }

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"maps"
 	"slices"
 
 	"github.com/drawbridge-net/drawbridge/plan"
@@ -74,6 +73,9 @@ func (t turns) enter(m *move, networks []spec.ID) {
 		switch {
 		case isClosed(earlier.done):
 			delete(t.all, earlier)
+			for _, id := range earlier.networks {
+				t.pending(id)
+			}
 		case m.change().Succeeds(earlier.change()):
 			m.ahead = append(m.ahead, earlier.done)
 		}
@@ -90,6 +92,12 @@ func (t turns) retract(m *move) {
 			later.without(m)
 		}
 	}
+}
+
+// awaits reports whether another change of a network waits for this one.
+func (t turns) awaits(m *move, id spec.ID) bool {
+	turn := t.pending(id)
+	return turn != nil && turn != (<-chan struct{})(m.done)
 }
 
 // pending is what a network waits for, nil for nothing.
@@ -111,24 +119,15 @@ func (t turns) underWay() []<-chan struct{} {
 	return all
 }
 
-// steady returns a function that reports whether a network has not been changed from now
-// on, nor is; of the empty ID, whether none has.
-func (t turns) steady() func(spec.ID) bool {
-	before := maps.Clone(t.last)
-	same := func(id spec.ID) bool { return t.last[id] == before[id] && t.pending(id) == nil }
-	return func(id spec.ID) bool {
-		if id != "" {
-			return same(id)
+// busy are the networks that are being changed.
+func (t turns) busy() map[spec.ID]bool {
+	all := map[spec.ID]bool{}
+	for id, turn := range t.last {
+		if !isClosed(turn) {
+			all[id] = true
 		}
-		for _, networks := range []map[spec.ID]<-chan struct{}{before, t.last} {
-			for id := range networks {
-				if !same(id) {
-					return false
-				}
-			}
-		}
-		return true
 	}
+	return all
 }
 
 func isClosed(turn <-chan struct{}) bool {

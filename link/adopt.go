@@ -19,8 +19,7 @@ func adopts(o object, d *device) bool {
 // adopted adds what a bridge lacks of what is planned, and takes away what we added
 // for another plan. A MAC or an MTU of its own it keeps.
 func (p *pass) adopted(d *device, b *plan.Bridge) error {
-	p.kernel.notes.Lock()
-	defer p.kernel.notes.Unlock()
+	defer p.noting()()
 	if err := p.adopt(d); err != nil {
 		return err
 	}
@@ -89,8 +88,7 @@ func (d *device) is(was int) bool { return was == d.index || was == -d.index }
 // put back. It goes over what is remembered and not over a plan: we may have been
 // killed at any time since.
 func (p *pass) release(d *device) error {
-	p.kernel.notes.Lock()
-	defer p.kernel.notes.Unlock()
+	defer p.noting()()
 	found, err := p.recall()
 	if err != nil {
 		return err

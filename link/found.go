@@ -92,7 +92,15 @@ func (u foundSetting) hostForwards() (bool, error) {
 	return value != 0, err
 }
 
-// recall reads the Memory once a walk.
+// noting is called before something is set on links that are not ours, and what it returns
+// when that is done. What was read of the Memory so far may be outdated.
+func (p *pass) noting() (done func()) {
+	p.kernel.notes.Lock()
+	p.found = nil
+	return p.kernel.notes.Unlock
+}
+
+// recall reads the Memory once a walk, and anew where something is about to be noted.
 func (p *pass) recall() (map[string]int, error) {
 	if p.found == nil {
 		found, err := p.kernel.found()

@@ -55,8 +55,7 @@ func flat(uplinks []plan.Uplink) []foundSetting {
 // order of the plan: an uplink accepts router advertisements for good before the
 // host becomes a router.
 func (p *pass) setUplinks(uplinks []plan.Uplink) {
-	p.kernel.notes.Lock()
-	defer p.kernel.notes.Unlock()
+	defer p.noting()()
 	for _, u := range flat(uplinks) {
 		p.on(plan.Owner{}, u.object(), func() error { return p.setFound(u) })
 	}
@@ -64,8 +63,7 @@ func (p *pass) setUplinks(uplinks []plan.Uplink) {
 
 // restoreFound puts found values back where the plan no longer asks for ours.
 func (p *pass) restoreFound(want *plan.Plan) {
-	p.kernel.notes.Lock()
-	defer p.kernel.notes.Unlock()
+	defer p.noting()()
 	found, err := p.recall()
 	if err != nil {
 		p.errs = append(p.errs, err)

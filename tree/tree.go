@@ -83,6 +83,14 @@ func (m Map[K, V]) Without(key K) Map[K, V] {
 	return Map[K, V]{merge(left, right)}
 }
 
+// As is the map in which key is as in another: with the same value, or missing.
+func (m Map[K, V]) As(other Map[K, V], key K) Map[K, V] {
+	if value, ok := other.Get(key); ok {
+		return m.With(key, value)
+	}
+	return m.Without(key)
+}
+
 // All yields every key in ascending order.
 func (m Map[K, V]) All() iter.Seq2[K, V] {
 	return func(yield func(K, V) bool) { m.root.each(yield) }
