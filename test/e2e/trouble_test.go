@@ -244,7 +244,7 @@ func without(capability string) []string {
 func TestEngineLosesNothingWithADamagedState(t *testing.T) {
 	inTrouble(t, func(*troubled) {}, func(s *troubled) {
 		for round, damage := range []func([]byte) []byte{
-			func(b []byte) []byte { return b[:rand.IntN(len(b))] },
+			func(b []byte) []byte { return b[:1+rand.IntN(3*os.Getpagesize())] }, // what is used begins with four pages
 			func([]byte) []byte { return nil },
 			func(b []byte) []byte {
 				for i := range 64 { // in each of the pages
