@@ -171,7 +171,7 @@ func TestEngineNamesThatAreNoBridgeOrAnothersAreRefused(t *testing.T) {
 		s.network("own", "--subnet", "172.30.2.0/24")
 		before := s.Host.Snapshot()
 		for name, reason := range map[string]string{
-			"eth0":                 "it is a veth link and no bridge; choose another name by com.docker.network.bridge.name",
+			"eth0":                 "it is an interface of this host and no bridge; choose another by com.docker.network.bridge.name",
 			"lo":                   "want another name than all, default and lo",
 			"docker0":              "it is an engine's own",
 			"br-web":               "it is network " + s.inspect("{{.Id}}", "web")[:12],
