@@ -152,7 +152,7 @@ func TestEnginePluginComesBackWithItsEngine(t *testing.T) {
 		restartDocker(s)
 		show()
 		s.KillDocker()
-		s.StartDocker()
+		s.startDockerAfterAKill()
 		show()
 	})
 }
@@ -178,7 +178,7 @@ func TestEnginePluginAndAnEngineKilledAmidRequests(t *testing.T) {
 			})
 			s.KillDocker()
 			<-ended
-			s.StartDocker()
+			s.startDockerAfterAKill()
 			s.Docker("rm", "-f", "c1")
 			s.Run("c1", args...)
 			s.Outside.MustReach("tcp", "192.0.2.1:8080", "c1")

@@ -163,6 +163,44 @@ func (e *Engine) startContainerd() {
 // minute for each network whose driver it does not find.
 func (e *Engine) StartDocker() {
 	e.t.Helper()
+	e.launchDocker()
+	if ended := e.dockerAnswers(); ended != nil {
+		e.t.Fatal(ended)
+	}
+}
+
+// StartDockerDespite is StartDocker by a service manager, which starts an engine again that
+// ends: once, and only if it says why. It reports whether that was so.
+func (e *Engine) StartDockerDespite(fault string) bool {
+	e.t.Helper()
+	heard := len(tail(e.dockerd.log, 1<<30))
+	e.launchDocker()
+	ended := e.dockerAnswers()
+	switch {
+	case ended == nil:
+		return false
+	case !strings.Contains(tail(e.dockerd.log, 1<<30)[heard:], fault):
+		e.t.Fatal(ended)
+	}
+	e.StartDocker()
+	return true
+}
+
+// dockerAnswers waits until the engine answers, and returns what it has ended with instead.
+func (e *Engine) dockerAnswers() (ended error) {
+	e.t.Helper()
+	within(e.t, time.Minute, "docker answers", func() error {
+		if ended = e.dockerd.alive(); ended != nil {
+			return nil
+		}
+		_, err := e.get("/version")
+		return err
+	})
+	return ended
+}
+
+func (e *Engine) launchDocker() {
+	e.t.Helper()
 	args := []string{
 		"--config-file", e.File("daemon.json", "{}"), "--data-root", filepath.Join(e.dir, "docker"),
 		"--containerd", "/run/containerd/containerd.sock",
@@ -174,13 +212,6 @@ func (e *Engine) StartDocker() {
 		args = append(args, "--seccomp-profile=unconfined", "--feature", "containerd-snapshotter=false")
 	}
 	e.dockerd = e.world.service("dockerd", e.Command("dockerd", append(args, e.flags...)...))
-	within(e.t, time.Minute, "docker answers", func() error {
-		if err := e.dockerd.alive(); err != nil {
-			return err
-		}
-		_, err := e.get("/version")
-		return err
-	})
 }
 
 // Flags has the engine started with other flags from its next start on.
