@@ -64,6 +64,9 @@ func dockersNetworksStayAsClosed(s *site, flags ...string) {
 	}
 }
 
+// dockersOwn are the containers of dockersTown, with their networks.
+var dockersOwn = map[string]string{"x1": "front", "y1": "side", "i1": "rear"}
+
 // dockersTown are networks of Docker's own, front, side and, internal, rear, each with
 // both families and a container: x1 publishes, y1 does not, i1 could not.
 func (s *site) dockersTown() {
@@ -78,6 +81,17 @@ func (s *site) dockersTown() {
 	for _, name := range []string{"x1", "y1", "i1"} {
 		s.Docker("exec", "-d", name, "peer", "serve", "tcp:81")
 	}
+	// A new address of IPv6 answers when nobody else has it, and that takes up to two seconds.
+	for container, network := range dockersOwn {
+		for _, f := range both {
+			for _, port := range []string{"80", "81"} {
+				lab.Until(s.t, "the host reaches "+container, func() error {
+					_, err := s.Host.Ask("tcp", join(f.address(s, container, network), port))
+					return err
+				})
+			}
+		}
+	}
 	for _, to := range []string{"172.30.0.0/15", "fd00:30::/31"} {
 		s.Neighbour.Route(netip.MustParsePrefix(to), s.Host)
 	}
@@ -91,7 +105,7 @@ func (s *site) dockersQuestions() census {
 	s.t.Helper()
 	targets := map[string]string{"127.0.0.1:7071": "127.0.0.1:7071"}
 	for name, f := range both {
-		for container, network := range map[string]string{"x1": "front", "y1": "side", "i1": "rear"} {
+		for container, network := range dockersOwn {
 			for _, port := range []string{"80", "81"} {
 				targets[join(f.address(s, container, network), port)] = container + ":" + port + " by " + name
 			}
