@@ -281,13 +281,6 @@ func (e *Engine) occupy(drift []plan.Drift) *move {
 	return m
 }
 
-// doubt has the rows look for themselves from now on.
-func (e *Engine) doubt() {
-	e.host.Lock()
-	defer e.host.Unlock()
-	e.ahead.sure, e.behind.sure = false, false
-}
-
 // tell lets everybody know what a change wants, and nobody make it so: whoever looks next
 // will.
 func (e *Engine) tell(m *move) {

@@ -249,7 +249,6 @@ func (e *Engine) takeBack(ctx context.Context, m *move) error {
 		failed = fmt.Errorf("undo: %w", failed) // the next change or look saves again
 		e.Wake()
 	}
-	e.doubt()
 	e.settle(back.before.Plan, back.after.Plan, e.apply(ctx, back))
 	return failed
 }
