@@ -9,9 +9,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	logtest "github.com/sirupsen/logrus/hooks/test"
-
-	"github.com/drawbridge-net/drawbridge/engine"
 	"github.com/drawbridge-net/drawbridge/engine/enginetest"
 	"github.com/drawbridge-net/drawbridge/plan"
 	"github.com/drawbridge-net/drawbridge/spec"
@@ -46,11 +43,7 @@ func moodyRig(t *testing.T) (*rig, *moody) {
 	t.Helper()
 	r := newRig(t)
 	ahead := &moody{Host: r.layers[0]}
-	log, _ := logtest.NewNullLogger()
-	r.engine = engine.New(r.store, r.layers[0], layered(ahead, r.layers[1], r.layers[2]), &r.ports, log)
-	if err := r.engine.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	r.over(ahead, r.layers[1])
 	return r, ahead
 }
 
@@ -96,7 +89,7 @@ func TestWhatSomebodyElseHasByNowDoesNotComeBack(t *testing.T) {
 		r := newRig(t)
 		r.must(addNetwork(1), addNetwork(2), addEndpoint(1, 2), addEndpoint(2, 2), publish(80))
 		links := &slow{r.layers[1], id("a", 1), make(chan struct{}, 100), make(chan struct{})}
-		r.over(links)
+		r.over(r.layers[0], links)
 		failing := r.begin(1, publish(81))
 		<-links.reached
 		taker := r.begin(2, func(s *spec.State) error {

@@ -44,15 +44,15 @@ func slowRig(t *testing.T) (*rig, *slow) {
 	r := newRig(t)
 	r.must(addNetwork(1), addNetwork(2))
 	links := &slow{r.layers[1], id("a", 1), make(chan struct{}, 100), make(chan struct{})}
-	r.over(links)
+	r.over(r.layers[0], links)
 	return r, links
 }
 
-// over puts another layer of links in the place of the rig's.
-func (r *rig) over(links engine.Layer) {
+// over puts other layers in the place of the rig's first and of its links.
+func (r *rig) over(ahead, links engine.Layer) {
 	r.t.Helper()
 	log, _ := logtest.NewNullLogger()
-	r.engine = engine.New(r.store, r.layers[0], layered(r.layers[0], links, r.layers[2]), &r.ports, log)
+	r.engine = engine.New(r.store, r.layers[0], layered(ahead, links, r.layers[2]), &r.ports, log)
 	if err := r.engine.Start(r.t.Context()); err != nil {
 		r.t.Fatal(err)
 	}
@@ -160,7 +160,7 @@ func TestWhatTakesWhatAnotherChangeGivesUpWaitsForThat(t *testing.T) {
 				r.must(addNetwork(1), addNetwork(2), addEndpoint(1, 2), addEndpoint(2, 2))
 				row.before(t, r)
 				links := &slow{r.layers[1], id("a", 1), make(chan struct{}, 100), make(chan struct{})}
-				r.over(links)
+				r.over(r.layers[0], links)
 				give := r.begin(1, row.give)
 				<-links.reached
 				take := r.begin(row.takesFrom, row.take)
@@ -237,12 +237,8 @@ func TestThoseWhoWaitForTheFirewallAreTakenAlong(t *testing.T) {
 	const many, broken = 20, 7
 	r := newRig(t)
 	firewall := &counting{Host: enginetest.NewHost(), free: make(chan struct{}, 1)}
-	log, _ := logtest.NewNullLogger()
-	r.engine = engine.New(r.store, r.layers[0], layered(firewall, r.layers[1], r.layers[2]), &r.ports, log)
 	firewall.free <- struct{}{}
-	if err := r.engine.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	r.over(firewall, r.layers[1])
 	firewall.Break(bridge(broken), errBroken)
 	firewall.calls = 0
 	var all sync.WaitGroup
