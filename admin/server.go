@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/sirupsen/logrus"
 
@@ -61,7 +62,7 @@ func (s *Server) Handler() http.Handler {
 }
 
 func (s *Server) status(w http.ResponseWriter, r *http.Request) {
-	drift, err := s.Engine.Check(r.Context())
+	drift, err := s.drift(r.Context())
 	if err != nil {
 		s.fail(w, http.StatusInternalServerError, fmt.Errorf("check the host: %w", err))
 		return
@@ -88,6 +89,27 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	s.answer(w, all)
+}
+
+// passing is for how long the host may differ because it is being mended: an engine that
+// starts, for one, writes its own rules anew.
+const passing = 500 * time.Millisecond
+
+// drift is where the host differs and still does so a moment later.
+func (s *Server) drift(ctx context.Context) ([]plan.Drift, error) {
+	first, err := s.Engine.Check(ctx)
+	if err != nil || len(first) == 0 {
+		return nil, err
+	}
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-time.After(passing):
+	}
+	second, err := s.Engine.Check(ctx)
+	return slices.DeleteFunc(second, func(d plan.Drift) bool {
+		return !slices.ContainsFunc(first, func(f plan.Drift) bool { return f.Object == d.Object && f.Field == d.Field })
+	}), err
 }
 
 // merged adds to what is seen now what is remembered and cannot be seen.
