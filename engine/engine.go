@@ -226,7 +226,10 @@ func (e *Engine) carry(ctx context.Context, m *move) error {
 		}
 	}()
 	m.await()
-	err := e.save(m)
+	err := m.lost
+	if err == nil {
+		err = e.save(m)
+	}
 	if err == nil {
 		applied := e.apply(ctx, m)
 		if err = blame(applied, m.before.Plan, m.after.Plan); err == nil {

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/drawbridge-net/drawbridge/plan"
@@ -16,6 +17,7 @@ type move struct {
 	host          *plan.Plan        // what concerns the host as a whole is taken from here
 	ahead         []<-chan struct{} // what it waits for
 	done          chan struct{}     // closed when it has been made, or taken back
+	lost          error             // what it relies on came to nothing
 }
 
 // await waits until all changes of its networks that were planned before it are made.
@@ -30,11 +32,15 @@ func (m *move) change() spec.Change { return spec.Change{Before: m.before.State,
 // without takes another change, which came to nothing, out of what was planned on top of
 // it.
 func (m *move) without(other *move) {
+	change := m.change()
 	for _, s := range []*Snapshot{&m.before, &m.after} {
 		state := s.State
 		state.Revert(other.before.State, other.after.State)
 		s.Plan = s.Plan.Next(s.State, state, s.Plan.Host)
 		s.State = state
+	}
+	if err := change.Missing(m.after.State); err != nil && m.lost == nil {
+		m.lost = fmt.Errorf("%w: a change that this one relies on has failed", err)
 	}
 }
 

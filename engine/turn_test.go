@@ -214,6 +214,58 @@ func TestAFailedChangeTakesBackNothingOfOthers(t *testing.T) {
 	})
 }
 
+// TestWhatReliesOnAChangeThatFailsIsRefused by name, although all was there when it was
+// asked for. Taking away succeeds all the same.
+func TestWhatReliesOnAChangeThatFailsIsRefused(t *testing.T) {
+	join := func(s *spec.State) error { return s.Join(id("a", 1), id("e", 1002), "/ns") }
+	const gone, outside = "endpoint e00000001002 of network a00000000001: not found", "endpoint e00000001002 of network a00000000001: invalid: it is in no container"
+	for name, row := range map[string]struct {
+		before        []func(*spec.State) error
+		fails, relies func(*spec.State) error
+		want          string // "" for success
+	}{
+		"joining an endpoint that cannot be made":    {nil, addEndpoint(1, 2), join, gone},
+		"publishing for it":                          {nil, addEndpoint(1, 2), publish(80), gone},
+		"removing it":                                {nil, addEndpoint(1, 2), removeEndpoint(1, 2), ""},
+		"adding another one":                         {nil, addEndpoint(1, 2), addEndpoint(1, 3), ""},
+		"publishing for one that joins no container": {[]func(*spec.State) error{addEndpoint(1, 2)}, join, publish(80), outside},
+		"unpublishing for it":                        {[]func(*spec.State) error{addEndpoint(1, 2), publish(80)}, join, unpublish, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t)
+				r.must(addNetwork(1))
+				r.must(row.before...)
+				links := &slow{r.layers[1], id("a", 1), make(chan struct{}, 100), make(chan struct{})}
+				r.over(r.layers[0], links)
+				fails := r.begin(1, row.fails)
+				<-links.reached
+				relies := r.begin(1, row.relies)
+				synctest.Wait()
+				r.layers[2].Break(veth(1, 2), errBroken)
+				links.free <- struct{}{}
+				<-links.reached // on the way back
+				r.layers[2].Break(veth(1, 2), nil)
+				close(links.free)
+				if err := <-fails; !errors.Is(err, errBroken) {
+					t.Errorf("got %v", err)
+				}
+				err := <-relies
+				if (err == nil) != (row.want == "") || err != nil && !strings.Contains(err.Error(), row.want) {
+					t.Errorf("got %v, want %q", err, row.want)
+				}
+				want := newRig(t)
+				want.must(addNetwork(1))
+				want.must(row.before...)
+				if row.want == "" {
+					want.must(row.relies)
+				}
+				r.same(want.world())
+			})
+		})
+	}
+}
+
 // counting is a layer that tells how often it was called, and does not come back from the
 // first time until it is told to.
 type counting struct {

@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/drawbridge-net/drawbridge/tree"
@@ -101,6 +102,41 @@ func (c Change) Succeeds(earlier Change) bool {
 		}
 	}
 	return false
+}
+
+// Missing names the first of those that the change adds or alters and a State lacks, or whose
+// ports it publishes and who is in no container there; nil if there is none.
+func (c Change) Missing(s State) error {
+	for n := range tree.Diff(c.Before.Networks, c.After.Networks) {
+		if n.New == nil {
+			continue
+		}
+		if _, err := s.Network(n.Key); err != nil {
+			return err
+		}
+		var had tree.Map[ID, *Endpoint]
+		if n.Old != nil {
+			had = n.Old.Endpoints
+		}
+		for ep := range tree.Diff(had, n.New.Endpoints) {
+			if err := s.has(n.Key, ep.New); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// has names an endpoint that is not here, or not in its container; nil wants nothing.
+func (s *State) has(network ID, wanted *Endpoint) error {
+	if wanted == nil {
+		return nil
+	}
+	_, ep, err := s.Endpoint(network, wanted.ID)
+	if err == nil && ep.Sandbox == "" && wanted.Sandbox != "" && len(wanted.Ports) > 0 {
+		err = fmt.Errorf("endpoint %s of network %s: %w: it is in no container", wanted.ID.Short(), network.Short(), ErrInvalid)
+	}
+	return err
 }
 
 // gaveUp reports whether a change made any of the ports free.
