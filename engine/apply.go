@@ -3,12 +3,12 @@ package engine
 import (
 	"context"
 	"errors"
-	"maps"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/drawbridge-net/drawbridge/plan"
+	"github.com/drawbridge-net/drawbridge/tree"
 )
 
 // applyTimeout bounds the work of one row, or of the links, on the kernel for one request.
@@ -16,20 +16,28 @@ import (
 const applyTimeout = 30 * time.Second
 
 // apply makes the host match what a change planned for its networks. It stops at what fails
-// the change: nothing is let in where a drop could not be made. Those who were not asked any
-// more know all the same what is wanted now, so that whoever mends has them do it. What is
-// started is finished even if whoever asked for it has gone.
+// the change: nothing is let in where a drop could not be made. What is started is finished
+// even if whoever asked for it has gone.
 func (e *Engine) apply(ctx context.Context, m *move) error {
 	var all []error
 	for _, step := range []func(context.Context, *move) error{e.applyAhead, e.applyLinks, e.applyBehind} {
 		err := step(ctx, m)
 		all = append(all, err)
-		if blame(err, m.before.Plan, m.after.Plan) != nil {
-			e.tell(m)
+		if m.blamed(err) != nil {
 			break
 		}
 	}
 	return errors.Join(all...)
+}
+
+// insist is apply for what is wanted even if it fails. Those who were not asked any more
+// know all the same what is wanted now, so that whoever mends has them do it.
+func (e *Engine) insist(ctx context.Context, m *move) error {
+	err := e.apply(ctx, m)
+	if m.blamed(err) != nil {
+		e.tell(m)
+	}
+	return err
 }
 
 func (e *Engine) applyAhead(ctx context.Context, m *move) error { return e.together(ctx, &e.ahead, m) }
@@ -45,6 +53,7 @@ type row struct {
 	sure   bool       // that the host is like that; after a failure, nobody is
 	turn   int        // the newest of the changes that it has
 	next   *row       // which relies on this one, so it looks where this one had to
+	prior  *row       // which this one relies on
 	// waiting are changes on their way here. Whose turn it is takes all of them along. It
 	// is guarded by the Engine's mu, all else by its host.
 	waiting []*passenger
@@ -83,6 +92,10 @@ func (e *Engine) together(ctx context.Context, r *row, m *move) error {
 		want = p.onto(want, &r.turn)
 	}
 	err = r.apply(ctx, want)
+	// Who takes back what failed does not trust in what is remembered of it.
+	if slices.ContainsFunc(all, func(p *passenger) bool { return p.blamed(err) != nil }) {
+		r.sure = false
+	}
 	return err
 }
 
@@ -118,7 +131,7 @@ func (r *row) apply(ctx context.Context, want *plan.Plan) error {
 		if r.next != nil {
 			r.next.sure = false
 		}
-		err = r.walk(ctx, nil, want)
+		err = r.walk(ctx, nil, r.within(want))
 	}
 	r.sure = onlyOfNetworks(err)
 	return err
@@ -134,6 +147,21 @@ func (r *row) walk(ctx context.Context, have, want *plan.Plan) error {
 		}
 	}
 	return errors.Join(all...)
+}
+
+// within is a plan without what the row before this one has given up already: whoever looks
+// amid a change would bring that back.
+func (r *row) within(want *plan.Plan) *plan.Plan {
+	if r.prior == nil {
+		return want
+	}
+	next := *want
+	for c := range tree.Diff(want.Networks, r.prior.want.Networks) {
+		if c.Old != nil {
+			next.Networks = next.Networks.As(r.prior.want.Networks, c.Key)
+		}
+	}
+	return &next
 }
 
 // check asks the layers where the host differs from what they were told, and from what
@@ -193,31 +221,12 @@ func (e *Engine) applyLinks(ctx context.Context, m *move) error {
 	return err
 }
 
-// checkLinks leaves out what may only look wrong because it is being changed meanwhile, and
-// reports whether it left out anything.
-func (e *Engine) checkLinks(ctx context.Context, next *move) (drift []plan.Drift, unsteady bool, err error) {
+func (e *Engine) checkLinks(ctx context.Context, next *move) ([]plan.Drift, error) {
 	e.mu.Lock()
 	newest := e.links.turn
-	before, busy := e.links.want.Networks, e.turns.busy()
 	want := next.onto(e.links.want, &newest)
 	e.mu.Unlock()
-	all, err := e.links.layer.Check(ctx, want)
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	after := e.links.want.Networks
-	maps.Copy(busy, e.turns.busy())
-	for _, d := range all {
-		steady := len(busy) == 0 && before == after
-		if id := d.Owner.Network; id != "" {
-			was, _ := before.Get(id)
-			is, _ := after.Get(id)
-			steady = !busy[id] && was == is
-		}
-		if steady {
-			drift = append(drift, d)
-		}
-	}
-	return drift, len(drift) < len(all), err
+	return e.links.layer.Check(ctx, want)
 }
 
 // remake makes everything right without trusting in anything, and returns what could not

@@ -133,7 +133,7 @@ func New(store Store, observer Observer, layers Layers, reserver Reserver, log l
 		wake:     make(chan struct{}, 1),
 		feuds:    feuds{},
 	}
-	e.ahead.next = &e.behind
+	e.ahead.next, e.behind.prior = &e.behind, &e.ahead
 	return e
 }
 
@@ -232,7 +232,7 @@ func (e *Engine) carry(ctx context.Context, m *move) error {
 	}
 	if err == nil {
 		applied := e.apply(ctx, m)
-		if err = blame(applied, m.before.Plan, m.after.Plan); err == nil {
+		if err = m.blamed(applied); err == nil {
 			e.settle(m.before.Plan, m.after.Plan, applied)
 		}
 	}
@@ -252,7 +252,7 @@ func (e *Engine) takeBack(ctx context.Context, m *move) error {
 		failed = fmt.Errorf("undo: %w", failed) // the next change or look saves again
 		e.Wake()
 	}
-	e.settle(back.before.Plan, back.after.Plan, e.apply(ctx, back))
+	e.settle(back.before.Plan, back.after.Plan, e.insist(ctx, back))
 	return failed
 }
 

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"time"
@@ -157,7 +158,7 @@ func (e *Engine) follow(ctx context.Context, host *plan.Host) bool {
 	defer close(m.done)
 	e.log.WithField("facts", plan.New(spec.State{}, host).String()).Info("the host has changed")
 	m.await()
-	e.settle(before.Plan, m.after.Plan, e.apply(ctx, m))
+	e.settle(before.Plan, m.after.Plan, e.insist(ctx, m))
 	return true
 }
 
@@ -181,18 +182,39 @@ func (e *Engine) Check(ctx context.Context) ([]plan.Drift, error) {
 	return drift, err
 }
 
-// check asks all layers, and reports whether it left out what is being changed.
-func (e *Engine) check(ctx context.Context, next *move) ([]plan.Drift, bool, error) {
-	ahead, err := e.checkRow(ctx, &e.ahead, next)
-	if err != nil {
-		return ahead, false, err
+// check asks all layers. It leaves out what may only look wrong because it is being changed
+// meanwhile, and reports whether it left out anything.
+func (e *Engine) check(ctx context.Context, next *move) (drift []plan.Drift, unsteady bool, err error) {
+	e.mu.Lock()
+	before, busy := e.Now().Plan.Networks, e.turns.busy()
+	e.mu.Unlock()
+	rows, err := e.checkRow(ctx, &e.ahead, next)
+	var links []plan.Drift
+	if err == nil {
+		links, err = e.checkLinks(ctx, next)
 	}
-	links, unsteady, err := e.checkLinks(ctx, next)
-	if err != nil {
-		return slices.Concat(ahead, links), unsteady, err
+	if err == nil {
+		var behind []plan.Drift
+		behind, err = e.checkRow(ctx, &e.behind, next)
+		rows = append(rows, behind...)
 	}
-	behind, err := e.checkRow(ctx, &e.behind, next)
-	return slices.Concat(ahead, links, behind), unsteady, err
+	e.mu.Lock()
+	after := e.Now().Plan.Networks
+	maps.Copy(busy, e.turns.busy())
+	e.mu.Unlock()
+	changing := func(d plan.Drift) bool {
+		was, _ := before.Get(d.Owner.Network)
+		is, _ := after.Get(d.Owner.Network)
+		return busy[d.Owner.Network] || was != is
+	}
+	all := len(rows) + len(links)
+	rows = slices.DeleteFunc(rows, changing)
+	// A link of nobody's may be half made; a row is never looked at amid its work.
+	links = slices.DeleteFunc(links, func(d plan.Drift) bool {
+		return changing(d) || d.Owner == plan.Owner{} && (len(busy) > 0 || before != after)
+	})
+	drift = slices.Concat(rows, links)
+	return drift, len(drift) < all, err
 }
 
 func (e *Engine) checkRow(ctx context.Context, r *row, next *move) ([]plan.Drift, error) {

@@ -27,6 +27,9 @@ func (m *move) await() {
 	}
 }
 
+// blamed are those of a layer's errors that fail the change.
+func (m *move) blamed(err error) error { return blame(err, m.before.Plan, m.after.Plan) }
+
 func (m *move) change() spec.Change { return spec.Change{Before: m.before.State, After: m.after.State} }
 
 // without takes another change, which came to nothing, out of what was planned on top of
