@@ -44,7 +44,9 @@ type Firewall struct {
 	tools map[int]*iptables.IPTables // by family, 4 or 6
 	// settled is for Watch; nil while an Apply is under way.
 	settled atomic.Pointer[settled]
-	lacks   atomic.Pointer[lacks] // what was refused so far; nil for nothing
+	// mends counts how often all rules were found or made as planned.
+	mends atomic.Uint64
+	lacks atomic.Pointer[lacks] // what was refused so far; nil for nothing
 }
 
 // New finds the commands of a kind, NFT or Legacy. It changes nothing.
@@ -132,6 +134,9 @@ func (f *Firewall) Apply(ctx context.Context, have, want *plan.Plan) error {
 	err := f.mend(ctx, f.render(want), families(want.Host))
 	if now := f.lacking(); len(now) > len(known) {
 		err = f.mend(ctx, f.render(want), families(want.Host))
+	}
+	if err == nil {
+		f.mends.Add(1)
 	}
 	return err
 }

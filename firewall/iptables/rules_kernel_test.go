@@ -396,6 +396,26 @@ func TestKernelWatchTellsOfDamage(t *testing.T) {
 	})
 }
 
+// TestKernelWatchTellsOfTheSameDamageAgain though it was mended between two looks.
+func TestKernelWatchTellsOfTheSameDamageAgain(t *testing.T) {
+	kinds(t, func(t *testing.T, kind string) {
+		t.Parallel()
+		m := newMachine(t, lab.NewHost(t), kind)
+		want := scene.Everything(t).Plan()
+		m.apply(nil, want)
+		woken := m.watch()
+		for range 2 {
+			m.Run(m.f.command(4), "-t", "raw", "-F")
+			select {
+			case <-woken:
+			case <-time.After(time.Minute):
+				t.Fatal("not woken")
+			}
+			m.apply(nil, want)
+		}
+	})
+}
+
 // watch watches until the test ends, and returns what is sent to at each wake but the
 // first, which is for what happened before.
 func (m *machine) watch() <-chan struct{} {

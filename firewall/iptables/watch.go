@@ -14,18 +14,24 @@ const pollEvery = 2 * time.Second
 type settled struct{ *plan.Plan }
 
 // Watch calls wake once at its beginning and whenever the rules have come to differ in
-// another way from what was last applied, until ctx ends. Our own doing wakes nobody.
-// It polls, for legacy iptables has no events; iptables-nft has those of nftables.
+// another way from what was last applied, or in the same way anew, until ctx ends. Our own
+// doing wakes nobody. It polls, for legacy iptables has no events; iptables-nft has those
+// of nftables.
 func (f *Firewall) Watch(ctx context.Context, wake func()) error {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
-	before := ""
+	before, mends := "", f.mends.Load()
 	wake() // what has changed since somebody last looked
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+		}
+		// Whoever does the same again, once it was mended, leaves the rules as they were found
+		// before.
+		if m := f.mends.Load(); m != mends {
+			before, mends = "", m
 		}
 		now, known := f.strays(ctx)
 		if ctx.Err() != nil {
