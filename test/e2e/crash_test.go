@@ -258,23 +258,20 @@ func (m *matrix) finish(a act) {
 	m.advice += m.forget()
 }
 
-// connects has a container on the network or not. An engine that died on the way may
-// believe one half of it and not the other, which disconnect -f cures.
+// connects has a container on the network or not.
 func (m *matrix) connects(container string, want bool) {
 	m.t.Helper()
 	all := m.Docker("network", "inspect", "-f", "{{json .Containers}}", "wider")
-	is, stale := strings.Contains(all, container), strings.Contains(all, `"`+staleEndpoint)
-	name := m.inspect("{{slice .Name 1}}", container)
-	switch connect := []string{"network", "connect", "wider", container}; {
+	is := strings.Contains(all, container)
+	if strings.Contains(all, `"`+staleEndpoint) {
+		m.rejoin("wider", container)
+		is = true
+	}
+	switch {
 	case want && !is:
-		if _, err := m.TryDocker(connect...); err != nil {
-			_, _ = m.TryDocker("network", "disconnect", "-f", "wider", name)
-			m.Docker(connect...)
-		}
-	case !want && (is || stale):
-		if _, err := m.TryDocker("network", "disconnect", "wider", container); err != nil {
-			m.Docker("network", "disconnect", "-f", "wider", name)
-		}
+		m.Docker("network", "connect", "wider", container)
+	case !want && is:
+		m.Docker("network", "disconnect", "wider", container)
 	}
 }
 

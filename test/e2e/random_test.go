@@ -208,8 +208,15 @@ func (w *walk) clean() {
 	for name := range strings.Lines(w.Docker("ps", "--format", "{{.Names}}", "--filter", "name=^c[0-9]$")) {
 		w.containers[strings.TrimSpace(name)] = nil
 	}
+	for network := range w.networks {
+		w.unstale(network) // a container that is restarted for it joins all that it was on
+	}
 	for _, network := range slices.Sorted(maps.Keys(w.networks)) {
-		w.members(network)
+		for _, name := range w.members(network) {
+			if on, runs := w.containers[name]; runs {
+				w.containers[name] = append(on, network)
+			}
+		}
 	}
 	for name, on := range w.containers {
 		// One whose first network is not known any more is not worth a guess.
@@ -221,20 +228,29 @@ func (w *walk) clean() {
 	w.advice += w.forget()
 }
 
-// members takes over who is on a network.
-func (w *walk) members(network string) {
+// members are the names of those whom Docker shows on a network, by its key for each.
+func (w *walk) members(network string) map[string]string {
 	w.t.Helper()
 	var members map[string]struct{ Name string }
 	if err := json.Unmarshal([]byte(w.Docker("network", "inspect", "-f", "{{json .Containers}}", network)), &members); err != nil {
 		w.t.Fatal(err)
 	}
+	names := map[string]string{}
 	for key, m := range members {
-		on, runs := w.containers[m.Name]
-		if strings.HasPrefix(key, staleEndpoint) || !runs {
-			_, _ = w.TryDocker("network", "disconnect", "-f", network, m.Name)
-			continue
+		names[key] = m.Name
+	}
+	return names
+}
+
+// unstale has nothing on a network in which no container is.
+func (w *walk) unstale(network string) {
+	w.t.Helper()
+	for key, name := range w.members(network) {
+		if _, runs := w.containers[name]; !runs {
+			_, _ = w.TryDocker("network", "disconnect", "-f", network, name)
+		} else if strings.HasPrefix(key, staleEndpoint) {
+			w.rejoin(network, name)
 		}
-		w.containers[m.Name] = append(on, network)
 	}
 }
 
