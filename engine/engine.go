@@ -69,10 +69,9 @@ type Observer interface {
 // is taken is refused at once, and of several numbers one is found that is free.
 type Reserver interface {
 	// Reserve takes ports, all or none. An error with EADDRINUSE in it says that one of them
-	// is taken. Nobody is served there before an Apply has them in its plan.
-	Reserve(owner plan.Owner, ports []spec.Port) error
-	// Release gives up what was reserved and no Apply has had in its plan.
-	Release(owner plan.Owner)
+	// is taken. Nobody is served there before an Apply has them in its plan. To release is
+	// to give up what by then neither an Apply has in its plan nor anybody else reserved.
+	Reserve(owner plan.Owner, ports []spec.Port) (release func(), err error)
 	// Ephemeral are the numbers that the host chooses from, in ascending order.
 	Ephemeral() ([]spec.PortRange, error)
 }

@@ -16,9 +16,10 @@ import (
 // between who would like the same. A port that somebody else on the host has is refused
 // before anything is saved.
 func (e *Engine) Publish(ctx context.Context, network, endpoint spec.ID, m spec.PortMap) error {
-	owner := plan.Owner{Network: network, Endpoint: endpoint}
-	err := e.Do(ctx, network, func(s *spec.State) error {
-		finder, err := e.finder(owner, m)
+	r := &reservation{Reserver: e.reserver, owner: plan.Owner{Network: network, Endpoint: endpoint}}
+	defer r.release()
+	return e.Do(ctx, network, func(s *spec.State) error {
+		finder, err := e.finder(r, m)
 		if err != nil {
 			return err
 		}
@@ -29,21 +30,36 @@ func (e *Engine) Publish(ctx context.Context, network, endpoint spec.ID, m spec.
 		}
 		return s.Publish(network, endpoint, ports, m.OnlyIPv4)
 	})
-	if err != nil {
-		e.reserver.Release(owner)
+}
+
+// reservation is what one call has reserved. Another one for the same endpoint may be under
+// way, and keeps what it has.
+type reservation struct {
+	Reserver
+	owner plan.Owner
+	all   []func()
+}
+
+func (r *reservation) reserve(ports []spec.Port) error {
+	release, err := r.Reserve(r.owner, ports)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return takenError{err}
+	case err == nil:
+		r.all = append(r.all, release)
 	}
 	return err
 }
 
+func (r *reservation) release() {
+	for _, release := range r.all {
+		release()
+	}
+}
+
 // finder is what a port map is fulfilled with. mu is held.
-func (e *Engine) finder(owner plan.Owner, m spec.PortMap) (*spec.Finder, error) {
-	f := &spec.Finder{Start: e.search, Reserve: func(ports []spec.Port) error {
-		err := e.reserver.Reserve(owner, ports)
-		if errors.Is(err, syscall.EADDRINUSE) {
-			return takenError{err}
-		}
-		return err
-	}}
+func (e *Engine) finder(r *reservation, m spec.PortMap) (*spec.Finder, error) {
+	f := &spec.Finder{Start: e.search, Reserve: r.reserve}
 	if len(m.Wishes) == 0 {
 		return f, nil
 	}

@@ -3,10 +3,12 @@ package engine_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 
 	"github.com/drawbridge-net/drawbridge/plan"
 	"github.com/drawbridge-net/drawbridge/spec"
@@ -128,6 +130,53 @@ func TestAPublishThatFailsLeavesNothingReserved(t *testing.T) {
 				t.Errorf("left reserved: %v", left)
 			}
 		})
+	}
+}
+
+// TestACallKeepsWhatItReservedWhateverBecomesOfAnother for the same endpoint.
+func TestACallKeepsWhatItReservedWhateverBecomesOfAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, links := slowRig(t)
+		owner := plan.Owner{Network: id("a", 1), Endpoint: id("e", 1002)}
+		mine, taken := spec.Port{Proto: spec.TCP, HostPort: 8080, ContainerPort: 80, Count: 1}, spec.Port{Proto: spec.TCP, HostPort: 9090, ContainerPort: 90, Count: 1}
+		added := r.begin(1, addEndpoint(1, 2))
+		<-links.reached
+		first := make(chan error)
+		go func() { first <- r.publish(2, spec.PortMap{Ports: []spec.Port{mine}}) }()
+		synctest.Wait()
+		r.ports.Take(taken)
+		if err := r.publish(2, spec.PortMap{Ports: []spec.Port{mine, taken}}); !errors.Is(err, syscall.EADDRINUSE) {
+			t.Errorf("got %v", err)
+		}
+		if got := r.ports.Reserved(owner); !slices.Contains(got, mine) {
+			t.Errorf("of the other call is reserved %v", got)
+		}
+		close(links.free)
+		if err := errors.Join(<-added, <-first); err != nil {
+			t.Error(err)
+		}
+		if got := r.ports.Reserved(owner); len(got) > 0 {
+			t.Errorf("left reserved: %v", got)
+		}
+	})
+}
+
+func TestAPanicLeavesNothingReserved(t *testing.T) {
+	r := newRig(t)
+	r.must(addNetwork(1), addEndpoint(1, 2))
+	bomb := &bomb{Host: r.layers[1]}
+	r.over(r.layers[0], bomb)
+	bomb.armed = true
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("the layer did not panic")
+			}
+		}()
+		_ = r.publish(2, spec.PortMap{Wishes: []spec.Wish{wish(80)}})
+	}()
+	if left := r.ports.Reserved(plan.Owner{Network: id("a", 1), Endpoint: id("e", 1002)}); len(left) > 0 {
+		t.Errorf("left reserved: %v", left)
 	}
 }
 

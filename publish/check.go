@@ -17,57 +17,69 @@ import (
 )
 
 // Check reports ports that are planned and not held, with who has them, and those that
-// are held and neither planned nor reserved.
+// are held and neither planned nor reserved. To find out who has them takes long, and keeps
+// nobody waiting.
 func (p *Ports) Check(_ context.Context, want *plan.Plan) ([]plan.Drift, error) {
+	drift, lacks := p.compare(want)
+	others := &holders{}
+	for _, l := range lacks {
+		drift[l.at].Got = having(l.Held, l.got, others)
+	}
+	return drift, nil
+}
+
+// lack is a drift of which is to be found out who has the ports.
+type lack struct {
+	plan.Held
+	at  int // among all drifts
+	got int // how many of the ports are held
+}
+
+func (p *Ports) compare(want *plan.Plan) (drift []plan.Drift, lacks []lack) {
+	claims := changed(nil, want)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var drift []plan.Drift
-	others := &holders{}
-	for _, c := range p.withHeld(changed(nil, want)) {
+	for _, c := range p.withHeld(claims) {
 		held, surplus := p.held[c.owner], 0
 		for _, s := range held {
-			if !s.reserved {
+			if s.planned {
 				surplus++
 			}
 		}
 		for _, r := range c.ports {
 			got := 0
 			for at, route := range places([]plan.Held{r}) {
-				if s, ok := held[at]; ok && !s.reserved && s.route == route {
+				if s, ok := held[at]; ok && s.planned && s.route == route {
 					got++
 				}
 			}
 			surplus -= got
 			if got < int(r.Count) {
-				drift = append(drift, missing(c.owner, r, got, others))
+				lacks = append(lacks, lack{r, len(drift), got})
+				drift = append(drift, plan.Drift{Owner: c.owner, Object: named(r.Port), Field: "held", Want: strconv.Itoa(int(r.Count))})
 			}
 		}
 		if surplus > 0 {
 			drift = append(drift, plan.Drift{Owner: c.owner, Object: c.owner.String(), Field: "unplanned ports held", Got: strconv.Itoa(surplus)})
 		}
 	}
-	return drift, nil
+	return drift, lacks
 }
 
-// missing says how much of a range is held, and who has the first that somebody has.
-func missing(owner plan.Owner, r plan.Held, got int, others *holders) plan.Drift {
-	d := plan.Drift{Owner: owner, Object: named(r.Port), Field: "held", Want: strconv.Itoa(int(r.Count))}
-	if got > 0 {
-		d.Got = strconv.Itoa(got)
-	}
+// having says how much of a range is held, and who has the first that somebody has.
+func having(r plan.Held, held int, others *holders) string {
 	for at := range places([]plan.Held{r}) {
-		by := others.of(at)
-		switch {
-		case by == "":
-			continue
-		case r.Count == 1:
-			d.Got = "taken by " + by
-		default:
-			d.Got = fmt.Sprintf("%d, %d is taken by %s", got, at.port, by)
+		switch by := others.of(at); {
+		case by != "" && r.Count == 1:
+			return "taken by " + by
+		case by != "":
+			return fmt.Sprintf("%d, %d is taken by %s", held, at.port, by)
 		}
-		break
 	}
-	return d
+	if held == 0 {
+		return ""
+	}
+	return strconv.Itoa(held)
 }
 
 // awaits reports whether an error ends when somebody gives up a port, or the host gets

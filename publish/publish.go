@@ -134,8 +134,14 @@ func (p *Ports) release(claims []claim) {
 		for at := range places(c.ports) {
 			keep[at] = true
 		}
-		p.drop(c.owner, func(at place, s *socket) bool { return !keep[at] && !s.reserved })
+		p.drop(c.owner, func(at place, s *socket) bool { return !keep[at] && !p.rests(s) })
 	}
+}
+
+// rests has a socket serve nobody if it is reserved, and reports whether it does.
+func (p *Ports) rests(s *socket) bool {
+	s.planned = false
+	return s.reserved > 0 && p.serve(s, proxy.Route{}) == nil
 }
 
 // drop closes those of an owner's sockets that which names.
@@ -164,12 +170,18 @@ func (p *Ports) hold(c claim, others *holders) error {
 			missing = append(missing, need{at, r})
 			continue
 		}
-		s.reserved = false
+		s.planned = true
 		if err := p.serve(s, r); err != nil {
 			failed = append(failed, &plan.ObjectError{Owner: c.owner, Object: at.String(), Err: err})
 		}
 	}
-	return errors.Join(append(failed, p.open(c.owner, missing, others))...)
+	failed = append(failed, p.open(c.owner, missing, others))
+	for _, n := range missing {
+		if s := p.held[c.owner][n.place]; s != nil {
+			s.planned = true
+		}
+	}
+	return errors.Join(failed...)
 }
 
 // need is a place that is not held yet.

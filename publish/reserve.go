@@ -16,29 +16,45 @@ import (
 	"github.com/drawbridge-net/drawbridge/spec"
 )
 
-// Reserve holds ports for an owner and serves nobody there, until the next Apply takes
-// over those that its plan has: all of them, or none. What we hold already, for whomever,
-// nobody else can take: who of ours may have it, is not asked here.
-func (p *Ports) Reserve(owner plan.Owner, ports []spec.Port) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+// Reserve holds ports for an owner and serves nobody there, until the next Apply that has
+// them in its plan: all of them, or none. What we hold already, for whomever, nobody else
+// can take: who of ours may have it, is not asked here. What the owner has already is his
+// for at least as long as the reservation.
+func (p *Ports) Reserve(owner plan.Owner, ports []spec.Port) (release func(), err error) {
 	wanted := make([]plan.Held, len(ports))
 	for i, port := range ports {
 		wanted[i].Port = port
 	}
+	wanted = holdable(wanted, sync.OnceValue(hasSCTP))
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	var missing []need
-	for at := range places(holdable(wanted, sync.OnceValue(hasSCTP))) {
+	for at := range places(wanted) {
 		if p.held[owner][at] == nil {
 			missing = append(missing, need{place: at})
 		}
 	}
+	if err := p.try(owner, missing); err != nil {
+		return nil, err
+	}
+	reserved := sockets{}
+	for at := range places(wanted) {
+		if s := p.held[owner][at]; s != nil { // else another owner of ours has it
+			s.reserved++
+			reserved[at] = s
+		}
+	}
+	return func() { p.giveUp(owner, reserved) }, nil
+}
+
+// try opens places that are no plan's yet, but for those of which a socket of ours has all.
+func (p *Ports) try(owner plan.Owner, missing []need) error {
 	waits, had := p.taken[owner]
 	err := p.open(owner, missing, &holders{})
 	if errors.Is(err, unix.EADDRINUSE) {
 		// Once more only where it is a socket of ours that stands in the way.
 		if rest := slices.DeleteFunc(slices.Clone(missing), p.covers); len(rest) < len(missing) {
-			missing = rest
-			err = p.open(owner, missing, &holders{})
+			err = p.open(owner, rest, &holders{})
 		}
 	}
 	if had {
@@ -46,13 +62,17 @@ func (p *Ports) Reserve(owner plan.Owner, ports []spec.Port) error {
 	} else {
 		delete(p.taken, owner) // what was only tried is not waited for
 	}
-	if err != nil {
-		return err
+	return err
+}
+
+// giveUp ends a reservation.
+func (p *Ports) giveUp(owner plan.Owner, reserved sockets) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range reserved {
+		s.reserved--
 	}
-	for _, n := range missing {
-		p.held[owner][n.place].reserved = true
-	}
-	return nil
+	p.drop(owner, func(at place, s *socket) bool { return s == reserved[at] && !s.planned && s.reserved == 0 })
 }
 
 // covers reports whether a socket of ours has all of a place.
@@ -69,13 +89,6 @@ func (p *Ports) covers(n need) bool {
 		}
 	}
 	return false
-}
-
-// Release lets go of what an owner reserved and no Apply has taken over.
-func (p *Ports) Release(owner plan.Owner) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.drop(owner, func(_ place, s *socket) bool { return s.reserved })
 }
 
 // Where the kernel tells which ports it gives away by itself (ip-sysctl.rst).

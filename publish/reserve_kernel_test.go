@@ -16,16 +16,21 @@ import (
 
 var owner = plan.Owner{Network: web, Endpoint: one}
 
-func (b *bench) reserve(who plan.Owner, ports ...spec.Port) (err error) {
-	b.host.Do(func() { err = named(b.Reserve(who, ports)) })
-	return err
+func (b *bench) reserve(who plan.Owner, ports ...spec.Port) (release func(), err error) {
+	b.host.Do(func() {
+		release, err = b.Reserve(who, ports)
+		err = named(err)
+	})
+	return release, err
 }
 
-func (b *bench) mustReserve(who plan.Owner, ports ...spec.Port) {
+func (b *bench) mustReserve(who plan.Owner, ports ...spec.Port) (release func()) {
 	b.Helper()
-	if err := b.reserve(who, ports...); err != nil {
+	release, err := b.reserve(who, ports...)
+	if err != nil {
 		b.Fatal(err)
 	}
+	return release
 }
 
 // mustHold fails unless a port is held, or free for anybody.
@@ -39,14 +44,15 @@ func (b *bench) mustHold(number int, held bool) {
 func TestKernelPublishReservesAllPortsOrNone(t *testing.T) {
 	b := newBench(t)
 	b.host.Bind("tcp", netip.MustParseAddrPort("127.0.0.1:8006"))
-	wantObject(t, b.reserve(owner, port(spec.TCP, "", 7000, 1), port(spec.TCP, "", 8000, 10)), unix.EADDRINUSE)
+	_, err := b.reserve(owner, port(spec.TCP, "", 7000, 1), port(spec.TCP, "", 8000, 10))
+	wantObject(t, err, unix.EADDRINUSE)
 	b.mustHold(7000, false)
 	b.mustHold(8000, false)
 
-	b.mustReserve(owner, port(spec.TCP, "", 7000, 1), port(spec.TCP, "", 8000, 5))
+	release := b.mustReserve(owner, port(spec.TCP, "", 7000, 1), port(spec.TCP, "", 8000, 5))
 	b.mustHold(7000, true)
 	b.mustHold(8004, true)
-	b.Release(owner)
+	release()
 	b.mustHold(7000, false)
 	b.mustHold(8004, false)
 }
@@ -56,7 +62,7 @@ func TestKernelPublishKeepsOfWhatWasReservedOnlyWhatIsPlanned(t *testing.T) {
 	b.host.Run("ip", "addr", "add", inner6.String(), "dev", "lo", "nodad")
 	b.container("six", inner6)
 	wanted, other := port(spec.TCP, "", 8080, 1), port(spec.TCP, "", 8081, 1)
-	b.mustReserve(owner, wanted, other)
+	release := b.mustReserve(owner, wanted, other)
 	b.host.MustNotReach("tcp", "[::1]:8080", hello.Drop)
 	empty := planned(t, map[spec.ID][]spec.Port{one: nil, two: {port(spec.TCP, "", 9090, 1)}})
 	b.mustApply(nil, empty)
@@ -67,7 +73,7 @@ func TestKernelPublishKeepsOfWhatWasReservedOnlyWhatIsPlanned(t *testing.T) {
 	want := planOf(e, &plan.Zone{})
 	b.mustApply(empty, want)
 	b.host.MustReach("tcp", "[::1]:8080", "six")
-	b.Release(owner)
+	release()
 	b.mustHold(8080, true)
 	b.mustHold(8081, false)
 	b.mustCheck(want)
@@ -79,13 +85,50 @@ func TestKernelPublishReservesWhatItHoldsAlready(t *testing.T) {
 	want := alone(t, port(spec.TCP, "", 8080, 2))
 	b.mustApply(nil, want)
 	// Another endpoint of the container may get it, or the same one on fewer addresses.
-	b.mustReserve(plan.Owner{Network: web, Endpoint: two}, port(spec.TCP, "", 8080, 1))
-	b.mustReserve(owner, port(spec.TCP, "0.0.0.0", 8080, 2), port(spec.TCP, "", 8082, 1))
-	b.Release(owner)
+	defer b.mustReserve(plan.Owner{Network: web, Endpoint: two}, port(spec.TCP, "", 8080, 1))()
+	b.mustReserve(owner, port(spec.TCP, "0.0.0.0", 8080, 2), port(spec.TCP, "", 8082, 1))()
 	b.mustHold(8080, true)
 	b.mustHold(8081, true)
 	b.mustHold(8082, false)
 	b.mustCheck(want)
+}
+
+func TestKernelPublishKeepsWhatAnyReservationHas(t *testing.T) {
+	b := newBench(t)
+	wanted, first, second := port(spec.TCP, "", 8080, 1), port(spec.TCP, "", 8081, 1), port(spec.TCP, "", 8082, 1)
+	one, two := b.mustReserve(owner, wanted, first), b.mustReserve(owner, wanted, second)
+	two()
+	b.mustHold(8080, true)
+	b.mustHold(8081, true)
+	b.mustHold(8082, false)
+	one()
+	b.mustHold(8080, false)
+	b.mustHold(8081, false)
+}
+
+func TestKernelPublishServesNobodyWhereAPortIsOnlyReserved(t *testing.T) {
+	b := newBench(t)
+	b.host.Run("ip", "addr", "add", inner6.String(), "dev", "lo", "nodad")
+	b.container("six", inner6)
+	empty := alone(t)
+	served := planOf(held8080(servedRow{proxy6: plan.Proxy{To: inner6}}), &plan.Zone{})
+	b.mustApply(nil, served)
+	b.host.MustReach("tcp", "[::1]:8080", "six")
+	release := b.mustReserve(owner, port(spec.TCP, "", 8080, 1))
+	b.mustApply(served, empty)
+	b.mustHold(8080, true)
+	b.host.MustNotReach("tcp", "[::1]:8080", hello.Drop)
+	b.mustApply(empty, served)
+	b.host.MustReach("tcp", "[::1]:8080", "six")
+	b.mustApply(served, empty)
+	release()
+	b.mustHold(8080, false)
+	b.mustReserve(owner, port(spec.TCP, "", 8080, 1))()
+	release = b.mustReserve(owner, port(spec.TCP, "", 8080, 1))
+	if err := b.Remove(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	release() // of what is gone
 }
 
 func TestKernelPublishKnowsWhatTheKernelGivesAway(t *testing.T) {
@@ -114,7 +157,7 @@ func TestKernelPublishKnowsWhatTheKernelGivesAway(t *testing.T) {
 func TestKernelPublishTellsThatSCTPIsNotHeld(t *testing.T) {
 	b := newBench(t)
 	want := alone(t, port(spec.SCTP, "", 9000, 10), port(spec.TCP, "", 9000, 1), port(spec.SCTP, "0.0.0.0", 9899, 1))
-	b.mustReserve(owner, port(spec.SCTP, "", 9000, 10))
+	defer b.mustReserve(owner, port(spec.SCTP, "", 9000, 10))()
 	b.mustApply(nil, want)
 	notices := b.Notices(want)
 	if publish.HasSCTP() {

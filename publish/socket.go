@@ -23,7 +23,8 @@ func serves(r proxy.Route) bool { return r.V4.To.IsValid() || r.V6.To.IsValid() 
 type socket struct {
 	fd       int
 	route    proxy.Route
-	reserved bool // in no plan yet
+	planned  bool // by the last Apply about its owner
+	reserved int  // how many keep it, planned or not
 }
 
 func (s *socket) close() { _ = unix.Close(s.fd) }

@@ -19,7 +19,12 @@ type Ports struct {
 	mu       sync.Mutex
 	taken    []spec.Port
 	err      error
-	reserved map[plan.Owner][]spec.Port
+	reserved []*reservation
+}
+
+type reservation struct {
+	owner plan.Owner
+	ports []spec.Port
 }
 
 // Take makes ports somebody else's.
@@ -40,41 +45,41 @@ func (p *Ports) Fail(err error) {
 func (p *Ports) Reserved(owner plan.Owner) []spec.Port {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return slices.Clone(p.reserved[owner])
+	var all []spec.Port
+	for _, r := range p.reserved {
+		if r.owner == owner {
+			all = append(all, r.ports...)
+		}
+	}
+	return all
 }
 
 // Reserve refuses what is taken by the same address and number.
-func (p *Ports) Reserve(owner plan.Owner, ports []spec.Port) error {
+func (p *Ports) Reserve(owner plan.Owner, ports []spec.Port) (release func(), err error) {
 	if p == nil {
-		return nil
+		return func() {}, nil
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.err != nil {
-		return p.err
+		return nil, p.err
 	}
 	for _, port := range ports {
 		for _, t := range p.taken {
 			if t.Proto == port.Proto && t.Host == port.Host && t.HostPort <= port.Last() && port.HostPort <= t.Last() {
-				return fmt.Errorf("port %d/%s: %w", port.HostPort, port.Proto, syscall.EADDRINUSE)
+				return nil, fmt.Errorf("port %d/%s: %w", port.HostPort, port.Proto, syscall.EADDRINUSE)
 			}
 		}
 	}
-	if p.reserved == nil {
-		p.reserved = map[plan.Owner][]spec.Port{}
-	}
-	p.reserved[owner] = append(p.reserved[owner], ports...)
-	return nil
+	r := &reservation{owner, slices.Clone(ports)}
+	p.reserved = append(p.reserved, r)
+	return func() { p.forget(r) }, nil
 }
 
-// Release forgets what was reserved for an owner.
-func (p *Ports) Release(owner plan.Owner) {
-	if p == nil {
-		return
-	}
+func (p *Ports) forget(r *reservation) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.reserved, owner)
+	p.reserved = slices.DeleteFunc(p.reserved, func(other *reservation) bool { return other == r })
 }
 
 // Ephemeral are few, so that they can all be taken.

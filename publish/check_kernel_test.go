@@ -1,0 +1,82 @@
+package publish_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/drawbridge-net/drawbridge/plan"
+	"github.com/drawbridge-net/drawbridge/spec"
+	"github.com/drawbridge-net/drawbridge/test/lab/hello"
+)
+
+// TestKernelPublishKeepsNobodyWaitingWhoIsToldWhoHasAPort: to find out, all processes are
+// looked at, and the name of this one does not come before the end of the test.
+func TestKernelPublishKeepsNobodyWaitingWhoIsToldWhoHasAPort(t *testing.T) {
+	b := newBench(t)
+	b.host.Serve("tcp", "127.0.0.1:8080")
+	want := alone(t, port(spec.TCP, "", 8080, 1))
+	wantObject(t, b.apply(nil, want), unix.EADDRINUSE)
+
+	fifo := filepath.Join(t.TempDir(), "comm")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	checked := make(chan string, 1)
+	go b.host.Do(func() {
+		var drift []plan.Drift
+		err := errors.Join(unix.Unshare(unix.CLONE_FS|unix.CLONE_NEWNS),
+			unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""),
+			unix.Mount(fifo, fmt.Sprintf("/proc/%d/comm", os.Getpid()), "", unix.MS_BIND, ""))
+		if err == nil {
+			drift, err = b.Check(t.Context(), want)
+		}
+		checked <- fmt.Sprint(drift, err)
+	})
+	name := writeTo(t, fifo)
+	reserved := make(chan error, 1)
+	go func() {
+		release, err := b.reserve(owner, port(spec.TCP, "", 8081, 1))
+		if err == nil {
+			release()
+		}
+		reserved <- err
+	}()
+	select {
+	case err := <-reserved:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(hello.Patience):
+		t.Error("a port is not reserved before somebody else knows who has another")
+	}
+	if _, err := name.WriteString("slow\n"); err != nil {
+		t.Error(err)
+	}
+	name.Close()
+	if got, want := <-checked, fmt.Sprintf("[port 8080/tcp on every address held: want 1, got taken by slow (pid %d)] <nil>", os.Getpid()); got != want {
+		t.Errorf("(-want +got):\n- %s\n+ %s", want, got)
+	}
+}
+
+// writeTo opens a pipe as soon as somebody reads from it.
+func writeTo(t *testing.T, fifo string) *os.File {
+	t.Helper()
+	for end := time.Now().Add(hello.Patience); time.Now().Before(end); {
+		f, err := os.OpenFile(fifo, os.O_WRONLY|unix.O_NONBLOCK, 0)
+		if err == nil {
+			return f
+		}
+		if !errors.Is(err, unix.ENXIO) {
+			t.Fatal(err)
+		}
+		<-time.After(time.Millisecond)
+	}
+	t.Fatal("nobody asks for the name")
+	return nil
+}
