@@ -20,7 +20,7 @@ import (
 )
 
 // filled closes a store that holds the sample, and returns where.
-func filled(t *testing.T) *home {
+func filled(t testing.TB) *home {
 	t.Helper()
 	h := newHome(t)
 	s := h.open(t)

@@ -19,7 +19,7 @@ type home struct {
 	dir, run, boot string
 }
 
-func newHome(t *testing.T) *home {
+func newHome(t testing.TB) *home {
 	return &home{filepath.Join(t.TempDir(), "lib"), filepath.Join(t.TempDir(), "run"), "boot-1"}
 }
 
