@@ -187,3 +187,21 @@ func TestNothingIsLetInWhereADropCouldNotBeMade(t *testing.T) {
 		}
 	})
 }
+
+// TestAChangeKeepsTheDriftOfNetworksThatItDoesNotKnow since they came after it was planned.
+func TestAChangeKeepsTheDriftOfNetworksThatItDoesNotKnow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, links := slowRig(t)
+		held := r.begin(1, addEndpoint(1, 2))
+		<-links.reached
+		r.must(addNetwork(3), addEndpoint(3, 2))
+		r.layers[2].Break(veth(3, 2), errBroken)
+		r.must(removeEndpoint(3, 2))
+		wantDrift(t, r.engine, veth(3, 2))
+		close(links.free)
+		if err := <-held; err != nil {
+			t.Error(err)
+		}
+		wantDrift(t, r.engine, veth(3, 2))
+	})
+}

@@ -81,22 +81,48 @@ func (e *Engine) together(ctx context.Context, r *row, m *move) error {
 	all := r.waiting
 	r.waiting = nil
 	e.mu.Unlock()
-	err := errors.New("internal error, its cause is in the log of drawbridge") // unless it comes back
 	defer func() {
 		for _, p := range all {
-			p.err, p.made = err, true
+			p.made = true
 		}
 	}()
+	for _, p := range all {
+		p.err = errors.New("internal error, its cause is in the log of drawbridge") // unless it comes back
+	}
+	r.take(ctx, all)
+	return self.err
+}
+
+// take applies changes at once, unless that fails without naming an object: then each is
+// tried alone, on top of those that did not.
+func (r *row) take(ctx context.Context, all []*passenger) {
+	want, turn := r.want, r.turn
+	err := r.apply(ctx, r.with(all...))
+	if len(all) == 1 || onlyOfNetworks(err) {
+		for _, p := range all {
+			p.err = err
+			// Who takes back what failed does not trust in what is remembered of it.
+			r.sure = r.sure && p.blamed(err) == nil
+		}
+		return
+	}
+	for _, p := range all {
+		r.want, r.turn = want, turn
+		r.take(ctx, []*passenger{p})
+		if onlyOfNetworks(p.err) {
+			want, turn = r.want, r.turn
+		}
+	}
+	r.want, r.turn = want, turn
+}
+
+// with is the plan of a row with what changes made of their networks.
+func (r *row) with(all ...*passenger) *plan.Plan {
 	want := r.want
 	for _, p := range all {
 		want = p.onto(want, &r.turn)
 	}
-	err = r.apply(ctx, want)
-	// Who takes back what failed does not trust in what is remembered of it.
-	if slices.ContainsFunc(all, func(p *passenger) bool { return p.blamed(err) != nil }) {
-		r.sure = false
-	}
-	return err
+	return want
 }
 
 // onto is a plan with what the change made of its networks. What concerns the host as a

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/drawbridge-net/drawbridge/plan"
+	"github.com/drawbridge-net/drawbridge/spec"
 )
 
 // blame keeps of a layer's errors those that fail the change from before to after:
@@ -49,23 +50,25 @@ func onlyOfNetworks(err error) bool {
 }
 
 // untouched are those drifts on objects that before and after share: nobody looked at
-// them for this change, so they are as true as they were.
+// them for this change, so they are as true as they were. A network that neither has came
+// with another change.
 func untouched(drift []plan.Drift, before, after *plan.Plan) []plan.Drift {
 	var kept []plan.Drift
 	for _, d := range drift {
 		old, _ := before.Networks.Get(d.Owner.Network)
 		now, _ := after.Networks.Get(d.Owner.Network)
-		if d.Owner != (plan.Owner{}) && (old == nil || now == nil) || touched(d.Owner, before, after) {
+		if old != now && (old == nil || now == nil || touched(d.Owner, before, after) || !has(now, d.Owner.Endpoint)) {
 			continue
-		}
-		if d.Owner.Endpoint != "" {
-			if _, there := now.Endpoints.Get(d.Owner.Endpoint); !there {
-				continue
-			}
 		}
 		kept = append(kept, d)
 	}
 	return kept
+}
+
+// has reports whether a network has an endpoint. Every one has none.
+func has(n *plan.Network, endpoint spec.ID) bool {
+	_, there := n.Endpoints.Get(endpoint)
+	return there || endpoint == ""
 }
 
 // drifts makes Drift of what a layer could not do.

@@ -273,6 +273,8 @@ type counting struct {
 	mu    sync.Mutex
 	calls int
 	free  chan struct{}
+	// refused makes every plan fail that has this network.
+	refused spec.ID
 }
 
 func (c *counting) Apply(ctx context.Context, have, want *plan.Plan) error {
@@ -280,18 +282,21 @@ func (c *counting) Apply(ctx context.Context, have, want *plan.Plan) error {
 	c.calls++
 	c.mu.Unlock()
 	<-c.free
+	if _, planned := want.Networks.Get(c.refused); planned {
+		return errBroken
+	}
 	return c.Host.Apply(ctx, have, want)
 }
 
-// TestThoseWhoWaitForTheFirewallAreTakenAlong and one of them fails alone for what goes wrong
-// with its object.
-func TestThoseWhoWaitForTheFirewallAreTakenAlong(t *testing.T) {
-	const many, broken = 20, 7
+// queued has many networks wait for the layers ahead of the links, of which one is broken, and
+// returns how often those were called.
+func queued(t *testing.T, many, broken int, breakIt func(*counting)) int {
+	t.Helper()
 	r := newRig(t)
 	firewall := &counting{Host: enginetest.NewHost(), free: make(chan struct{}, 1)}
 	firewall.free <- struct{}{}
 	r.over(firewall, r.layers[1])
-	firewall.Break(bridge(broken), errBroken)
+	breakIt(firewall)
 	firewall.calls = 0
 	var all sync.WaitGroup
 	add := func(n int) {
@@ -313,13 +318,30 @@ func TestThoseWhoWaitForTheFirewallAreTakenAlong(t *testing.T) {
 	waitFor(t, "the others to wait", func() bool { return r.engine.WaitingAhead() == many-1 })
 	close(firewall.free)
 	all.Wait()
-	// One for the first, two for the rest, of which one fails, and one to take that back.
-	if firewall.calls != 4 {
-		t.Errorf("%d changes at once were %d transactions", many, firewall.calls)
-	}
 	if got := at(r.engine).Networks.Len(); got != many-1 {
 		t.Errorf("%d networks", got)
 	}
+	for n := 1; n <= many; n++ {
+		if got := strings.Contains(firewall.String(), bridge(n)); got == (n == broken) {
+			t.Errorf("network %d is there: %t", n, got)
+		}
+	}
+	return firewall.calls
+}
+
+// TestThoseWhoWaitForTheFirewallAreTakenAlong and one of them fails alone for what goes wrong
+// with its object.
+func TestThoseWhoWaitForTheFirewallAreTakenAlong(t *testing.T) {
+	calls := queued(t, 20, 7, func(c *counting) { c.Break(bridge(7), errBroken) })
+	// One for the first, two for the rest, of which one fails, and one to take that back.
+	if calls != 4 {
+		t.Errorf("20 changes at once were %d transactions", calls)
+	}
+}
+
+// TestWhatFailsWithoutANameFailsAlone among those who are taken along.
+func TestWhatFailsWithoutANameFailsAlone(t *testing.T) {
+	queued(t, 5, 3, func(c *counting) { c.refused = id("a", 3) })
 }
 
 func removeNetwork(n int) func(*spec.State) error {
