@@ -44,10 +44,10 @@ test-net: ## ring 2: against the kernel, in network namespaces (root or not)
 	$(GO) run ./test/ring kernel -count=1 -exec '$(netns)' -run '$(kernel)' ./...
 
 .PHONY: soak
-soak: ## the reachability table of all kinds of network in all environments and on engines, ports that change hands, a crash at every step, and random operations (root): hours
+soak: ## the reachability table of all kinds of network in all environments and on engines, ports that change hands, a crash at every step, random operations, and a daemon that is away for minutes (root): hours
 	test/engines/fetch
 	DRAWBRIDGE_SOAK=1 $(GO) run ./test/ring soak -count=1 -timeout 4h -exec '$(netns)' -run '^TestKernel(PacketsAgreeWithTheTable$$|WhoGetsAPacket)' ./firewall/...
-	DRAWBRIDGE_SOAK=1 $(GO) run ./test/ring engine -count=1 -timeout 4h -run '^TestEngine(TheTableHolds|.*DiesAtAnyStep$$|RandomOperations)' ./test/e2e
+	DRAWBRIDGE_SOAK=1 $(GO) run ./test/ring engine -count=1 -timeout 4h -run '^TestEngine(TheTableHolds|.*DiesAtAnyStep$$|RandomOperations|NothingIsLostWhile)' ./test/e2e
 
 # More rounds take longer and are closer to the truth.
 BENCHROUNDS ?= 5

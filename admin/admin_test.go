@@ -45,7 +45,7 @@ func (h *host) Look(context.Context) (*plan.Host, error) {
 	}
 	return &plan.Host{Uplinks: []plan.HostLink{{Name: "eth0"}}, Blind: h.blind, IPv6: h.ipv6, NoFirewall: h.without}, nil
 }
-func (h *host) Exists(string) (bool, error)                             { return true, nil }
+func (h *host) Exists(string) (exists, used bool, err error)            { return true, false, nil }
 func (h *host) Gateway(string) (netip.Addr, error)                      { return netip.Addr{}, nil }
 func (h *host) Bound(string) bool                                       { return false }
 func (h *host) Apply(context.Context, *plan.Plan, *plan.Plan) error     { return h.fails }

@@ -59,10 +59,10 @@ func (e *Engine) inUse(ep *spec.Endpoint) (bool, error) {
 	if ep.Sandbox == "" {
 		return false, nil
 	}
-	if pair, err := e.observer.Exists(plan.VethName(ep)); err != nil || !pair {
+	if pair, _, err := e.observer.Exists(plan.VethName(ep)); err != nil || !pair {
 		return false, err
 	}
-	if back, err := e.observer.Exists(plan.PeerName(ep)); err != nil || back {
+	if back, _, err := e.observer.Exists(plan.PeerName(ep)); err != nil || back {
 		return false, err
 	}
 	return !e.sees.Load() || e.observer.Bound(ep.Sandbox), nil
@@ -106,6 +106,23 @@ func (e *Engine) bury(ctx context.Context, network, id spec.ID, why string) {
 		log.WithError(err).Warnf("remove an endpoint %s", why)
 	} else if gone {
 		log.Infof("removed an endpoint %s", why)
+	}
+}
+
+// buryTakenOut removes the endpoints whose containers the engine ended while we were away.
+// It has brought their ends back, which were in use: one that a container is yet to get has
+// never been.
+func (e *Engine) buryTakenOut(ctx context.Context) {
+	state := e.Now().State
+	for network, n := range state.Networks.All() {
+		for id, ep := range n.Endpoints.All() {
+			if ep.Sandbox == "" {
+				continue
+			}
+			if back, used, err := e.observer.Exists(plan.PeerName(ep)); err == nil && back && used {
+				e.bury(ctx, network, id, "whose container ended while nobody listened")
+			}
+		}
 	}
 }
 

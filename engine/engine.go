@@ -56,8 +56,9 @@ type Store interface {
 // An Observer tells what the host is like.
 type Observer interface {
 	Look(ctx context.Context) (*plan.Host, error)
-	// Exists reports whether the host has an interface of this name.
-	Exists(link string) (bool, error)
+	// Exists reports whether the host has an interface of this name, and whether that has
+	// ever had a carrier, here or in a container.
+	Exists(link string) (exists, used bool, err error)
 	// Gateway is the default gateway of IPv4 in a sandbox; the zero Addr for none, and
 	// where that cannot be seen.
 	Gateway(sandbox string) (netip.Addr, error)
@@ -144,6 +145,7 @@ func (e *Engine) Start(ctx context.Context) error {
 	}
 	now := e.Now().Plan
 	e.settle(now, now, e.remake(ctx, nil))
+	e.buryTakenOut(ctx)
 	return nil
 }
 

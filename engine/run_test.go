@@ -269,7 +269,7 @@ func TestRunForgetsWhomTheEngineForgot(t *testing.T) {
 		r.must(join(living), join(back))
 		peer := strings.TrimPrefix(strings.Replace(veth(1, back), "dbv", "dbp", 1), "link ")
 		log, _ := logtest.NewNullLogger()
-		r.engine = engine.New(r.store, &withLink{r.layers[0], peer}, layered(r.layers[0], r.layers[1], r.layers[2]), nil, log)
+		r.engine = engine.New(r.store, &withLink{r.layers[0], peer, false}, layered(r.layers[0], r.layers[1], r.layers[2]), nil, log)
 		if err := r.engine.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -296,15 +296,40 @@ func TestRunForgetsWhomTheEngineForgot(t *testing.T) {
 	})
 }
 
+// TestStartForgetsWhomTheEngineTookOut and not whom it is about to put in: both have
+// their ends of the pairs on the host.
+func TestStartForgetsWhomTheEngineTookOut(t *testing.T) {
+	for _, used := range []bool{true, false} {
+		r := newRig(t)
+		r.must(addNetwork(1), addEndpoint(1, 2), addEndpoint(1, 3), publish(80))
+		for _, ep := range []int{2, 3} {
+			r.must(func(s *spec.State) error { return s.Join(id("a", 1), id("e", 1000+ep), "/ns") })
+		}
+		peer := strings.TrimPrefix(strings.Replace(veth(1, 2), "dbv", "dbp", 1), "link ")
+		log, _ := logtest.NewNullLogger()
+		r.engine = engine.New(r.store, &withLink{r.layers[0], peer, used}, layered(r.layers[0], r.layers[1], r.layers[2]), nil, log)
+		if err := r.engine.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := at(r.engine).Endpoint(id("a", 1), id("e", 1002)); errors.Is(err, spec.ErrNotFound) != used {
+			t.Errorf("its end was in use: %t; got %v", used, err)
+		}
+		if _, _, err := at(r.engine).Endpoint(id("a", 1), id("e", 1003)); err != nil {
+			t.Errorf("the living went along: %v", err)
+		}
+	}
+}
+
 // withLink is a host with one link that is no layer's business.
 type withLink struct {
 	*enginetest.Host
 	name string
+	used bool
 }
 
-func (h *withLink) Exists(link string) (bool, error) {
+func (h *withLink) Exists(link string) (exists, used bool, err error) {
 	if link == h.name {
-		return true, nil
+		return true, h.used, nil
 	}
 	return h.Host.Exists(link)
 }

@@ -28,6 +28,7 @@ type device struct {
 	master   int // index of the bridge that it is a port of, or 0
 	up       bool
 	carrier  bool // it is up, and so is a port of it or the other end
+	used     bool // it has been, in whatever namespace; not told before Linux 4.16
 	loopback bool
 	tunnel   bool // whatever is sent into it has the same other end
 

@@ -125,6 +125,30 @@ func TestKernelExistsTellsWhetherALinkDoes(t *testing.T) {
 	}
 }
 
+// TestKernelExistsTellsWhetherAnEndWasInUse although it has come back since.
+func TestKernelExistsTellsWhetherAnEndWasInUse(t *testing.T) {
+	m, sandbox := newMachine(t), lab.NewHost(t)
+	used := func() (used bool) {
+		var exists bool
+		var err error
+		m.Do(func() { exists, used, err = m.kernel.Exists("end") })
+		if !exists || err != nil {
+			t.Fatalf("end exists: %t, %v", exists, err)
+		}
+		return used
+	}
+	m.Run("sh", "-ec", "ip link add ours type veth peer name end; ip link set ours up")
+	if used() {
+		t.Error("it has never been up")
+	}
+	m.Run("ip", "link", "set", "end", "netns", sandbox.Netns())
+	sandbox.Run("ip", "link", "set", "end", "name", "eth0", "up")
+	sandbox.Run("sh", "-ec", "ip link set eth0 down; ip link set eth0 name end; ip link set end netns "+m.Netns())
+	if !used() {
+		t.Error("it has been in use")
+	}
+}
+
 func TestKernelNothingOfOursIsInTheWayOfANamedSubnet(t *testing.T) {
 	m := newMachine(t)
 	m.mustApply(nil, m.plan(usual()...))

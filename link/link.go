@@ -163,13 +163,14 @@ func (k *Kernel) Remove(ctx context.Context) error {
 	return errors.Join(err, Restore{k}.Apply(ctx, nil, nothing))
 }
 
-// Exists reports whether the host has an interface of this name.
-func (k *Kernel) Exists(name string) (bool, error) {
+// Exists reports whether the host has an interface of this name, and whether that has ever
+// had a carrier: one end of a pair has it once both are up.
+func (k *Kernel) Exists(name string) (exists, used bool, err error) {
 	d, err := k.device(name)
 	if err != nil {
-		return false, fmt.Errorf("look for link %s: %w", name, err)
+		return false, false, fmt.Errorf("look for link %s: %w", name, err)
 	}
-	return d != nil, nil
+	return d != nil, d != nil && d.used, nil
 }
 
 // object is one link that is planned, or that carries our mark and is not.

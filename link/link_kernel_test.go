@@ -411,7 +411,7 @@ func TestKernelPairInTheEnginesHandsIsLeftToIt(t *testing.T) {
 }
 
 func (m *machine) exists(name string) (there bool, err error) {
-	m.Do(func() { there, err = m.kernel.Exists(name) })
+	m.Do(func() { there, _, err = m.kernel.Exists(name) })
 	return there, err
 }
 

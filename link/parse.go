@@ -36,6 +36,8 @@ func parseDevice(m []byte) (*device, error) {
 		case unix.IFLA_OPERSTATE:
 			const up = 6 // IF_OPER_UP in linux/if.h; one that has just come is not known to be
 			d.carrier = len(value) > 0 && value[0] == up
+		case unix.IFLA_CARRIER_UP_COUNT:
+			d.used = number(value) > 0
 		case unix.IFLA_LINK_NETNSID:
 			d.peerHere = false
 		case unix.IFLA_LINKINFO:

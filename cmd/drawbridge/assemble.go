@@ -180,7 +180,7 @@ func (d *daemon) Look(ctx context.Context) (*plan.Host, error) {
 }
 
 // Exists reports whether the host has an interface of this name.
-func (d *daemon) Exists(name string) (bool, error) { return d.links.Exists(name) }
+func (d *daemon) Exists(name string) (exists, used bool, err error) { return d.links.Exists(name) }
 
 // Gateway is the IPv4 gateway of whoever is in a sandbox.
 func (d *daemon) Gateway(sandbox string) (netip.Addr, error) { return link.Gateway(sandbox) }

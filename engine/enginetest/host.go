@@ -261,12 +261,12 @@ func (h *Host) Look(context.Context) (*plan.Host, error) {
 	return &facts, h.err
 }
 
-// Exists reports whether there is a link of this name.
-func (h *Host) Exists(link string) (bool, error) {
+// Exists reports whether there is a link of this name. None has been in use.
+func (h *Host) Exists(link string) (exists, used bool, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	_, ok := h.objects["link "+link]
-	return ok, h.err
+	return ok, false, h.err
 }
 
 var _ engine.Store = (*Store)(nil)

@@ -1,38 +1,140 @@
 package e2e
 
 import (
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/drawbridge-net/drawbridge/test/lab"
 	"github.com/drawbridge-net/drawbridge/test/lab/hello"
 )
 
-// TestEngineRemovesContainersWhileNobodyListens is about a daemon that is away: an
-// engine gives up after a while and does not say so again.
-func TestEngineRemovesContainersWhileNobodyListens(t *testing.T) {
+// TestEngineNothingIsLostWhileTheDaemonIsAway in whatever way it went, while the kernel
+// serves alone: not a byte of what is established, no new connection, and none of what
+// containers had that were removed meanwhile. An engine gives up after a while and does
+// not say so again.
+func TestEngineNothingIsLostWhileTheDaemonIsAway(t *testing.T) {
 	eachEngine(t, func(s *site) {
 		s.tap()
-		for _, s.ipam = range ipams {
-			s.webAndOther()
-			s.Docker("network", "connect", "other", "c2")
-			s.Run("named", "--network", "web", "--ip", "172.30.1.77", "-p", "8081:80")
-			s.KillDaemon()
-			s.Docker("rm", "-f", "c1")
-			s.Docker("rm", "-f", "named")
-			s.Docker("network", "disconnect", "web", "c2")
-			s.StartDaemon()
-
-			// Whoever wants what they had gets it, at once.
-			s.Run("c3", "--network", "web", "-p", "8080:80")
-			s.Outside.MustReach("tcp", "192.0.2.1:8080", "c3")
-			s.Run("again", "--network", "web", "--ip", "172.30.1.77", "-p", "8081:80")
-			s.Outside.MustReach("tcp", "192.0.2.1:8081", "again")
-			s.MustReach("c2", "tcp", "d1:80", "d1")
-			s.Docker("network", "connect", "web", "c2")
-			s.MustReach("c3", "tcp", "c2:80", "c2")
-			s.MustReach("c2", "tcp", "c3:80", "c3")
-			s.removeAll()
+		s.dual("web", "172.30.1.0/24", "fd00:30:1::/64")
+		s.Run("c1", "--network", "web", "-p", "8080:80/tcp", "-p", "8080:80/udp", "-p", "8081:81")
+		s.Run("c2", "--network", "web")
+		streams := s.streams()
+		for _, absence := range []struct {
+			ipam  string
+			begin func()
+			end   func()
+		}{
+			{"drawbridge", s.KillDaemon, func() { s.StartDaemon() }},
+			{"default", s.StopDaemon, func() { s.StartDaemon() }},
+			{"drawbridge", s.StopDaemon, func() { s.Failpoints(); s.StartDaemon() }}, // which is another build
+		} {
+			s.ipam = absence.ipam
+			s.isAway(absence.begin, absence.end)
 		}
+		var silence time.Duration
+		for _, stream := range streams {
+			silence = max(silence, stream.Stop())
+		}
+		s.t.Logf("the longest silence of %d streams was %v", len(streams), silence.Round(time.Millisecond))
+	})
+}
+
+// streams are established connections of all kinds that no proxy is needed for.
+func (s *site) streams() []*lab.Stream {
+	s.t.Helper()
+	c1, c2 := s.Inside("c1"), s.Inside("c2")
+	c1.EchoStreams(81)
+	s.Outside.EchoStreams(81)
+	streams := []*lab.Stream{s.Host.Stream("from the host by 127.0.0.1", "127.0.0.1:8081")}
+	for _, at := range []struct{ host, c1, internet string }{
+		{s.Host.Addr.String(), s.address("c1", "web"), lab.Internet},
+		{s.Host.Addr6.String(), s.address6("c1", "web"), lab.Internet6},
+	} {
+		streams = append(
+			streams,
+			s.Outside.Stream("from outside by the published port of "+at.host, join(at.host, "8081")),
+			s.Host.Stream("from the host by the published port of "+at.host, join(at.host, "8081")),
+			c2.Stream("from a container by the published port of "+at.host, join(at.host, "8081")),
+			c2.Stream("from a container to "+at.c1, join(at.c1, "81")),
+			c2.Stream("from a container to the outside's "+at.internet, join(at.internet, "81")),
+		)
+	}
+	return streams
+}
+
+// isAway has the daemon away for a minute, and in make test for long enough to remove what
+// is to be removed.
+func (s *site) isAway(begin, end func()) {
+	s.t.Helper()
+	absence := 3 * time.Second
+	if soak() {
+		absence = time.Minute
+	}
+	s.network("work", "--subnet", "172.30.3.0/24")
+	before := s.Host.Snapshot()
+	ask := func(name, address string, port string) {
+		s.Run(name, "--network", "work", "--ip", address, "-p", port+":80")
+	}
+	s.Run("any", "--network", "work", "-p", "8082:80")
+	ask("named", "172.30.3.77", "8083")
+	s.Docker("network", "connect", "work", "c2")
+
+	begin()
+	over := time.After(absence)
+	stop := s.beginsConnections()
+	s.Docker("rm", "-f", "any")
+	s.Docker("rm", "-f", "named")
+	s.Docker("network", "disconnect", "work", "c2")
+	<-over
+	end()
+	stop()
+
+	lab.Until(s.t, "nothing is left of what was removed", func() error {
+		if diff := before.Diff(s.Host.Snapshot()); diff != "" {
+			return errors.New(diff)
+		}
+		return nil
+	})
+	s.knowsEndpoints(2)
+	ask("again", "172.30.3.77", "8083")
+	s.Run("another", "--network", "work", "-p", "8082:80")
+	s.Outside.MustReach("tcp", "192.0.2.1:8083", "again")
+	s.Outside.MustReach("tcp", "192.0.2.1:8082", "another")
+	s.Docker("network", "connect", "work", "c2")
+	s.MustReach("c2", "tcp", "again:80", "again")
+	s.MustReach("again", "tcp", "c2:80", "c2")
+	s.showsPorts("again", "0.0.0.0:8083->80/tcp")
+	s.Docker("network", "disconnect", "work", "c2")
+	s.Docker("rm", "-f", "again", "another")
+	s.Docker("network", "rm", "work")
+}
+
+// beginsConnections has new ones begin all the time until stop, one after the other by each
+// way for which no proxy is needed.
+func (s *site) beginsConnections() (stop func()) {
+	c2 := s.Inside("c2")
+	ways := []func() (hello.Answer, error){
+		func() (hello.Answer, error) { return s.Outside.Ask("tcp", "192.0.2.1:8080") },
+		func() (hello.Answer, error) { return s.Outside.Ask("tcp", "[2001:db8:1::1]:8080") },
+		func() (hello.Answer, error) { return s.Outside.Ask("udp", "192.0.2.1:8080") },
+		func() (hello.Answer, error) { return s.Host.Ask("tcp", "192.0.2.1:8080") },
+		func() (hello.Answer, error) { return s.Host.Ask("tcp", "[2001:db8:1::1]:8080") },
+		func() (hello.Answer, error) { return s.Host.Ask("tcp", "127.0.0.1:8080") },
+		func() (hello.Answer, error) { return c2.Ask("tcp", "192.0.2.1:8080") },
+		func() (hello.Answer, error) { return c2.Ask("tcp", join(lab.Internet, "80")) },
+		func() (hello.Answer, error) { return c2.Ask("udp", join(lab.Internet6, "80")) },
+	}
+	next := 0
+	return lab.Steadily(s.t, "new connections", func() error {
+		way := next % len(ways)
+		next++
+		if _, err := ways[way](); err != nil {
+			return fmt.Errorf("way %d: %w", way, err)
+		}
+		return nil
 	})
 }
 

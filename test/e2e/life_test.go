@@ -118,38 +118,6 @@ func TestEngineThirtyContainersTenAtATime(t *testing.T) {
 	})
 }
 
-func TestEngineEstablishedConnectionsOutliveTheDaemon(t *testing.T) {
-	eachEngine(t, func(s *site) {
-		s.network("web", "--subnet", "172.30.1.0/24")
-		s.Run("c1", "--network", "web", "-p", "8080:80")
-		before := s.Host.Snapshot()
-		flow := s.Outside.Dial("tcp", "192.0.2.1:8080")
-		ask := func(when string) {
-			s.t.Helper()
-			if _, err := flow.Ask(hello.Patience); err != nil {
-				s.t.Fatalf("the connection broke %s: %v", when, err)
-			}
-		}
-		ask("at once")
-		s.KillDaemon()
-		ask("when the daemon was killed")
-		s.Outside.MustReach("tcp", "192.0.2.1:8080", "c1")
-		s.StartDaemon()
-		ask("when the daemon came back")
-		s.StopDaemon()
-		ask("when the daemon was stopped")
-		s.StartDaemon()
-		ask("when the daemon came back again")
-		if diff := before.Diff(s.Host.Snapshot()); diff != "" {
-			s.t.Errorf("the host is not as it was before the daemon was killed:\n%s", diff)
-		}
-		s.Outside.MustReach("tcp", "192.0.2.1:8080", "c1")
-		s.Run("c2", "--network", "web")
-		s.MustReach("c2", "tcp", "c1:80", "c1")
-		s.showsPorts("c1", "0.0.0.0:8080->80/tcp")
-	})
-}
-
 // TestEngineDaemonKilledAmidRequests has containers start while the daemon is killed
 // again and again. A start may fail, since engines repeat a request without its body,
 // but then it leaves nothing that stands in the way of the next.
