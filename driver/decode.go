@@ -30,7 +30,7 @@ func decode(body []byte, into any) (subject, error) {
 	if err := json.Unmarshal(body, into); err != nil {
 		return subject{}, decodeError(body, err)
 	}
-	s := scanner{dec: json.NewDecoder(bytes.NewReader(body))}
+	s := scanner{body: body, dec: json.NewDecoder(bytes.NewReader(body))}
 	err := s.value(1, false)
 	return s.about, err
 }
@@ -73,19 +73,24 @@ func given(body []byte, wrong *json.UnmarshalTypeError) string {
 		return "an object"
 	}
 	tokens := json.NewDecoder(bytes.NewReader(body))
+	tokens.UseNumber() // of any size
 	for before := int64(0); ; before = tokens.InputOffset() {
 		if _, err := tokens.Token(); err != nil {
 			return excerpt(wrong.Value, 80)
 		}
 		if after := tokens.InputOffset(); after >= wrong.Offset {
-			return excerpt(string(bytes.TrimLeft(body[before:after], " \t\r\n:,")), 80)
+			return excerpt(string(trim(body[before:after])), 80)
 		}
 	}
 }
 
+// trim takes off what stands between two tokens.
+func trim(text []byte) []byte { return bytes.TrimLeft(text, " \t\r\n:,") }
+
 // scanner walks over a value that is known to be JSON and looks for what
 // encoding/json lets pass: keys given twice, and any depth.
 type scanner struct {
+	body  []byte
 	dec   *json.Decoder
 	about subject
 }
@@ -118,7 +123,7 @@ func (s *scanner) value(depth int, free bool) error {
 }
 
 func (s *scanner) object(depth int, free bool) error {
-	seen := map[string]bool{}
+	seen := map[string][]byte{}
 	for s.dec.More() {
 		token, err := s.dec.Token()
 		if err != nil {
@@ -128,10 +133,7 @@ func (s *scanner) object(depth int, free bool) error {
 		if !free {
 			name = fold(key)
 		}
-		if seen[name] {
-			return fmt.Errorf("field %s is given twice", excerpt(key, 80))
-		}
-		seen[name] = true
+		begin := s.dec.InputOffset()
 		if depth == 1 {
 			err = s.field(name)
 		} else {
@@ -140,6 +142,11 @@ func (s *scanner) object(depth int, free bool) error {
 		if err != nil {
 			return err
 		}
+		value := trim(s.body[begin:s.dec.InputOffset()])
+		if before, again := seen[name]; again {
+			return fmt.Errorf("field %s is given twice, as %s and %s", excerpt(key, 80), excerpt(string(before), 80), excerpt(string(value), 80))
+		}
+		seen[name] = value
 	}
 	return nil
 }

@@ -22,7 +22,7 @@ func FuzzDecode(f *testing.F) {
 		var req createEndpointRequest
 		about, err := decode(body, &req)
 		if err != nil {
-			if text := err.Error(); len(text) > 512 {
+			if text := err.Error(); len(text) > 1024 {
 				t.Errorf("an error of %d bytes", len(text))
 			}
 			return

@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -91,7 +92,7 @@ func (s *subnet) parseAuxiliary(named map[string]any) error {
 		at := fmt.Sprintf("%s.AuxAddresses[%.80q]", s.field, name)
 		text, ok := named[name].(string)
 		if !ok {
-			return fmt.Errorf("field %s: %w: want a string", at, spec.ErrInvalid)
+			return fmt.Errorf("field %s: %.80s: %w: want a string", at, jsonText(named[name]), spec.ErrInvalid)
 		}
 		p, err := parsePrefix(at, text)
 		if err != nil {
@@ -106,6 +107,15 @@ func (s *subnet) parseAuxiliary(named map[string]any) error {
 		s.auxiliary = append(s.auxiliary, p.Addr())
 	}
 	return nil
+}
+
+// jsonText is a value that came as JSON, as it came.
+func jsonText(v any) []byte {
+	text, err := json.Marshal(v)
+	if err != nil {
+		panic(fmt.Sprintf("driver: encode %T: %v", v, err))
+	}
+	return text
 }
 
 // auxiliaryGateway is the name by which an auxiliary address is the gateway of

@@ -141,7 +141,7 @@ func (o Options) Network(to *Network) (ipv4, ipv6 bool, err error) {
 	generic := Options{}
 	if raw, ok := o[keyGeneric]; ok {
 		if err := json.Unmarshal(raw, &generic); err != nil {
-			return ipv4, ipv6, fmt.Errorf("option %s: %w: want an object", keyGeneric, ErrInvalid)
+			return ipv4, ipv6, fmt.Errorf("option %s=%s: %w: want an object", keyGeneric, excerpt(raw), ErrInvalid)
 		}
 	}
 	if err := apply(networkOptions(), generic, to); err != nil {

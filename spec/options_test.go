@@ -39,7 +39,7 @@ func TestNetworkOptions(t *testing.T) {
 		{"explicitly not internal, as --config-from has it", "", `{"com.docker.network.internal":false}`, nil, ""},
 		{"internal is no word", "", `{"com.docker.network.internal":"true"}`, nil, `com.docker.network.internal="true"`},
 		{"internal is no number", "", `{"com.docker.network.internal":1}`, nil, "com.docker.network.internal=1"},
-		{"driver options are an object", "", `{"com.docker.network.generic":"mtu=1"}`, nil, "com.docker.network.generic: invalid: want an object"},
+		{"driver options are an object", "", `{"com.docker.network.generic":"mtu=1"}`, nil, "com.docker.network.generic=\"mtu=1\": invalid: want an object"},
 		{"an option of another tool is ignored", "org.example.colour", "blue", nil, ""},
 		{"a label of Docker that no bridge knows is ignored", "com.docker.network.windowsshim.dnsservers", "1.1.1.1", nil, ""},
 		{"MTU", "com.docker.network.driver.mtu", "1420", func(n *spec.Network) { n.MTU = 1420 }, ""},
