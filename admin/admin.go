@@ -44,6 +44,7 @@ type Endpoint struct {
 	Ports     []string `json:"ports"`   // as docker ps writes them, and " (proxy)" behind what the kernel does not translate
 	Sandbox   string   `json:"sandbox"` // e.g. /run/docker/netns/1eee51bd70de
 	Link      string   `json:"link"`    // the host's end of its veth pair
+	Idle      bool     `json:"idle"`    // nobody is in it: its container is about to start, or it goes by itself within minutes
 }
 
 // Status is how the daemon and the host are.
@@ -87,12 +88,15 @@ func networks(s spec.State, p *plan.Plan) []Network {
 	return all
 }
 
-func endpoints(s spec.State, p *plan.Plan) []Endpoint {
+func endpoints(s spec.State, p *plan.Plan, idle func(*spec.Endpoint) bool) []Endpoint {
 	all := []Endpoint{}
 	for _, n := range s.Networks.All() {
 		planned, _ := p.Networks.Get(n.ID)
 		for id, e := range n.Endpoints.All() {
-			row := Endpoint{ID: string(id), Network: string(n.ID), MAC: e.MAC.String(), Sandbox: e.Sandbox, Link: plan.VethName(e), Addresses: []string{}, Ports: []string{}}
+			row := Endpoint{
+				ID: string(id), Network: string(n.ID), MAC: e.MAC.String(), Sandbox: e.Sandbox, Link: plan.VethName(e), Idle: idle(e),
+				Addresses: []string{}, Ports: []string{},
+			}
 			for _, a := range e.Addresses() {
 				row.Addresses = append(row.Addresses, a.String())
 			}

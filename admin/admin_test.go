@@ -45,7 +45,11 @@ func (h *host) Look(context.Context) (*plan.Host, error) {
 	}
 	return &plan.Host{Uplinks: []plan.HostLink{{Name: "eth0"}}, Blind: h.blind, IPv6: h.ipv6, NoFirewall: h.without}, nil
 }
-func (h *host) Exists(string) (exists, used bool, err error)            { return true, false, nil }
+
+func (h *host) Exists(link string) (exists, used bool, err error) {
+	return !strings.HasPrefix(link, "dbp"), false, nil // the other end of a pair is in its container
+}
+
 func (h *host) Gateway(string) (netip.Addr, error)                      { return netip.Addr{}, nil }
 func (h *host) Bound(string) bool                                       { return false }
 func (h *host) Apply(context.Context, *plan.Plan, *plan.Plan) error     { return h.fails }
@@ -137,7 +141,7 @@ func TestOperatorSeesNetworksAndEndpoints(t *testing.T) {
 	endpoints, err := d.client.Endpoints(t.Context())
 	must(t, err)
 	if diff := cmp.Diff([]admin.Endpoint{{
-		ID: endpointID, Network: networkID, Addresses: []string{"172.30.0.2/24", "fd00:30::2/64"}, MAC: "02:00:00:00:00:01", Link: "dbv9b01c2d3e4f5",
+		ID: endpointID, Network: networkID, Addresses: []string{"172.30.0.2/24", "fd00:30::2/64"}, MAC: "02:00:00:00:00:01", Link: "dbv9b01c2d3e4f5", Idle: true,
 		Ports: []string{"127.0.0.1:9000-9009->9000-9009/udp", "0.0.0.0:8080->80/tcp", "[::]:8080->80/tcp"},
 	}}, endpoints, cmp.Transformer("sorted", func(in []string) map[string]bool {
 		set := map[string]bool{}
@@ -309,6 +313,34 @@ func TestOneNetworkIsRemovedWithItsPool(t *testing.T) {
 		t.Errorf("%d networks and pools %v are left, want the other pool alone", n, pools)
 	}
 	if err := d.client.RemoveNetwork(t.Context(), networkID); err == nil || !strings.Contains(err.Error(), "not found") {
+		t.Errorf("once more: got %v, want that it is not found", err)
+	}
+}
+
+// TestOneEndpointIsRemovedWithItsAddress although somebody is in it: the person has been
+// told that Docker does not know it.
+func TestOneEndpointIsRemovedWithItsAddress(t *testing.T) {
+	d := start(t)
+	d.publish(t)
+	p, err := d.pools.RequestPool(ipam.PoolRequest{Prefix: netip.MustParsePrefix("172.30.0.0/24")})
+	must(t, err)
+	must(t, d.pools.Use(networkID, ipam.Claim{Prefix: p.Prefix}))
+	held := ipam.AddressRequest{Pool: p.ID, Addr: netip.MustParseAddr("172.30.0.2"), Owner: "one"}
+	_, err = d.pools.RequestAddress(held)
+	must(t, err)
+	must(t, d.engine.Do(t.Context(), networkID, func(s *spec.State) error { return s.Join(networkID, endpointID, "/ns/1") }))
+	if all, err := d.client.Endpoints(t.Context()); err != nil || len(all) != 1 || all[0].Idle {
+		t.Errorf("endpoints %+v, %v; want one that somebody is in", all, err)
+	}
+	must(t, d.client.RemoveEndpoint(t.Context(), networkID, endpointID))
+	state := d.engine.Now().State
+	if n, err := state.Network(networkID); err != nil || n.Endpoints.Len() != 0 {
+		t.Errorf("network %+v, %v; want that it is there and empty", n, err)
+	}
+	if _, err := d.pools.RequestAddress(held); err != nil {
+		t.Errorf("its address: %v", err)
+	}
+	if err := d.client.RemoveEndpoint(t.Context(), networkID, endpointID); err == nil || !strings.Contains(err.Error(), "not found") {
 		t.Errorf("once more: got %v, want that it is not found", err)
 	}
 }

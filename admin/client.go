@@ -73,6 +73,13 @@ func (c *Client) RemoveNetwork(ctx context.Context, id string) error {
 	return c.do(ctx, http.MethodPost, "networks/"+url.PathEscape(id)+"/remove", &done)
 }
 
+// RemoveEndpoint has one endpoint, by its whole ID, taken off the host, whoever is in it,
+// and its addresses given back.
+func (c *Client) RemoveEndpoint(ctx context.Context, network, id string) error {
+	done := ""
+	return c.do(ctx, http.MethodPost, "networks/"+url.PathEscape(network)+"/endpoints/"+url.PathEscape(id)+"/remove", &done)
+}
+
 // RemovePool has a pool forgotten of which no network of ours was made.
 func (c *Client) RemovePool(ctx context.Context, prefix netip.Prefix) error {
 	done := ""

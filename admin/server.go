@@ -40,7 +40,8 @@ type Server struct {
 }
 
 // Handler is the API: GET /v1/networks, /v1/endpoints, /v1/plan and /v1/status, and
-// POST /v1/networks/{id}/remove, /v1/pools/remove and /v1/remove.
+// POST /v1/networks/{id}/remove, /v1/networks/{id}/endpoints/{endpoint}/remove,
+// /v1/pools/remove and /v1/remove.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/networks", func(w http.ResponseWriter, _ *http.Request) {
@@ -49,13 +50,14 @@ func (s *Server) Handler() http.Handler {
 	})
 	mux.HandleFunc("GET /v1/endpoints", func(w http.ResponseWriter, _ *http.Request) {
 		now := s.Engine.Now()
-		s.answer(w, endpoints(now.State, now.Plan))
+		s.answer(w, endpoints(now.State, now.Plan, s.idle))
 	})
 	mux.HandleFunc("GET /v1/plan", func(w http.ResponseWriter, _ *http.Request) {
 		s.answer(w, s.Engine.Now().Plan.String())
 	})
 	mux.HandleFunc("GET /v1/status", s.status)
 	mux.HandleFunc("POST /v1/networks/{id}/remove", s.removeNetwork)
+	mux.HandleFunc("POST /v1/networks/{id}/endpoints/{endpoint}/remove", s.removeEndpoint)
 	mux.HandleFunc("POST /v1/pools/remove", s.removePool)
 	mux.HandleFunc("POST /v1/remove", s.remove)
 	return mux
@@ -140,6 +142,47 @@ func (s *Server) removeNetwork(w http.ResponseWriter, r *http.Request) {
 		err = s.forgetPools(func(p ipam.PoolStatus) bool { return p.Network == string(id) })
 	}
 	s.answerRemoval(w, err)
+}
+
+// idle reports whether nobody is seen to be in an endpoint.
+func (s *Server) idle(ep *spec.Endpoint) bool {
+	inUse, err := s.Engine.InUse(ep)
+	return err == nil && !inUse
+}
+
+// removeEndpoint removes an endpoint, whoever is in it, and gives its addresses back.
+func (s *Server) removeEndpoint(w http.ResponseWriter, r *http.Request) {
+	network, err := spec.ParseID(r.PathValue("id"))
+	id, idErr := spec.ParseID(r.PathValue("endpoint"))
+	if err := errors.Join(err, idErr); err != nil {
+		s.fail(w, http.StatusBadRequest, fmt.Errorf("remove endpoint: %w", err))
+		return
+	}
+	var gone *spec.Endpoint
+	err = s.Engine.Do(r.Context(), network, func(state *spec.State) (err error) {
+		if _, gone, err = state.Endpoint(network, id); err == nil {
+			state.RemoveEndpoint(network, id)
+		}
+		return err
+	})
+	if err == nil {
+		err = s.forgetLeases(network, gone)
+	}
+	s.answerRemoval(w, err)
+}
+
+// forgetLeases gives the addresses of an endpoint that is gone back to those of its
+// network's pools that are ours.
+func (s *Server) forgetLeases(network spec.ID, ep *spec.Endpoint) error {
+	var failed []error
+	for _, p := range s.Pools.Pools() {
+		for _, a := range ep.Addresses() {
+			if p.Network == string(network) && p.Prefix.Contains(a.Addr()) {
+				failed = append(failed, s.Pools.ReleaseAddress(p.ID, a.Addr()))
+			}
+		}
+	}
+	return errors.Join(failed...)
 }
 
 // removePool forgets a pool of which no network of ours was made.

@@ -18,7 +18,7 @@ func (e *Engine) Evict(ctx context.Context, network, id spec.ID) (bool, error) {
 	if err != nil {
 		return true, nil
 	}
-	if inUse, err := e.inUse(ep); err != nil || inUse {
+	if inUse, err := e.InUse(ep); err != nil || inUse {
 		return false, err
 	}
 	gone := true
@@ -49,13 +49,13 @@ func (e *Engine) EvictUnheard(ctx context.Context, network, id spec.ID) (bool, e
 	return e.Evict(ctx, network, id)
 }
 
-// inUse reports whether a container has one end of an endpoint's veth pair. It has
+// InUse reports whether a container has one end of an endpoint's veth pair. It has
 // not if it never joined, if the pair went with the container's namespace, if the engine
 // has brought that end back and we were not there to be told more, or if the engine has
 // given the sandbox up. The last leaves a pair where an engine from 28 on was killed
 // before a container's first instruction: the process that should have become it is
 // never ended, and has the pair.
-func (e *Engine) inUse(ep *spec.Endpoint) (bool, error) {
+func (e *Engine) InUse(ep *spec.Endpoint) (bool, error) {
 	if ep.Sandbox == "" {
 		return false, nil
 	}
@@ -92,7 +92,7 @@ func (e *Engine) Restarted(ctx context.Context) {
 	e.found.Store(&state)
 	for network, n := range state.Networks.All() {
 		for id, ep := range n.Endpoints.All() {
-			if inUse, err := e.inUse(ep); err == nil && !inUse {
+			if inUse, err := e.InUse(ep); err == nil && !inUse {
 				e.bury(ctx, network, id, "that an engine left behind when it died")
 			}
 		}
@@ -139,7 +139,7 @@ func (e *Engine) buryForgotten(ctx context.Context, idle map[*spec.Endpoint]int)
 	next := map[*spec.Endpoint]int{}
 	for network, n := range e.Now().State.Networks.All() {
 		for id, ep := range n.Endpoints.All() {
-			if inUse, err := e.inUse(ep); err != nil || inUse {
+			if inUse, err := e.InUse(ep); err != nil || inUse {
 				continue
 			}
 			if next[ep] = idle[ep] + 1; next[ep] >= idleLooks {

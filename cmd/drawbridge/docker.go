@@ -48,7 +48,10 @@ func dockerClient(socket string) *http.Client {
 type dockerNetwork struct {
 	ID   string `json:"Id"`
 	Name string
-	IPAM struct{ Config []struct{ Subnet string } }
+	// Driver is as it is installed, e.g. drawbridge, or drawbridge-net/drawbridge:latest.
+	Driver string
+	Scope  string // e.g. local
+	IPAM   struct{ Config []struct{ Subnet string } }
 }
 
 // listDocker asks an engine for all its networks: GET /networks (Docker Engine API,
@@ -86,33 +89,51 @@ func owner(all []dockerNetwork, subnet string) string {
 	return ""
 }
 
-// ask takes the names from GET /networks/{id} (Docker Engine API, version 1.24 and later).
+// ask takes the names of a network and of the containers on it.
 func (n *names) ask(ctx context.Context, client *http.Client, id string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://docker/networks/"+url.PathEscape(id), nil)
-	if err != nil {
-		return fmt.Errorf("ask docker: %w", err)
-	}
-	res, err := client.Do(req)
-	if err != nil {
-		return fmt.Errorf("ask docker: %w", err)
-	}
-	defer res.Body.Close()
-	var network struct {
-		Name       string
-		Containers map[string]struct{ Name, EndpointID string }
-	}
-	switch {
-	case res.StatusCode == http.StatusNotFound:
-		return nil // this engine does not know it: its ID must do
-	case res.StatusCode != http.StatusOK:
-		return fmt.Errorf("ask docker: %s", res.Status)
-	}
-	if err := json.NewDecoder(res.Body).Decode(&network); err != nil {
-		return fmt.Errorf("ask docker: %w", err)
+	network, err := inspectDocker(ctx, client, id)
+	if err != nil || network == nil {
+		return err // one that this engine does not know: its ID must do
 	}
 	n.networks[id] = network.Name
 	for _, c := range network.Containers {
 		n.containers[c.EndpointID] = c.Name
 	}
 	return nil
+}
+
+// dockerMembers are who is on a network, by what an engine calls him: the ID of a
+// container, or stalePrefix and the ID of an endpoint.
+type dockerMembers struct {
+	Name       string
+	Containers map[string]struct{ Name, EndpointID string }
+}
+
+// stalePrefix is how an engine marks an endpoint in which no container is.
+const stalePrefix = "ep-"
+
+// inspectDocker asks for one network: GET /networks/{id} (Docker Engine API, version
+// 1.24 and later). It returns nil for one that the engine does not have.
+func inspectDocker(ctx context.Context, client *http.Client, id string) (*dockerMembers, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://docker/networks/"+url.PathEscape(id), nil)
+	if err != nil {
+		return nil, fmt.Errorf("ask docker: %w", err)
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("ask docker: %w", err)
+	}
+	defer res.Body.Close()
+	switch res.StatusCode {
+	case http.StatusNotFound:
+		return nil, nil
+	case http.StatusOK:
+	default:
+		return nil, fmt.Errorf("ask docker: %s", res.Status)
+	}
+	network := &dockerMembers{}
+	if err := json.NewDecoder(res.Body).Decode(network); err != nil {
+		return nil, fmt.Errorf("ask docker: %w", err)
+	}
+	return network, nil
 }

@@ -31,15 +31,16 @@ func aDaemon() map[string]string {
 			{"id":"` + webID + `","bridge":"dbr3f2a9c0d11ee","subnets":["172.30.0.0/24","fd00:30::/64"],"gateways":["172.30.0.1","fd00:30::1"],"internal":false,"mtu":1500,"endpoints":2},
 			{"id":"` + dbID + `","bridge":"dbr7c01aa55cc33","subnets":["172.30.1.0/24"],"gateways":["172.30.1.1"],"internal":true,"mtu":1400,"endpoints":1}]`,
 		"GET /v1/endpoints": `[
-			{"id":"` + twoID + `","network":"` + webID + `","addresses":["172.30.0.3/24","fd00:30::3/64"],"mac":"02:00:00:00:00:02","ports":["0.0.0.0:8080->80/tcp","[::]:8080->80/tcp","127.0.0.1:9000-9009->9000-9009/udp"],"sandbox":"/ns/2","link":"dbvaa01c2d3e4f5"},
-			{"id":"` + oneID + `","network":"` + webID + `","addresses":["172.30.0.2/24"],"mac":"02:00:00:00:00:01","ports":[],"sandbox":"/ns/1","link":"dbv9b01c2d3e4f5"},
-			{"id":"` + lostID + `","network":"` + dbID + `","addresses":["172.30.1.2/24"],"mac":"02:00:00:00:00:03","ports":[],"sandbox":"","link":"dbvbb01c2d3e4f5"}]`,
+			{"id":"` + twoID + `","network":"` + webID + `","addresses":["172.30.0.3/24","fd00:30::3/64"],"mac":"02:00:00:00:00:02","ports":["0.0.0.0:8080->80/tcp","[::]:8080->80/tcp","127.0.0.1:9000-9009->9000-9009/udp"],"sandbox":"/ns/2","link":"dbvaa01c2d3e4f5","idle":false},
+			{"id":"` + oneID + `","network":"` + webID + `","addresses":["172.30.0.2/24"],"mac":"02:00:00:00:00:01","ports":[],"sandbox":"/ns/1","link":"dbv9b01c2d3e4f5","idle":false},
+			{"id":"` + lostID + `","network":"` + dbID + `","addresses":["172.30.1.2/24"],"mac":"02:00:00:00:00:03","ports":[],"sandbox":"","link":"dbvbb01c2d3e4f5","idle":true}]`,
 		"GET /v1/plan":    `"bridge dbr3f2a9c0d11ee mtu 1500\n"`,
 		"GET /v1/status":  `{"version":"v1","networks":2,"endpoints":3,"pools":3,"firewall":{"backend":"nftables","reason":"as told"},"loose_pools":["10.5.0.0/24","10.6.0.0/24"],"warnings":["table inet filter, chain forward: policy drop"],"notices":["forwarding is on for eth0"],"drift":[]}`,
 		"POST /v1/remove": `"removed"`,
 
-		"POST /v1/networks/" + dbID + "/remove": `"removed"`,
-		"POST /v1/pools/remove":                 `"removed"`,
+		"POST /v1/networks/" + dbID + "/remove":                          `"removed"`,
+		"POST /v1/networks/" + dbID + "/endpoints/" + lostID + "/remove": `"removed"`,
+		"POST /v1/pools/remove":                                          `"removed"`,
 	}
 }
 
@@ -146,8 +147,12 @@ func TestExitCodesTellTroubleFromMisuse(t *testing.T) {
 		{[]string{"remove", "7c01", "--admin-socket", well, "--docker-socket", none, "--force"}, 0, "removed network 7c01aa55cc33"},
 		{[]string{"remove", "7c01", "--admin-socket", well, "--docker-socket", none}, 1, "no engine answers on " + none},
 		{[]string{"remove", "3f2a", "--admin-socket", well, "--docker-socket", docker}, 1, "docker network rm web"},
-		{[]string{"remove", "", "--admin-socket", well, "--docker-socket", docker}, 1, "2 networks"},
-		{[]string{"remove", "db", "--admin-socket", well, "--docker-socket", docker}, 1, "0 networks"},
+		{[]string{"remove", "", "--admin-socket", well, "--docker-socket", docker}, 1, "2 networks and 3 endpoints"},
+		{[]string{"remove", "db", "--admin-socket", well, "--docker-socket", docker}, 1, "0 networks and 0 endpoints"},
+		{[]string{"remove", "bb01", "--admin-socket", well, "--docker-socket", docker}, 0, "removed endpoint bb01c2d3e4f5"},
+		{[]string{"remove", "bb01", "--admin-socket", well, "--docker-socket", none}, 1, "no engine answers on " + none},
+		{[]string{"remove", "bb01", "--admin-socket", well, "--docker-socket", none, "--force"}, 0, "removed endpoint bb01c2d3e4f5"},
+		{[]string{"remove", "aa01", "--admin-socket", well, "--docker-socket", docker}, 1, "docker network disconnect web alpha"},
 		{[]string{"remove", "10.6.0.0/24", "--admin-socket", well, "--docker-socket", docker}, 0, "gave subnet 10.6.0.0/24 back"},
 		{[]string{"remove", "10.5.0.0/24", "--admin-socket", well, "--docker-socket", docker}, 1, "docker network rm lan"},
 		{[]string{"remove", "10.6.0.0/24", "--admin-socket", well, "--docker-socket", none}, 1, "no engine answers on " + none},

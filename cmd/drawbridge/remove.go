@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/sirupsen/logrus"
@@ -17,8 +18,8 @@ import (
 
 func (e *env) remove() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "remove [NETWORK|SUBNET]",
-		Short: "Take everything of Drawbridge's off this host, or one network that Docker has forgotten",
+		Use:   "remove [NETWORK|ENDPOINT|SUBNET]",
+		Short: "Take everything of Drawbridge's off this host, or what Docker has forgotten",
 		Long: `Take everything of Drawbridge's off this host, and end the daemon.
 
 Bridges, veths, firewall entries and sysctls go, and the host is left as it was
@@ -27,9 +28,11 @@ Drawbridge's, it is refused, unless forced.
 
 With NETWORK, an ID or its beginning, only that network goes: Docker forgets a
 network that it removes while no daemon is running, and does not say so again.
-With SUBNET, e.g. 172.30.1.0/24, the addresses of a network are given back that
-never came to be, because Docker was killed on the way to it. Both are named by
-drawbridge status. While Docker still has such a network, it is refused, unless
+With ENDPOINT, an ID or its beginning, a container's place on a network goes, with
+its address and its published ports: something may be left in it of a container
+that Docker gave up. With SUBNET, e.g. 172.30.1.0/24, the addresses of a network
+are given back that never came to be, because Docker was killed on the way to it.
+All are named by drawbridge status. What Docker still has is refused, unless
 forced.`,
 		Args: cobra.MaximumNArgs(1),
 	}
@@ -43,7 +46,7 @@ forced.`,
 			return e.removePool(c.Context(), args[0], *force)
 		}
 		if len(args) == 1 {
-			return e.removeNetwork(c.Context(), args[0], *force)
+			return e.removeOne(c.Context(), args[0], *force)
 		}
 		err := e.client().Remove(c.Context(), *force)
 		if errors.Is(err, admin.ErrNotRunning) {
@@ -58,33 +61,56 @@ forced.`,
 	return c
 }
 
-// removeNetwork removes one network, if nobody misses it.
-func (e *env) removeNetwork(ctx context.Context, prefix string, force bool) error {
-	all, err := e.client().Networks(ctx)
+// removeOne removes the network or the endpoint whose ID begins so, if nobody misses it.
+func (e *env) removeOne(ctx context.Context, prefix string, force bool) error {
+	networks, err := e.client().Networks(ctx)
 	if err != nil {
 		return err
 	}
-	var ids []string
-	for _, n := range all {
-		if strings.HasPrefix(n.ID, prefix) {
-			ids = append(ids, n.ID)
-		}
-	}
-	if len(ids) != 1 {
-		return fmt.Errorf("network %q: %d networks have an ID that begins so; drawbridge networks shows them", prefix, len(ids))
-	}
-	known := askDocker(ctx, e.dockerSocket, ids)
-	switch name := known.networks[ids[0]]; {
-	case force:
-	case known.silent:
-		return fmt.Errorf("network %s: no engine answers on %s and tells whether it has it; name its --docker-socket, or use --force", short(ids[0]), e.dockerSocket)
-	case name != "":
-		return fmt.Errorf("network %s: Docker still has it: remove it with docker network rm %s, or use --force", short(ids[0]), name)
-	}
-	if err := e.client().RemoveNetwork(ctx, ids[0]); err != nil {
+	endpoints, err := e.client().Endpoints(ctx)
+	if err != nil {
 		return err
 	}
-	fmt.Fprintf(e.stdout, "removed network %s\n", short(ids[0]))
+	networks = slices.DeleteFunc(networks, func(n admin.Network) bool { return !strings.HasPrefix(n.ID, prefix) })
+	endpoints = slices.DeleteFunc(endpoints, func(ep admin.Endpoint) bool { return !strings.HasPrefix(ep.ID, prefix) })
+	switch {
+	case len(networks) == 1 && len(endpoints) == 0:
+		return e.removeNetwork(ctx, networks[0].ID, force)
+	case len(networks) == 0 && len(endpoints) == 1:
+		return e.removeEndpoint(ctx, endpoints[0], force)
+	}
+	return fmt.Errorf("%q: %d networks and %d endpoints have an ID that begins so; drawbridge networks --json and ps --json show them", prefix, len(networks), len(endpoints))
+}
+
+func (e *env) removeNetwork(ctx context.Context, id string, force bool) error {
+	known := askDocker(ctx, e.dockerSocket, []string{id})
+	switch name := known.networks[id]; {
+	case force:
+	case known.silent:
+		return fmt.Errorf("network %s: no engine answers on %s and tells whether it has it; name its --docker-socket, or use --force", short(id), e.dockerSocket)
+	case name != "":
+		return fmt.Errorf("network %s: Docker still has it: remove it with docker network rm %s, or use --force", short(id), name)
+	}
+	if err := e.client().RemoveNetwork(ctx, id); err != nil {
+		return err
+	}
+	fmt.Fprintf(e.stdout, "removed network %s\n", short(id))
+	return nil
+}
+
+func (e *env) removeEndpoint(ctx context.Context, ep admin.Endpoint, force bool) error {
+	known := askDocker(ctx, e.dockerSocket, []string{ep.Network})
+	switch name := known.containers[ep.ID]; {
+	case force:
+	case known.silent:
+		return fmt.Errorf("endpoint %s: no engine answers on %s and tells whether it has it; name its --docker-socket, or use --force", short(ep.ID), e.dockerSocket)
+	case name != "":
+		return fmt.Errorf("endpoint %s: Docker still has it: docker network disconnect %s %s, or use --force", short(ep.ID), known.networks[ep.Network], name)
+	}
+	if err := e.client().RemoveEndpoint(ctx, ep.Network, ep.ID); err != nil {
+		return err
+	}
+	fmt.Fprintf(e.stdout, "removed endpoint %s\n", short(ep.ID))
 	return nil
 }
 

@@ -1,11 +1,8 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"runtime/debug"
-	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -56,31 +53,6 @@ func (e *env) status() *cobra.Command {
 		return err
 	}
 	return c
-}
-
-// forgotten names what Docker removed or gave up while it could not tell us. An engine
-// that does not answer may have all of it.
-func (e *env) forgotten(ctx context.Context, loose []string) (notices []string) {
-	ours, err := e.client().Networks(ctx)
-	if err != nil {
-		return nil
-	}
-	known, err := listDocker(ctx, e.dockerSocket)
-	if err != nil {
-		return nil
-	}
-	for _, n := range ours {
-		if !slices.ContainsFunc(known, func(d dockerNetwork) bool { return d.ID == n.ID }) {
-			notices = append(notices, fmt.Sprintf("Docker has no network %s (%s): if no other engine has, drawbridge remove %[1]s",
-				short(n.ID), strings.Join(n.Subnets, ", ")))
-		}
-	}
-	for _, subnet := range loose {
-		if owner(known, subnet) == "" {
-			notices = append(notices, fmt.Sprintf("Docker has no network with subnet %s, which was given away: if no other engine has, drawbridge remove %[1]s", subnet))
-		}
-	}
-	return notices
 }
 
 func (e *env) version() *cobra.Command {
