@@ -4,10 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
 
 	"github.com/drawbridge-net/drawbridge/test/lab"
 	"github.com/drawbridge-net/drawbridge/test/lab/hello"
@@ -21,27 +21,28 @@ var (
 	iptablesLegacy = iptables{"IPv4": "iptables-legacy", "IPv6": "ip6tables-legacy"}
 )
 
-func TestEngineAdministratorsDropsWinAndWhatTheyWipeComesBack(t *testing.T) {
-	// Who restores rules makes every chain that iptables begins with.
-	eachEngineAfter(t, func(s *site) { warmUpIPv6(s); s.saved(iptablesNFT)() }, func(s *site) {
+func TestEngineAdministratorsDropsWin(t *testing.T) {
+	eachEngineAfter(t, warmUpIPv6, func(s *site) {
 		s.published()
 		s.dropsWin(iptablesNFT)
 		s.chainOfOthersIsNamed()
-		s.wiped(iptablesNFT, "iptables-nft -F FORWARD", "iptables-nft -P FORWARD DROP", "iptables-nft -F", "iptables-nft -X",
-			"iptables-nft -t nat -F", "iptables-nft -A FORWARD -j REJECT", "nft flush ruleset")
 	})
 }
 
+// TestEngineAdministratorsHaveTheSameWithLegacyIptables, of whose rules nothing tells: they
+// are looked at every two seconds.
 func TestEngineAdministratorsHaveTheSameWithLegacyIptables(t *testing.T) {
 	eachEngineAfter(t, func(s *site) { useLegacyIptables(s); s.installUfw() }, func(s *site) {
-		s.published()
+		s.webAndOther()
 		s.dropsWin(iptablesLegacy)
-		// From here on we write iptables' rules too.
-		s.StopDaemon()
-		s.StartDaemon("--firewall=iptables")
-		s.wiped(iptablesLegacy, "iptables-legacy -P FORWARD DROP", "iptables-legacy -F", "iptables-legacy -t nat -F", "iptables-legacy -t raw -F")
-		s.afterUfw(iptablesLegacy, "--force enable", "reload")
+		h := s.healing(iptablesLegacy)
+		h.slow = true
+		h.mends("legacy", slices.Concat(iptablesLegacy.filterTampered(), ufwTampered())...)
+		h.rules()
+		s.serveWith("--firewall=iptables")
+		h.mends("with legacy iptables", slices.Concat(iptablesLegacy.chainsTampered(), ufwTampered()[:2])...)
 		s.withoutUfw(iptablesLegacy)
+		h.end()
 	})
 }
 
@@ -174,28 +175,6 @@ func (s *site) warnings(want int) []string {
 	return status.Warnings
 }
 
-// wiped runs commands that take rules away, ours among them: ours come back, and all
-// else stays as the command has left it. What they took of the engine's is put back in
-// the end.
-func (s *site) wiped(tools iptables, commands ...string) {
-	s.t.Helper()
-	defer s.saved(tools)()
-	f := both["IPv4"]
-	for _, command := range commands {
-		words := strings.Fields(command)
-		// Who removes all chains is refused those that rules name.
-		if _, err := s.Host.Try(words[0], words[1:]...); err != nil && words[len(words)-1] != "-X" {
-			s.t.Fatal(err)
-		}
-		left := s.rulesOfOthers(tools)
-		s.passes(f)
-		s.settled()
-		if diff := cmp.Diff(left, s.rulesOfOthers(tools)); diff != "" {
-			s.t.Errorf("%s: rules of others (-as left +later):\n%s", command, diff)
-		}
-	}
-}
-
 // saved keeps all rules of iptables as they are, and returns what restores them.
 func (s *site) saved(tools iptables) (restore func()) {
 	s.t.Helper()
@@ -210,14 +189,16 @@ func (s *site) saved(tools iptables) (restore func()) {
 	}
 }
 
-// rulesOfOthers are iptables' for IPv4, and chains but for empty ones that are always there.
+// rulesOfOthers are iptables', and chains but for empty ones that are always there.
 func (s *site) rulesOfOthers(tools iptables) []string {
 	s.t.Helper()
 	var rules []string
-	for line := range strings.Lines(s.Host.Run(tools["IPv4"] + "-save")) {
-		line, _, _ := strings.Cut(line, " [") // counters
-		if strings.ContainsAny(line[:1], "-:") && !strings.HasSuffix(line, " ACCEPT") && !strings.Contains(strings.ToLower(line), "drawbridge") {
-			rules = append(rules, line)
+	for _, tool := range slices.Sorted(maps.Values(tools)) {
+		for line := range strings.Lines(s.Host.Run(tool + "-save")) {
+			line, _, _ := strings.Cut(line, " [") // counters
+			if strings.ContainsAny(line[:1], "-:") && !strings.HasSuffix(line, " ACCEPT") && !strings.Contains(strings.ToLower(line), "drawbridge") {
+				rules = append(rules, tool+" "+line)
+			}
 		}
 	}
 	return rules

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -22,20 +23,6 @@ const (
 	pollsWithin = 4 * 5 * time.Second
 )
 
-// A tampering is what somebody does to a host who does not think of us.
-type tampering struct {
-	name string
-	// do is for a shell. BR is the bridge of network web, VE the host's end of c1's pair.
-	do string
-	// ufw is for ufw instead, e.g. reload.
-	ufw string
-	// undo takes back what is not ours to mend.
-	undo   string
-	polled bool // nothing tells of it
-	wipes  bool // rules of the engine's go too
-	stays  bool // the host is another one now
-}
-
 // TestEngineWhateverIsTamperedWithIsMended is about tools that change what is ours or what
 // ours depends on: who asks notices for a moment at most, and what is not ours stays as
 // the tool has left it.
@@ -49,10 +36,13 @@ func TestEngineWhateverIsTamperedWithIsMended(t *testing.T) {
 	}
 	eachEngineAfter(t, prepare, func(s *site) {
 		s.webAndOther()
-		h := s.healing()
-		h.mends("", slices.Concat(ownRulesTampered()[:2], rulesTampered()[1:], linksTampered(), h.settingsTampered(h.bridgeName, h.veth))...)
-		h.mends("", tampering{ufw: "--force enable", stays: true}, tampering{ufw: "reload"}, tampering{ufw: "disable", stays: true})
+		h := s.healing(iptablesNFT)
+		h.shut = true
+		h.mends("", ownRulesTampered()[:3]...)
+		h.mends("", slices.Concat(nftRulesTampered(), iptablesNFT.filterTampered(), ufwTampered())...)
 		h.rules()
+		h.shut = false
+		h.mends("", slices.Concat(linksTampered(), linksAltered(), h.settingsTampered(h.bridgeName, h.veth))...)
 		h.mends("", forwarding("0")...)
 		h.mends("without ip_forward", h.settingsTampered("eth0")...)
 		h.mends("", forwarding("1")...)
@@ -60,146 +50,15 @@ func TestEngineWhateverIsTamperedWithIsMended(t *testing.T) {
 		s.serveWith()
 		h.mends("without an owner", ownRulesTampered()...)
 		s.Failpoints().Withdraw()
-		if s.Version() == lab.Newest {
-			h.slow = true
-			s.serveWith("--firewall=iptables")
-			h.mends("with iptables", chainsTampered()...)
-			s.serveWith() // or empty chains would go that were there before
-			s.settled()
-		}
-		h.probes.Stop()
-		h.yardstick.Close()
-		h.rules()
+
+		h.slow = true
+		s.serveWith("--firewall=iptables")
+		h.mends("with iptables", slices.Concat(ownRulesTampered()[:1], nftRulesTampered(), iptablesNFT.chainsTampered(), ufwTampered())...)
+		h.mends("with iptables", slices.Concat(linksTampered(), h.settingsTampered(h.bridgeName))...)
+		s.serveWith() // or empty chains would go that were there before
+		s.settled()
+		h.end()
 	})
-}
-
-// ownRulesTampered are about our own tables.
-func ownRulesTampered() []tampering {
-	return []tampering{
-		{name: "nft flush ruleset", do: "nft flush ruleset", wipes: true},
-		{name: "nft delete table", do: "nft delete table inet drawbridge; nft delete table bridge drawbridge"},
-		{name: "our chain is emptied", do: "nft flush chain inet drawbridge prerouting; nft flush chain inet drawbridge postrouting"},
-		{name: "a chain of ours is deleted", do: "nft delete chain inet drawbridge postrouting"},
-		{name: "one element of ours is deleted", do: "nft delete element inet drawbridge ports_any4 { tcp . 8080 }; nft delete element inet drawbridge ports_any6 { tcp . 8080 }"},
-		{name: "all elements of a set of ours are deleted", do: "nft flush set inet drawbridge bridges; nft flush set inet drawbridge masquerade4"},
-		{name: "our drops are overtaken", do: "nft insert rule inet drawbridge forward accept"},
-	}
-}
-
-// rulesTampered are about everybody's tables.
-func rulesTampered() []tampering {
-	const each = "for t in iptables-nft ip6tables-nft; do "
-	return []tampering{
-		{name: "nft flush ruleset", do: "nft flush ruleset", wipes: true},
-		{name: "iptables -P FORWARD DROP", do: each + "$t -P FORWARD DROP; done", wipes: true},
-		{name: "iptables -F, -P FORWARD DROP", do: each + "$t -F; $t -P FORWARD DROP; done", wipes: true},
-		{name: "iptables -X", do: each + "$t -F; $t -X || true; done", wipes: true},
-		{name: "iptables -t nat -F", do: each + "$t -t nat -F; done", wipes: true},
-		{name: "iptables -A FORWARD -j REJECT", do: each + "$t -A FORWARD -j REJECT; done", wipes: true},
-		{name: "iptables -I FORWARD 1 -j ACCEPT", do: each + "$t -I FORWARD 1 -j ACCEPT; done", wipes: true},
-		{
-			name: "a table that accepts all ahead of ours",
-			do: `nft add table inet early; nft add chain inet early forward '{ type filter hook forward priority -300; }'; nft add rule inet early forward accept
-				nft add chain inet early prerouting '{ type nat hook prerouting priority -150; }'; nft add rule inet early prerouting accept`,
-			undo: "nft delete table inet early",
-		},
-	}
-}
-
-// chainsTampered are about our chains of iptables.
-func chainsTampered() []tampering {
-	return []tampering{
-		{name: "nft flush ruleset", do: "nft flush ruleset", wipes: true},
-		{name: "iptables -F, -P FORWARD DROP", do: "for t in iptables-nft ip6tables-nft; do $t -F; $t -P FORWARD DROP; done", wipes: true},
-		{name: "iptables -t nat -F", do: "for t in iptables-nft ip6tables-nft; do $t -t nat -F; done", wipes: true},
-		{name: "iptables -t raw -F", do: "iptables-nft -t raw -F; ip6tables-nft -t raw -F"},
-		{name: "iptables -t mangle -F", do: "iptables-nft -t mangle -F; ip6tables-nft -t mangle -F"},
-		{name: "iptables -t mangle -I FORWARD 1 -j ACCEPT", do: "iptables-nft -t mangle -I FORWARD 1 -j ACCEPT; ip6tables-nft -t mangle -I FORWARD 1 -j ACCEPT", wipes: true},
-	}
-}
-
-// linksTampered are about bridges and ends of pairs, as who manages networks claims them.
-func linksTampered() []tampering {
-	return []tampering{
-		{name: "the bridge is deleted", do: "ip link del BR"},
-		{name: "the bridge is set down", do: "ip link set BR down"},
-		{name: "the bridge's IPv4 address is removed", do: "ip addr del 172.30.1.1/24 dev BR"},
-		{name: "the bridge's IPv6 address is removed", do: "ip addr del fd00:30:1::1/64 dev BR"},
-		{name: "all addresses of the bridge are removed", do: "ip addr flush dev BR"},
-		{name: "an address of somebody's is on the bridge", do: "ip addr add 172.30.1.1/16 dev BR; ip addr add 10.77.0.1/24 dev BR"},
-		{name: "the bridge and a port have another MTU", do: "ip link set BR mtu 1280; ip link set VE mtu 1280"},
-		{name: "the bridge and a port have another MAC", do: "ip link set BR address 02:00:00:00:77:01; ip link set VE address 02:00:00:00:77:02"},
-		{name: "the bridge and a port have no alias", do: "ip link set BR alias ''; ip link set VE alias ''"},
-		{name: "the bridge and a port have another alias", do: "ip link set BR alias 'mine now'; ip link set VE alias 'mine now'"},
-		{name: "the bridge is renamed", do: "ip link set BR down; ip link set BR name mine; ip link set mine up"},
-		{name: "the bridge has a spanning tree", do: "ip link set BR type bridge stp_state 1 forward_delay 1500"},
-		{name: "a port is taken off the bridge", do: "ip link set VE nomaster"},
-		{name: "a port is put on another bridge", do: "ip link add theirs type bridge; ip link set theirs up; ip link set VE master theirs", undo: "ip link del theirs"},
-		{name: "a port is set down", do: "ip link set VE down"},
-		{name: "a port has an address", do: "ip addr add 10.78.0.1/24 dev VE"},
-		{name: "a port is renamed", do: "ip link set VE down; ip link set VE name mine; ip link set mine up"},
-		{name: "a port is isolated and has no hairpin", do: "bridge link set dev VE isolated on hairpin off"},
-		{name: "all links are set down", do: "for l in $(ip -br link | grep ^db | cut -d@ -f1 | cut -d' ' -f1); do ip link set $l down; done"},
-	}
-}
-
-// forwarding has the host's own switches set.
-func forwarding(value string) []tampering {
-	set := func(file string) tampering {
-		return tampering{name: file + " is " + value, do: "echo " + value + " >/proc/sys/net/" + file, stays: true}
-	}
-	return []tampering{set("ipv4/ip_forward"), set("ipv6/conf/all/forwarding")}
-}
-
-// Lines of drawbridge plan, and the settings in them.
-var (
-	plannedLink    = regexp.MustCompile(`^\s*(?:link|uplink) (\S+) `)
-	plannedSetting = regexp.MustCompile(`ipv([46])\.(\w+)=(\d+)`)
-)
-
-// evented are the settings whose changes the kernel tells of.
-var evented = map[string]bool{"forwarding": true, "force_forwarding": true}
-
-// autoconfigured are those that cut nobody off, which are waited for together.
-var autoconfigured = map[string]bool{"accept_ra": true, "autoconf": true, "accept_dad": true}
-
-// settingsTampered are about br_netfilter's switches, and about each sysctl of these links
-// that is planned.
-func (h *healing) settingsTampered(links ...string) []tampering {
-	h.t.Helper()
-	out, err := h.Drawbridge("plan")
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	const bridged = "for f in ip ip6; do echo 0 >/proc/sys/net/bridge/bridge-nf-call-${f}tables; done"
-	all := []tampering{{name: "net.bridge.bridge-nf-call-* are 0", do: bridged, undo: strings.ReplaceAll(bridged, "0", "1"), polled: true}}
-	quiet := tampering{polled: true}
-	for line := range strings.Lines(out) {
-		link := plannedLink.FindStringSubmatch(line)
-		if link == nil || !slices.Contains(links, link[1]) {
-			continue
-		}
-		for _, set := range plannedSetting.FindAllStringSubmatch(line, -1) {
-			other := "1"
-			if set[3] == "1" {
-				other = "0"
-			}
-			w := tampering{
-				name:   fmt.Sprintf("ipv%s.%s of %s", set[1], set[2], strings.NewReplacer(h.bridgeName, "the bridge", h.veth, "a port").Replace(link[1])),
-				do:     fmt.Sprintf("echo %s >/proc/sys/net/ipv%s/conf/%s/%s", other, set[1], link[1], set[2]),
-				polled: !evented[set[2]],
-			}
-			if autoconfigured[set[2]] {
-				quiet.name, quiet.do = strings.TrimPrefix(quiet.name+", "+w.name, ", "), quiet.do+w.do+"; "
-				continue
-			}
-			all = append(all, w)
-		}
-	}
-	if quiet.do != "" {
-		all = append(all, quiet)
-	}
-	return all
 }
 
 // healing watches over what has to be mended.
@@ -210,14 +69,16 @@ type healing struct {
 	yardstick  *hello.Server
 	bridgeName string
 	veth       string
+	tools      iptables     // which the engine uses
 	slow       bool         // no tampering is told of as soon as it is done
+	shut       bool         // nobody can take our rules away
 	rules      func()       // puts back the engine's
 	before     lab.Snapshot // the host, with all that is ours
 }
 
-func (s *site) healing() *healing {
+func (s *site) healing(tools iptables) *healing {
 	s.t.Helper()
-	h := &healing{site: s, t: s.t, bridgeName: s.bridge("web"), rules: s.saved(iptablesNFT)}
+	h := &healing{site: s, t: s.t, bridgeName: s.bridge("web"), tools: tools, rules: s.saved(tools)}
 	h.veth = "dbv" + s.inspect("{{.NetworkSettings.Networks.web.EndpointID}}", "c1")[:12]
 	c1, c2, d1 := s.Inside("c1"), s.Inside("c2"), s.Inside("d1")
 	asks, forbidden := map[string]lab.Question{}, map[string]lab.Question{}
@@ -246,42 +107,55 @@ func answers(from *lab.Host, to, server string) lab.Question {
 	}
 }
 
+// end asks no more, and has the engine's rules as they were.
+func (h *healing) end() {
+	h.t.Helper()
+	h.probes.Stop()
+	h.yardstick.Close()
+	h.rules()
+}
+
+// mends has somebody tamper in each of these ways with a host as it is now.
 func (h *healing) mends(how string, all ...tampering) {
 	h.t.Helper()
 	h.settled()
 	h.before = h.picture()
+	restore := h.saved(h.tools) // with what is ours now
 	for _, w := range all {
 		w.name = strings.TrimPrefix(how+": "+w.name, ": ")
-		h.mend(w)
+		h.mend(w, restore)
 	}
 }
 
 // mend has somebody tamper, and waits until nobody can tell.
-func (h *healing) mend(w tampering) {
+func (h *healing) mend(w tampering, restore func()) {
 	h.t.Helper()
 	limit := healsWithin
 	if w.polled || h.slow {
 		limit = pollsWithin
 	}
 	h.probes.Forget()
-	var refused error
-	if w.ufw != "" {
-		w.name = "ufw " + w.ufw
-		h.ufw(strings.Fields(w.ufw)...)
-	} else {
-		_, refused = h.shell(w.do)
-	}
+	refused := h.tamper(w)
 	changed := time.Now()
-	left := h.others()
-	gap := h.probes.Steady(w.name, changed, limit)
-	if diff := cmp.Diff(left, h.others()); diff != "" {
-		h.t.Errorf("%s: rules of others (-as left +later):\n%s", w.name, diff)
+	var left []string
+	alone := !w.wipes && w.undo == "" && !w.stays // what others have is in the picture
+	if !alone {
+		left = h.others()
 	}
-	if w.wipes {
-		h.rules()
+	gap := h.probes.Steady(w.name, changed, limit)
+	if h.shut && gap.Passed > 0 {
+		h.t.Errorf("%s: %s, and nobody can change our rules", w.name, gap)
+	}
+	if !alone {
+		if diff := cmp.Diff(left, h.others()); diff != "" {
+			h.t.Errorf("%s: rules of others (-as left +later):\n%s", w.name, diff)
+		}
 	}
 	if w.undo != "" {
 		h.must("sh", "-ec", w.undo)
+	}
+	if w.wipes {
+		restore()
 	}
 	restored := time.Now()
 	if w.stays {
@@ -289,15 +163,23 @@ func (h *healing) mend(w tampering) {
 		h.before = h.picture()
 	}
 	h.isAsBefore(w.name, restored.Add(limit+h.probes.Slack()))
-	took := time.Since(changed)
-	why := ""
-	if refused != nil {
-		why = "; it was refused: " + refused.Error()
-	}
-	h.t.Logf("%s: %s, all as before after %dms%s", w.name, gap, took.Milliseconds(), why)
+	h.t.Logf("%s: %s, all as before after %dms%s", w.name, gap, time.Since(changed).Milliseconds(), refused)
 	if w.wipes || w.undo != "" {
-		h.probes.Steady("after "+w.name, time.Now(), limit)
+		h.probes.Steady("after "+w.name, restored, limit)
 	}
+}
+
+// tamper does it, and tells if that was refused.
+func (h *healing) tamper(w tampering) (refused string) {
+	h.t.Helper()
+	if w.ufw != "" {
+		h.ufw(strings.Fields(w.ufw)...)
+		return ""
+	}
+	if _, err := h.shell(w.do); err != nil {
+		return "; it was refused: " + err.Error()
+	}
+	return ""
 }
 
 // isAsBefore waits until the host, what is ours on it and what is not, is as it was, which
@@ -362,6 +244,9 @@ func (h *healing) others() []string {
 		default:
 			all = append(all, table+" "+chain+" "+line)
 		}
+	}
+	if maps.Equal(h.tools, iptablesLegacy) {
+		all = append(all, h.rulesOfOthers(h.tools)...)
 	}
 	return all
 }

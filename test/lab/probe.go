@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -17,6 +18,8 @@ const (
 	probePatience = 900 * time.Millisecond
 	// probesSteady is how many answers in a row show that a gap is over.
 	probesSteady = 5
+	// probeLate is when a question counts as lost if as many later ones were answered.
+	probeLate = 300 * time.Millisecond
 	// probesAtMost is how many questions of one kind wait at a time.
 	probesAtMost = 40
 )
@@ -181,15 +184,12 @@ func (p *Probes) gap(change time.Time) (Gap, error) {
 	defer p.mu.Unlock()
 	g := Gap{ByName: map[string]time.Duration{}}
 	for name := range p.questions {
-		asked := p.asked[name]
-		if waits := slices.IndexFunc(asked, func(one *probe) bool { return one.took == 0 }); waits >= 0 {
-			asked = asked[:waits] // nobody knows yet
-		}
+		asked := known(p.asked[name])
 		lost := lastLost(asked)
 		after := asked[lost+1:]
 		if len(after) < probesSteady || after[len(after)-probesSteady].at.Before(change) {
 			if lost >= 0 {
-				return g, fmt.Errorf("%s: %d answers in a row: %w", name, len(after), asked[lost].err)
+				return g, fmt.Errorf("%s: %d answers in a row: %w", name, len(after), asked[lost].cause())
 			}
 			return g, fmt.Errorf("%s: %d answers in a row", name, len(after))
 		}
@@ -203,7 +203,7 @@ func (p *Probes) gap(change time.Time) (Gap, error) {
 		}
 		g.ByName[name] = max(0, after[0].at.Sub(change))
 		if g.Healed <= g.ByName[name] {
-			g.Healed, g.LastErr = g.ByName[name], asked[lost].err
+			g.Healed, g.LastErr = g.ByName[name], asked[lost].cause()
 		}
 	}
 	for name := range p.forbidden {
@@ -215,6 +215,28 @@ func (p *Probes) gap(change time.Time) (Gap, error) {
 		}
 	}
 	return g, nil
+}
+
+// known are the questions up to the first of which nobody knows yet whether it is lost:
+// one that still waits, unless it is late and a later one was answered.
+func known(asked []*probe) []*probe {
+	answered := false
+	for i := len(asked) - 1; i >= 0; i-- {
+		one := asked[i]
+		answered = answered || one.answered
+		if one.took == 0 && (!answered || time.Since(one.at) < probeLate) {
+			asked = asked[:i]
+		}
+	}
+	return asked
+}
+
+// cause is why it was not answered.
+func (one *probe) cause() error {
+	if one.took == 0 {
+		return errors.New("no answer yet")
+	}
+	return one.err
 }
 
 // lastLost is the index of the last question that was not answered; -1 for none.
