@@ -1,6 +1,7 @@
 package store
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -24,7 +25,7 @@ var (
 // than none: after a failure there is none until one can be made again.
 func (f *file) follow(e edits) {
 	if f.copy != nil {
-		if f.copy.commit(e) == nil {
+		if f.copy.touched() == "" && f.copy.commit(e) == nil {
 			return
 		}
 		_ = f.dropCopy()
@@ -53,6 +54,7 @@ func (f *file) copyAnew() error {
 	if err != nil {
 		return errors.Join(err, f.dropCopy())
 	}
+	f.copy.seal()
 	return nil
 }
 
@@ -76,9 +78,11 @@ func (f *file) writeTo(path string, durable bool) error {
 	if err != nil {
 		return err
 	}
-	err = f.db.View(func(tx *bbolt.Tx) error {
-		_, err := tx.WriteTo(out)
-		return err
+	err = f.guarded(func() error {
+		return f.db.View(func(tx *bbolt.Tx) error {
+			_, err := tx.WriteTo(out)
+			return err
+		})
 	})
 	if err == nil && durable {
 		err = out.Sync()
@@ -104,6 +108,30 @@ func openCopy(spare string, want header) (*file, error) {
 	return c, nil
 }
 
+// garbled finds a record that is none, which the shape of the pages does not show.
+func (f *file) garbled() error {
+	return f.db.View(func(tx *bbolt.Tx) error {
+		return tx.ForEach(func(bucket []byte, b *bbolt.Bucket) error {
+			return b.ForEach(func(key, record []byte) error {
+				if !json.Valid(record) {
+					return fmt.Errorf("%s %q is no record", bucket, key)
+				}
+				return nil
+			})
+		})
+	})
+}
+
+// hasBetter reports whether there is a copy in which each record is one.
+func hasBetter(path string, want header) bool {
+	c, err := openCopy(copyOf(path), want)
+	if err != nil {
+		return false
+	}
+	defer c.close() //nolint:errcheck // nothing was written
+	return c.garbled() == nil
+}
+
 func (f *file) matches(want header) error {
 	got, err := f.header()
 	switch {
@@ -120,5 +148,6 @@ func (f *file) matches(want header) error {
 func (f *file) discard() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.discarded = true
 	return errors.Join(f.dropCopy(), os.Remove(f.path))
 }

@@ -52,6 +52,9 @@ func (f *file) write(e edits) error {
 	if err := failpoint.Step(f.path, "write"); err != nil {
 		return fmt.Errorf("write %s: %w", f.path, err)
 	}
+	if err := f.keep(); err != nil {
+		return fmt.Errorf("write %s: %w", f.path, err)
+	}
 	if err := f.commit(e); err != nil {
 		return err
 	}
@@ -60,20 +63,24 @@ func (f *file) write(e edits) error {
 }
 
 func (f *file) commit(e edits) error {
-	err := f.db.Update(func(tx *bbolt.Tx) error {
-		for _, one := range e.list {
-			b, err := tx.CreateBucketIfNotExists([]byte(one.bucket))
-			if err != nil {
-				return err
-			}
-			if err := one.apply(b); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	err := f.guarded(func() error { return f.db.Update(e.make) })
+	f.seal()
 	if err != nil {
 		return trouble("write", f.path, err)
+	}
+	return nil
+}
+
+// make makes them all.
+func (e edits) make(tx *bbolt.Tx) error {
+	for _, one := range e.list {
+		b, err := tx.CreateBucketIfNotExists([]byte(one.bucket))
+		if err != nil {
+			return err
+		}
+		if err := one.apply(b); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -102,20 +109,29 @@ func (e edit) apply(b *bbolt.Bucket) error {
 
 // each shows every record of a bucket. The value is valid only during do.
 func (f *file) each(bucket string, do func(key string, value []byte)) error {
-	err := f.db.View(func(tx *bbolt.Tx) error {
-		b := tx.Bucket([]byte(bucket))
-		if b == nil {
-			return nil
-		}
-		return b.ForEach(func(k, v []byte) error {
-			do(string(k), v)
-			return nil
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	err := f.keep()
+	if err == nil {
+		err = f.guarded(func() error {
+			return f.db.View(func(tx *bbolt.Tx) error { return show(tx.Bucket([]byte(bucket)), do) })
 		})
-	})
+	}
 	if err != nil {
 		return fmt.Errorf("read %s: %w", f.path, err)
 	}
 	return nil
+}
+
+// show is each of a bucket that may not be there.
+func show(b *bbolt.Bucket, do func(key string, value []byte)) error {
+	if b == nil {
+		return nil
+	}
+	return b.ForEach(func(k, v []byte) error {
+		do(string(k), v)
+		return nil
+	})
 }
 
 func decode[T any](value []byte) (T, error) {

@@ -36,11 +36,17 @@ const headerBucket = "header"
 // file is one bbolt file. Its records are JSON.
 type file struct {
 	path string // e.g. /var/lib/drawbridge/state.db
-	db   *bbolt.DB
+	want header
+	tell func(format string, args ...any) // what a person should know
 
-	mu    sync.Mutex // one write at a time, of the file and then of its copy
-	spare string     // where its copy is, e.g. /run/drawbridge/state.copy
-	copy  *file      // nil where none could be made; one has none of its own
+	mu        sync.Mutex // one write at a time, of the file and then of its copy
+	db        *bbolt.DB
+	os        *os.File // what db has open
+	left      stamp    // what the last write left
+	spoilt    bool     // db is of no use any more
+	discarded bool     // nothing is to come back
+	spare     string   // where its copy is, e.g. /run/drawbridge/state.copy
+	copy      *file    // nil where none could be made; one has none of its own
 }
 
 // lossError says that what a file held cannot be had from it.
@@ -88,6 +94,7 @@ func openFile(path string, want header) (*file, error) {
 	if err != nil {
 		return nil, errors.Join(err, f.close())
 	}
+	f.want = want
 	return f, nil
 }
 
@@ -116,16 +123,22 @@ func beginFile(path string, want header) error {
 
 // openDB opens or makes a file. What is volatile is never synced.
 func openDB(path string, volatile bool) (*file, error) {
+	f := &file{path: path}
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
 		NoSync:       volatile,
 		NoGrowSync:   volatile,
 		FreelistType: bbolt.FreelistMapType,
-		OpenFile:     openSound,
+		OpenFile: func(path string, flag int, mode os.FileMode) (*os.File, error) {
+			var err error
+			f.os, err = openSound(path, flag, mode)
+			return f.os, err
+		},
 	})
 	if err != nil {
 		return nil, trouble("open", path, err)
 	}
-	return &file{path: path, db: db}, nil
+	f.db = db
+	return f, nil
 }
 
 // openSound opens a file that is ours alone and that bbolt can be trusted with.
@@ -313,7 +326,9 @@ func trouble(what, path string, err error) error {
 }
 
 func (f *file) close() error {
-	err := f.db.Close()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	err := f.shut()
 	if f.copy != nil {
 		err = errors.Join(err, f.copy.close())
 	}

@@ -304,8 +304,25 @@ func TestFileThatLostItsContentIsReported(t *testing.T) {
 	wantNotice(t, h.open(t), h.state()+" was empty; what it held is forgotten")
 }
 
+// TestBrokenRecordHarmsNoOther nor is it lost while there is a copy.
 func TestBrokenRecordHarmsNoOther(t *testing.T) {
 	h := filled(t)
+	breakRecords(t, h)
+	s := h.open(t)
+	wantState(t, s, sample(t))
+	wantNotice(t, s, h.state()+` is damaged: network "0" is no record`, "what it held is back from its copy")
+	closed(t, s)
+	breakRecords(t, h)
+	if err := os.Remove(filepath.Join(h.dir, "state.copy")); err != nil {
+		t.Fatal(err)
+	}
+	s = h.open(t)
+	wantState(t, s, sample(t))
+	wantNotice(t, s, `network "0" is left out`, "network  is left out")
+}
+
+func breakRecords(t *testing.T, h *home) {
+	t.Helper()
 	db, err := bbolt.Open(h.state(), 0o600, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -320,9 +337,6 @@ func TestBrokenRecordHarmsNoOther(t *testing.T) {
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
-	s := h.open(t)
-	wantState(t, s, sample(t))
-	wantNotice(t, s, `network "0" is left out`, "network  is left out")
 }
 
 // TestKillLosesNothingThatWasAnswered lets another process save until it is killed.

@@ -1,9 +1,12 @@
 package store_test
 
 import (
+	"errors"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/drawbridge-net/drawbridge/spec"
 	"github.com/drawbridge-net/drawbridge/test/lab"
@@ -110,5 +113,39 @@ func TestKernelDiskThatIsFullOrReadOnlyAtTheStartIsNamed(t *testing.T) {
 				t.Errorf("%s: error %v, want one that names %s and %s", file, err, path(h), want)
 			}
 		}
+	}
+}
+
+// TestKernelDiskInUseIsNotMadeReadOnly since the kernel refuses that; what was made so
+// between two daemons is named by the second, and nothing is lost.
+func TestKernelDiskInUseIsNotMadeReadOnly(t *testing.T) {
+	for file := range files() {
+		t.Run(file, func(t *testing.T) {
+			disk := lab.Disk(t, "4m")
+			h := newHome(t)
+			if file == "state.db" {
+				h.dir = filepath.Join(disk, "lib")
+			} else {
+				h.run = filepath.Join(disk, "run")
+			}
+			s := h.open(t)
+			save(t, s, spec.State{}, sample(t))
+			readOnly := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
+			if err := unix.MountSetattr(unix.AT_FDCWD, disk, 0, readOnly); !errors.Is(err, unix.EBUSY) {
+				t.Errorf("it is in use: %v, want %v", err, unix.EBUSY)
+			}
+			state := saveBoth(t, s, sample(t))
+			closed(t, s)
+			if err := unix.MountSetattr(unix.AT_FDCWD, disk, 0, readOnly); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := h.tryOpen(); err == nil || !strings.Contains(err.Error(), "read-only file system: remount it") {
+				t.Errorf("on a disk that is read-only: %v", err)
+			}
+			if err := unix.MountSetattr(unix.AT_FDCWD, disk, 0, &unix.MountAttr{Attr_clr: unix.MOUNT_ATTR_RDONLY}); err != nil {
+				t.Fatal(err)
+			}
+			wantState(t, h.open(t), state)
+		})
 	}
 }

@@ -31,7 +31,8 @@ type Store struct {
 
 	mu      sync.Mutex
 	notices []string
-	anew    bool // a file was not there or was damaged
+	listen  func(notice string) // nil: nobody does
+	anew    bool                // a file was not there or was damaged
 }
 
 // Open opens state.db in dir and boot.db in runDir, and makes what is missing.
@@ -64,6 +65,11 @@ func Open(dir, runDir, bootID string) (*Store, error) {
 // open opens one file, and makes its copy.
 func (s *Store) open(path string, want header) (*file, error) {
 	f, err := openFile(path, want)
+	if err == nil {
+		if cause := f.garbled(); cause != nil && hasBetter(path, want) {
+			err = errors.Join(damaged(path, cause), f.close())
+		}
+	}
 	if loss := (*lossError)(nil); errors.As(err, &loss) {
 		s.anew = true
 		if err := s.recover(loss, want); err != nil {
@@ -74,10 +80,11 @@ func (s *Store) open(path string, want header) (*file, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.spare = copyOf(path)
+	f.spare, f.tell = copyOf(path), s.notice
 	if err := f.copyAnew(); err != nil {
 		s.notice("%v: there is no copy, should %s be damaged", err, path)
 	}
+	f.seal()
 	return f, nil
 }
 
@@ -145,7 +152,7 @@ func (s *Store) Discard() error {
 }
 
 // Notices are sentences for the operator about what was found damaged or was left
-// out so far. They grow by what the views load.
+// out so far. They grow by what the views load, and by what a save meets.
 func (s *Store) Notices() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -155,7 +162,18 @@ func (s *Store) Notices() []string {
 func (s *Store) notice(format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.notices = append(s.notices, fmt.Sprintf(format, args...))
+	notice := fmt.Sprintf(format, args...)
+	s.notices = append(s.notices, notice)
+	if s.listen != nil {
+		s.listen(notice)
+	}
+}
+
+// Listen has somebody hear of each notice from now on.
+func (s *Store) Listen(hear func(notice string)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.listen = hear
 }
 
 // errHalf says that state.db was written and boot.db was not.

@@ -20,6 +20,7 @@ type home struct {
 }
 
 func newHome(t testing.TB) *home {
+	t.Helper()
 	return &home{filepath.Join(t.TempDir(), "lib"), filepath.Join(t.TempDir(), "run"), "boot-1"}
 }
 

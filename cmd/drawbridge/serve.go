@@ -107,6 +107,7 @@ func serve(ctx context.Context, s settings, log *logrus.Logger) error {
 	for _, notice := range d.notices() {
 		log.Warn(notice)
 	}
+	d.store.Listen(func(notice string) { log.Warn(notice) })
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	operator := &admin.Server{

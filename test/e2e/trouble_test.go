@@ -239,8 +239,8 @@ func without(capability string) []string {
 	return []string{"setpriv", "--bounding-set=-" + capability, "--inh-caps=-" + capability, "--"}
 }
 
-// TestEngineLosesNothingWithADamagedState even while the daemon runs: what it cannot read
-// it has once more.
+// TestEngineLosesNothingWithADamagedState whether the daemon is away meanwhile or has the
+// files in use: what it cannot read it has once more.
 func TestEngineLosesNothingWithADamagedState(t *testing.T) {
 	inTrouble(t, func(*troubled) {}, func(s *troubled) {
 		for round, damage := range []func([]byte) []byte{
@@ -267,8 +267,33 @@ func TestEngineLosesNothingWithADamagedState(t *testing.T) {
 				s.t.Errorf("round %d: set aside: %v", round, aside)
 			}
 		}
+		for how, damage := range map[string]func(path string) error{
+			"was cut short while it was in use":                     func(path string) error { return os.Truncate(path, 0) },
+			"was written to by somebody else while it was in use":   scribble,
+			"was removed while it was in use; what it held is back": os.Remove,
+		} {
+			for _, file := range []string{filepath.Join(s.StateDir, "state.db"), filepath.Join(s.RunDir, "boot.db")} {
+				s.must(damage(file))
+			}
+			s.must(s.addNetwork(2))
+			s.must(s.removeNetwork(2))
+			s.servesOneMore()
+			s.tells(filepath.Join(s.StateDir, "state.db")+" "+how, filepath.Join(s.RunDir, "boot.db")+" "+how)
+		}
+		s.Kill()
+		s.MustStart()
 		s.refuses(s.call("CreateEndpoint", 3, `,"Interface":{"Address":"172.30.1.2/24"},"Options":{}`), "172.30.1.2") // which the container has
 	})
+}
+
+// scribble writes over what is in the middle of a file.
+func scribble(path string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(bytes.Repeat([]byte{0xff, 0}, os.Getpagesize()), int64(os.Getpagesize()))
+	return errors.Join(err, f.Close())
 }
 
 // TestEngineIsAnsweredForWhatNothingIsRememberedOf when the copies are lost too: whoever

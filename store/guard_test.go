@@ -1,0 +1,268 @@
+package store_test
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/drawbridge-net/drawbridge/spec"
+	"github.com/drawbridge-net/drawbridge/store"
+)
+
+// tamperings are what people and programs do to a file that we have open.
+func tamperings(t *testing.T) map[string]struct {
+	do   func(path string) error
+	said string
+} {
+	garbage := make([]byte, 700)
+	for i := range garbage {
+		garbage[i] = byte(rand.Uint32())
+	}
+	write := func(offset func(size int64) int64) func(string) error {
+		return func(path string) error {
+			f, err := os.OpenFile(path, os.O_WRONLY, 0)
+			if err != nil {
+				return err
+			}
+			info, err := f.Stat()
+			if err == nil {
+				_, err = f.WriteAt(garbage, offset(info.Size()))
+			}
+			return errors.Join(err, f.Close())
+		}
+	}
+	return map[string]struct {
+		do   func(path string) error
+		said string
+	}{
+		"emptied":                 {func(path string) error { return os.Truncate(path, 0) }, "was cut short"},
+		"cut in the middle":       {func(path string) error { return os.Truncate(path, 3*int64(os.Getpagesize())+100) }, "was cut short"},
+		"garbage at its head":     {write(func(int64) int64 { return 0 }), "was written to"},
+		"garbage in the middle":   {write(func(size int64) int64 { return rand.Int64N(size - 700) }), "was written to"},
+		"garbage behind its end":  {write(func(size int64) int64 { return size }), "was written to"},
+		"removed":                 {os.Remove, "was removed"},
+		"replaced by a text":      {func(path string) error { return replace(path, []byte("what is this? ")) }, "was replaced"},
+		"replaced by an old one":  {func(path string) error { return replace(path, old(t, path)) }, "was replaced"},
+		"moved where nobody sees": {func(path string) error { return os.Rename(path, filepath.Join(t.TempDir(), "moved")) }, "was removed"},
+	}
+}
+
+func replace(path string, content []byte) error {
+	return errors.Join(os.WriteFile(path+".x", content, 0o600), os.Rename(path+".x", path))
+}
+
+// old is a file of ours that is sound and holds nothing.
+func old(t *testing.T, path string) []byte {
+	t.Helper()
+	h := newHome(t)
+	closed(t, h.open(t))
+	content, err := os.ReadFile(files()[filepath.Base(path)](h))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return content
+}
+
+// TestFileThatIsTamperedWithWhileItIsOpenLosesNothing of what was saved before, or is saved
+// next, nor after the next start; and what somebody put there is kept.
+func TestFileThatIsTamperedWithWhileItIsOpenLosesNothing(t *testing.T) {
+	for name, tampering := range tamperings(t) {
+		for file, path := range files() {
+			reads := rand.IntN(2) == 0 // which heals as well
+			t.Run(fmt.Sprintf("%s %s, read first: %t", file, name, reads), func(t *testing.T) {
+				h := newHome(t)
+				s := h.open(t)
+				var heard []string
+				s.Listen(func(notice string) { heard = append(heard, notice) })
+				save(t, s, spec.State{}, sample(t))
+				if err := tampering.do(path(h)); err != nil {
+					t.Fatal(err)
+				}
+				if reads {
+					wantState(t, s, sample(t))
+				}
+				state := sample(t)
+				for range 2 { // the next save heals, and so the one after it is as any other
+					state = saveBoth(t, s, state)
+				}
+				wantState(t, s, state)
+				wantNotice(t, s, path(h)+" "+tampering.said, "while it was in use", "what it held is back from its copy")
+				if len(heard) != 1 {
+					t.Errorf("heard %q", heard)
+				}
+				aside, _ := filepath.Glob(path(h) + ".damaged-*")
+				if want := tampering.said != "was removed"; (len(aside) == 1) != want {
+					t.Errorf("set aside: %v", aside)
+				}
+				closed(t, s)
+				s = h.open(t)
+				noNotices(t, s)
+				wantState(t, s, state)
+			})
+		}
+	}
+}
+
+// saveBoth saves a change of either file.
+func saveBoth(t *testing.T, s *store.Store, state spec.State) spec.State {
+	t.Helper()
+	next := state
+	n := 200 + state.Networks.Len()
+	if err := errors.Join(next.AddNetwork(network(n)), next.AddEndpoint(networkID(n), member(n, 1))); err != nil {
+		t.Fatal(err)
+	}
+	save(t, s, state, next)
+	return next
+}
+
+// TestCopyThatIsTamperedWithIsMadeAnew from the file, of which nothing is said.
+func TestCopyThatIsTamperedWithIsMadeAnew(t *testing.T) {
+	for name, tampering := range tamperings(t) {
+		if name == "replaced by an old one" {
+			continue // there are no old copies
+		}
+		t.Run(name, func(t *testing.T) {
+			h := newHome(t)
+			s := h.open(t)
+			save(t, s, spec.State{}, sample(t))
+			for _, spare := range []string{filepath.Join(h.dir, "state.copy"), filepath.Join(h.run, "boot.copy")} {
+				if err := tampering.do(spare); err != nil {
+					t.Fatal(err)
+				}
+			}
+			state := saveBoth(t, s, sample(t))
+			noNotices(t, s)
+			for _, path := range files() { // what it is for
+				if err := os.Truncate(path(h), 0); err != nil {
+					t.Fatal(err)
+				}
+			}
+			closed(t, s)
+			wantState(t, h.open(t), state)
+		})
+	}
+}
+
+// TestFileAndCopyThatAreRemovedAreBack from what is still open.
+func TestFileAndCopyThatAreRemovedAreBack(t *testing.T) {
+	h := newHome(t)
+	s := h.open(t)
+	save(t, s, spec.State{}, sample(t))
+	for _, dir := range []string{h.dir, h.run} {
+		all, err := filepath.Glob(filepath.Join(dir, "*"))
+		if err != nil || len(all) != 2 {
+			t.Fatalf("%v, %v", all, err)
+		}
+		for _, path := range all {
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	state := saveBoth(t, s, sample(t))
+	wantNotice(t, s, h.state()+" was removed", h.bootDB()+" was removed")
+	closed(t, s)
+	s = h.open(t)
+	noNotices(t, s)
+	wantState(t, s, state)
+}
+
+// TestFileAndCopyThatAreSpoiltAreNamed at each save, and neither is written to.
+func TestFileAndCopyThatAreSpoiltAreNamed(t *testing.T) {
+	for file, path := range files() {
+		t.Run(file, func(t *testing.T) {
+			h := newHome(t)
+			s := h.open(t)
+			save(t, s, spec.State{}, sample(t))
+			for _, spoil := range []string{path(h), strings.TrimSuffix(path(h), ".db") + ".copy"} {
+				if err := os.Truncate(spoil, 0); err != nil {
+					t.Fatal(err)
+				}
+			}
+			next := sample(t)
+			if err := errors.Join(next.AddNetwork(network(200)), next.AddEndpoint(networkID(200), member(200, 1))); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				err := s.Networks().Save(sample(t), next)
+				want := "write " + path(h) + ": " + path(h) + " was cut short while it was in use, and so was its copy"
+				if err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("error %v, want %s", err, want)
+				}
+			}
+			wantEmpty(t, path(h))
+		})
+	}
+}
+
+func wantEmpty(t *testing.T, path string) {
+	t.Helper()
+	if info, err := os.Stat(path); err != nil || info.Size() > 0 {
+		t.Errorf("%s: %v, %v", path, info, err)
+	}
+}
+
+// TestPagesThatGoUnderAWriteAreAnErrorAndNoCrash as when a file is cut short in the very
+// moment: here it looks as it was left, and its pages are gone. The next save heals it.
+func TestPagesThatGoUnderAWriteAreAnErrorAndNoCrash(t *testing.T) {
+	for file, path := range files() {
+		t.Run(file, func(t *testing.T) {
+			h := newHome(t)
+			s := h.open(t)
+			save(t, s, spec.State{}, sample(t))
+			info, err := os.Stat(path(h))
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = errors.Join(os.Truncate(path(h), 0), os.Truncate(path(h), info.Size()), os.Chtimes(path(h), info.ModTime(), info.ModTime()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			next := sample(t)
+			if err := errors.Join(next.AddNetwork(network(199)), next.AddEndpoint(networkID(199), member(199, 1))); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Networks().Save(sample(t), next); err == nil || !strings.Contains(err.Error(), path(h)+" is damaged") {
+				t.Errorf("error %v", err)
+			}
+			state := saveBoth(t, s, sample(t))
+			wantState(t, s, state)
+			closed(t, s)
+			s = h.open(t)
+			noNotices(t, s)
+			wantState(t, s, state)
+		})
+	}
+}
+
+// TestFilesOfTheFutureAreAsAnyOther since nothing is judged by the time of day.
+func TestFilesOfTheFutureAreAsAnyOther(t *testing.T) {
+	h := newHome(t)
+	s := h.open(t)
+	save(t, s, spec.State{}, sample(t))
+	state := saveBoth(t, s, sample(t))
+	closed(t, s)
+	for _, dir := range []string{h.dir, h.run} {
+		all, err := filepath.Glob(filepath.Join(dir, "*"))
+		if err != nil || len(all) != 2 {
+			t.Fatalf("%v, %v", all, err)
+		}
+		for i, path := range all {
+			at := time.Now().AddDate(100*(1-2*i), 0, 0) // one in a hundred years, one a hundred ago
+			if err := os.Chtimes(path, at, at); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	s = h.open(t)
+	noNotices(t, s)
+	wantState(t, s, state)
+	state = saveBoth(t, s, state)
+	closed(t, s)
+	wantState(t, h.open(t), state)
+}
