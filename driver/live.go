@@ -32,8 +32,13 @@ func (l Live) Address(network string, addr netip.Addr) bool {
 }
 
 // activate is called once in an engine's life, before anything else: what one that was
-// killed had asked for and not yet used, nobody waits for any more.
+// killed had asked for and not yet used, nobody waits for any more. Where a second engine
+// lives, that may be its own: what the first one left is found to be idle in minutes.
 func (s *Server) activate(ctx context.Context, _ *nothing) (*manifest, error) {
+	answer := &manifest{Implements: []string{"NetworkDriver", "IpamDriver"}}
+	if s.callers.others(ctx) {
+		return answer, nil
+	}
 	s.engine.Restarted(ctx)
 	lost, err := s.ipam.Restarted(Live{s.engine.Now().State})
 	for _, l := range lost {
@@ -42,5 +47,5 @@ func (s *Server) activate(ctx context.Context, _ *nothing) (*manifest, error) {
 	if err != nil {
 		s.log.WithError(err).Warn("take back addresses")
 	}
-	return &manifest{Implements: []string{"NetworkDriver", "IpamDriver"}}, nil
+	return answer, nil
 }

@@ -22,6 +22,14 @@ import (
 type wire struct {
 	t      *testing.T
 	client *http.Client
+	path   string // of the socket
+}
+
+// dialer reaches a socket, whatever the address.
+func dialer(path string) func(ctx context.Context, _, _ string) (net.Conn, error) {
+	return func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}
 }
 
 // dial serves the rig's driver on a socket, with pools chosen from ranges on a host
@@ -45,9 +53,7 @@ func (r *rig) dial(ranges []ipam.Range, obstacles ...ipam.Obstacle) *wire {
 	ctx, stop := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- driver.New(r.engine, r.ipam, r.onLink, r.logger).Serve(ctx, l) }()
-	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", path)
-	}}
+	transport := &http.Transport{DialContext: dialer(path)}
 	r.t.Cleanup(func() {
 		transport.CloseIdleConnections()
 		stop()
@@ -55,7 +61,7 @@ func (r *rig) dial(ranges []ipam.Range, obstacles ...ipam.Obstacle) *wire {
 			r.t.Error(err)
 		}
 	})
-	return &wire{r.t, &http.Client{Transport: transport}}
+	return &wire{r.t, &http.Client{Transport: transport}, path}
 }
 
 // call posts a request and returns the strings in the answer, or the refusal.

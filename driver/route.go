@@ -120,6 +120,7 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) (about subject
 	if err != nil {
 		return about, nil, err
 	}
+	s.callers.hear(r.Context())
 	return answerTo(r.Context(), body)
 }
 

@@ -40,6 +40,7 @@ type Server struct {
 	obstacles func() ([]plan.Obstacle, error)
 	log       logrus.FieldLogger
 	routes    map[string]handler // by path, e.g. /NetworkDriver.Join
+	callers   callers
 }
 
 // New makes a Server over an Engine that was started. Obstacles tells what of the
@@ -85,7 +86,10 @@ func (s *Server) Handler() http.Handler { return http.HandlerFunc(s.serve) }
 // the call with an empty body (pkg/plugins/client.go in github.com/moby/moby sends the
 // drained one again). One that begins a request has to finish it.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
-	server := &http.Server{Handler: s.Handler(), ReadHeaderTimeout: headerPatience, MaxHeaderBytes: maxHeader, ErrorLog: log.New(logWriter{s.log}, "", 0)}
+	server := &http.Server{
+		Handler: s.Handler(), ConnContext: withCaller,
+		ReadHeaderTimeout: headerPatience, MaxHeaderBytes: maxHeader, ErrorLog: log.New(logWriter{s.log}, "", 0),
+	}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()
 	select {
