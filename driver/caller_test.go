@@ -3,7 +3,6 @@ package driver_test
 import (
 	"bufio"
 	"errors"
-	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
@@ -25,7 +24,7 @@ func TestSecondEngine(t *testing.T) {
 	}
 	w := &wire{t, &http.Client{Transport: &http.Transport{DialContext: dialer(path)}}, path}
 	w.must(createEndpoint, endpointBody(net1, ep1, "10.1.0.2/24", "", ""))
-	fmt.Println("made")
+	_, _ = os.Stdout.WriteString("made\n")
 	_, _ = bufio.NewReader(os.Stdin).ReadString('\n')
 }
 
@@ -33,7 +32,7 @@ func TestSecondEngine(t *testing.T) {
 // that one's yet.
 func TestAnEngineThatStartsTakesNothingFromOneThatLives(t *testing.T) {
 	r := newRig(t)
-	w := r.dial(nil)
+	w := r.dial()
 	w.must(createNetwork, networkBody(net1, "", pool4, ""))
 	first := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestSecondEngine$")
 	first.Env = append(os.Environ(), secondEngine+"="+w.path)

@@ -32,14 +32,12 @@ func dialer(path string) func(ctx context.Context, _, _ string) (net.Conn, error
 	}
 }
 
-// dial serves the rig's driver on a socket, with pools chosen from ranges on a host
-// with obstacles.
-func (r *rig) dial(ranges []ipam.Range, obstacles ...ipam.Obstacle) *wire {
+// dial serves the rig's driver on a socket, with pools chosen on a host with obstacles.
+func (r *rig) dial(obstacles ...ipam.Obstacle) *wire {
 	r.t.Helper()
 	pools, err := ipam.New(ipam.Config{
-		Store:  &ipamtest.Memory{},
-		Host:   func() ([]ipam.Obstacle, error) { return obstacles, nil },
-		Ranges: ranges,
+		Store: &ipamtest.Memory{},
+		Host:  func() ([]ipam.Obstacle, error) { return obstacles, nil },
 	})
 	if err != nil {
 		r.t.Fatal(err)
@@ -153,7 +151,7 @@ func (w *wire) remove(a asked) {
 // tenth network is of our network driver, the others are of Docker's.
 func TestFourThousandPoolsOverTheWire(t *testing.T) {
 	r := newRig(t)
-	w := r.dial(nil)
+	w := r.dial()
 	var all []asked
 	var spent error
 	pools := map[string]bool{}
@@ -196,7 +194,7 @@ func TestFourThousandPoolsOverTheWire(t *testing.T) {
 // keeps every pool and asks again, without a gateway in between.
 func TestTheSixtyFifthTryIsRefusedOverTheWire(t *testing.T) {
 	r := newRig(t)
-	w := r.dial(nil, ipam.Obstacle{Prefix: netip.MustParsePrefix("172.16.0.0/12"), What: "route 172.16.0.0/12 by tun0", Weak: true},
+	w := r.dial(ipam.Obstacle{Prefix: netip.MustParsePrefix("172.16.0.0/12"), What: "route 172.16.0.0/12 by tun0", Weak: true},
 		ipam.Obstacle{Prefix: netip.MustParsePrefix("10.0.0.0/8"), What: "route 10.0.0.0/8 by tun1", Weak: true})
 	var kept []asked
 	for {
