@@ -29,19 +29,28 @@ func TestKernelManyContainersAreMendedAtOnce(t *testing.T) {
 	began := time.Now()
 	m := s.many()
 	t.Logf("%d endpoints with %d ports are there after %v", manyEndpoints, manyPorts, time.Since(began).Round(time.Millisecond))
-	for _, w := range []tampering{
-		{name: "nft flush ruleset", do: "nft flush ruleset"},
-		{name: "the bridge is deleted", do: "ip link del " + m.bridge},
-		{name: "all ports are set down", do: "ip -br link | sed -n 's/^\\(dbv[^@ ]*\\).*/link set \\1 down/p' | ip -batch -"},
-		{name: "all ports are taken off the bridge", do: "ip -br link | sed -n 's/^\\(dbv[^@ ]*\\).*/link set \\1 nomaster/p' | ip -batch -"},
-	} {
-		m.probes.Forget()
-		if out, err := l.Host.Try("sh", "-ec", w.do); err != nil {
-			t.Fatalf("%s%v", out, err)
-		}
-		t.Logf("%s: %s", w.name, m.probes.Steady(w.name, time.Now(), manyWithin))
-	}
+	m.mends(s, manyWithin,
+		tampering{name: "nft flush ruleset", do: "nft flush ruleset"},
+		tampering{name: "the bridge is deleted", do: "ip link del " + m.bridge},
+		tampering{name: "all ports are set down", do: "ip -br link | sed -n 's/^\\(dbv[^@ ]*\\).*/link set \\1 down/p' | ip -batch -"},
+		tampering{name: "all ports are taken off the bridge", do: "ip -br link | sed -n 's/^\\(dbv[^@ ]*\\).*/link set \\1 nomaster/p' | ip -batch -"})
+	s.Alone.Kill()
+	s.MustStart("--firewall=iptables")
+	m.mends(s, pollsWithin,
+		tampering{name: "with iptables: nft flush ruleset", do: "nft flush ruleset"},
+		tampering{name: "with iptables: iptables -t nat -F", do: iptablesNFT.each("-t nat -F")})
 	m.probes.Stop()
+}
+
+func (m *multitude) mends(s *troubled, limit time.Duration, all ...tampering) {
+	s.t.Helper()
+	for _, w := range all {
+		m.probes.Forget()
+		if out, err := s.Lab.Host.Try("sh", "-ec", w.do); err != nil {
+			s.t.Fatalf("%s%v", out, err)
+		}
+		s.t.Logf("%s: %s", w.name, m.probes.Steady(w.name, time.Now(), limit))
+	}
 }
 
 // multitude is one network with very many containers.
