@@ -67,7 +67,7 @@ func (e *env) differences(ctx context.Context, loose []string) (notices []string
 	for _, d := range known {
 		if d.isOurs() && !slices.ContainsFunc(networks, func(n admin.Network) bool { return n.ID == d.ID }) {
 			notices = append(notices, fmt.Sprintf("nothing is remembered of Docker's network %s: containers on it go on as they are, and no others can start; "+
-				"remove it with docker network rm %[1]s and create it again", d.Name))
+				"take them off it, docker network rm %[1]s, and create it again", d.Name))
 		}
 	}
 	return notices

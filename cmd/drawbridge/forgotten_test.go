@@ -55,7 +55,7 @@ func forgetful() (daemon, docker map[string]string, want []string) {
 		"nothing is remembered of container beta on network web: it has no published ports there, and others may be given its address; docker restart beta",
 		"Docker has no network 7c01aa55cc33 (172.30.1.0/24): if no other engine has, drawbridge remove 7c01aa55cc33",
 		"Docker has no network with subnet 10.6.0.0/24, which was given away: if no other engine has, drawbridge remove 10.6.0.0/24",
-		"nothing is remembered of Docker's network old: containers on it go on as they are, and no others can start; remove it with docker network rm old and create it again",
+		"nothing is remembered of Docker's network old: containers on it go on as they are, and no others can start; take them off it, docker network rm old, and create it again",
 	}
 }
 
