@@ -3,9 +3,11 @@ package publish
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
+	"unicode"
 )
 
 // The programs of an engine that hold ports.
@@ -56,10 +58,22 @@ func (p process) proxied() string {
 			flags[strings.TrimLeft(arg, "-")] = args[min(i+2, len(args)-1)]
 		}
 	}
-	if flags["container-ip"] == "" || flags["container-port"] == "" {
-		return ""
+	to, err := netip.ParseAddrPort(net.JoinHostPort(flags["container-ip"], flags["container-port"]))
+	if err != nil {
+		return "" // anybody may call himself so
 	}
-	return net.JoinHostPort(flags["container-ip"], flags["container-port"])
+	return to.String()
+}
+
+// printable is a name that anybody may have given a process of his, without what would move
+// the cursor of whoever reads it.
+func printable(name string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '?'
+	}, name)
 }
 
 // readProcesses finds who has which sockets open.
@@ -78,7 +92,7 @@ func readProcesses() map[string][]process {
 		if err != nil {
 			continue
 		}
-		p := process{dir, strings.TrimSpace(string(name))}
+		p := process{dir, printable(strings.TrimSpace(string(name)))}
 		for _, f := range files {
 			target, err := os.Readlink(filepath.Join(dir, "fd", f.Name()))
 			if err != nil {

@@ -18,6 +18,10 @@ import (
 // dialTimeout bounds the question whether anybody lives behind a socket.
 const dialTimeout = time.Second
 
+// longest is what the kernel takes for the path of a socket, without the byte that ends it
+// (unix(7)).
+const longest = 107
+
 // Listen makes a socket with the permissions of mode, e.g. 0o660. It appears at its path
 // ready to be used, since an engine that finds a socket and gets no answer gives the
 // driver up until its own restart. The socket of a dead process is replaced; that of a
@@ -37,14 +41,17 @@ func listen(path string, mode os.FileMode) (net.Listener, error) {
 	if err := checkDead(path); err != nil {
 		return nil, err
 	}
+	hidden := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new")
+	temporary := filepath.Join(hidden, "s")
+	if more := len(temporary) - longest; more > 0 {
+		return nil, fmt.Errorf("its path is %d bytes long, want %d at most", len(path), len(path)-more)
+	}
 	// Nobody but us can look into it, so nobody connects before the mode is set, whatever
 	// the umask. One that is there was left by a process that was killed in here.
-	hidden := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new")
 	if err := errors.Join(os.RemoveAll(hidden), os.Mkdir(hidden, 0o700)); err != nil {
 		return nil, err
 	}
 	defer func() { _ = os.RemoveAll(hidden) }() // what is left of it is empty
-	temporary := filepath.Join(hidden, "s")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: temporary, Net: "unix"})
 	if err != nil {
 		return nil, err

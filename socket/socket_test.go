@@ -185,3 +185,18 @@ func TestWhatAKilledProcessLeftIsReplaced(t *testing.T) {
 		t.Errorf("beside the socket: %v, %v", beside, err)
 	}
 }
+
+func TestPathThatIsTooLongIsNamedWithItsLength(t *testing.T) {
+	dir := t.TempDir()
+	for length, want := range map[int]string{100: "", 101: "101 bytes long, want 100 at most", 200: "200 bytes long"} {
+		path := filepath.Join(dir, "s")
+		path += strings.Repeat("s", length-len(path))
+		l, err := socket.Listen(path, 0o600)
+		if err == nil {
+			err = l.Close()
+		}
+		if got := fmt.Sprint(err); want == "" && err != nil || !strings.Contains(got, want) {
+			t.Errorf("%d bytes: %v, want %q", length, err, want)
+		}
+	}
+}

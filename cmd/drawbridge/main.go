@@ -82,7 +82,7 @@ func (e *env) root() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.PersistentFlags().StringVar(&e.adminSocket, "admin-socket", admin.DefaultSocket, "the daemon's operator socket")
+	root.PersistentFlags().Var(pathAt(&e.adminSocket, admin.DefaultSocket), "admin-socket", "the daemon's operator socket")
 	root.AddCommand(e.serve(), e.ps(), e.networks(), e.plan(), e.status(), e.remove(), e.version())
 	return root
 }

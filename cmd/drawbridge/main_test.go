@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -147,12 +149,18 @@ func TestExitCodesTellTroubleFromMisuse(t *testing.T) {
 		{[]string{"remove", "7c01", "--admin-socket", well, "--docker-socket", none, "--force"}, 0, "removed network 7c01aa55cc33"},
 		{[]string{"remove", "7c01", "--admin-socket", well, "--docker-socket", none}, 1, "no engine answers on " + none},
 		{[]string{"remove", "3f2a", "--admin-socket", well, "--docker-socket", docker}, 1, "docker network rm web"},
-		{[]string{"remove", "", "--admin-socket", well, "--docker-socket", docker}, 1, "2 networks and 3 endpoints"},
 		{[]string{"remove", "db", "--admin-socket", well, "--docker-socket", docker}, 1, "0 networks and 0 endpoints"},
 		{[]string{"remove", "bb01", "--admin-socket", well, "--docker-socket", docker}, 0, "removed endpoint bb01c2d3e4f5"},
 		{[]string{"remove", "bb01", "--admin-socket", well, "--docker-socket", none}, 1, "no engine answers on " + none},
 		{[]string{"remove", "bb01", "--admin-socket", well, "--docker-socket", none, "--force"}, 0, "removed endpoint bb01c2d3e4f5"},
 		{[]string{"remove", "aa01", "--admin-socket", well, "--docker-socket", docker}, 1, "docker network disconnect web alpha"},
+		{[]string{"remove", "", "--force", "--admin-socket", well, "--docker-socket", docker}, 2, `"" is neither network`},
+		{[]string{"remove", "../../" + dbID, "--admin-socket", well, "--docker-socket", docker}, 1, `subnet "../../7c01aa55`},
+		{[]string{"remove", dbID + "0", "--admin-socket", well, "--docker-socket", docker}, 1, `0 networks`},
+		{[]string{"remove", "\x1b[2J\x00", "--admin-socket", well, "--docker-socket", docker}, 1, `"\x1b[2J\x00": 0 networks`},
+		{[]string{"remove", strings.Repeat("7", 1<<20), "--admin-socket", well, "--docker-socket", docker}, 1, `777": 0 networks`},
+		{[]string{"remove", "10.6.0.0/33", "--admin-socket", well, "--docker-socket", docker}, 1, `subnet "10.6.0.0/33": want e.g.`},
+		{[]string{"remove", "10.6.0.0/24; reboot", "--admin-socket", well, "--docker-socket", docker}, 1, `subnet "10.6.0.0/24; reboot": want e.g.`},
 		{[]string{"remove", "10.6.0.0/24", "--admin-socket", well, "--docker-socket", docker}, 0, "gave subnet 10.6.0.0/24 back"},
 		{[]string{"remove", "10.5.0.0/24", "--admin-socket", well, "--docker-socket", docker}, 1, "docker network rm lan"},
 		{[]string{"remove", "10.6.0.0/24", "--admin-socket", well, "--docker-socket", none}, 1, "no engine answers on " + none},
@@ -185,9 +193,35 @@ func TestExitCodesTellTroubleFromMisuse(t *testing.T) {
 		if got.code != row.code || !strings.Contains(text, row.says) {
 			t.Errorf("drawbridge %s: exit code %d, want %d; want %q in %q", strings.Join(row.args, " "), got.code, row.code, row.says, text)
 		}
+		if len(text) > 2000 || strings.ContainsFunc(text, func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }) {
+			t.Errorf("drawbridge %.80q says %d bytes: %.200q", row.args, len(text), text)
+		}
 		if got.code == 1 && row.args[0] != "status" && got.stdout != "" {
 			t.Errorf("drawbridge %s: an error and yet %q", strings.Join(row.args, " "), got.stdout)
 		}
+	}
+}
+
+// TestPathsThatSayTooLittleAreRefusedByName before anything is done with them.
+func TestPathsThatSayTooLittleAreRefusedByName(t *testing.T) {
+	seen := 0
+	for _, command := range []string{"serve", "remove", "status"} {
+		for _, flag := range []string{"admin-socket", "docker-socket", "plugin-socket", "state-dir", "run-dir", "sysctls"} {
+			for _, odd := range []string{"", ".", "lib", "../lib", "@lib", "unix:///run/docker.sock", "/run/\x00", "/run/\nx", "/run/\x1b[2J", "/run/\xff"} {
+				c, _, err := (&env{}).root().Find([]string{command}) // which is not run
+				if err != nil || c.Flag(flag) == nil {
+					continue
+				}
+				want := fmt.Sprintf("invalid argument %q for \"--%s\" flag: want an absolute path", odd, flag)
+				if err := c.ParseFlags([]string{"--" + flag, odd}); err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("%s: %v, want %s", command, err, want)
+				}
+				seen++
+			}
+		}
+	}
+	if seen < 100 {
+		t.Errorf("only %d were tried", seen)
 	}
 }
 

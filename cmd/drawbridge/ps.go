@@ -62,7 +62,7 @@ on ::1 or by a link-local address of IPv6, which is not marked.`,
 }
 
 func (e *env) dockerFlag(c *cobra.Command) {
-	c.Flags().StringVar(&e.dockerSocket, "docker-socket", "/var/run/docker.sock", "the engine's API socket, asked for names")
+	c.Flags().Var(pathAt(&e.dockerSocket, "/var/run/docker.sock"), "docker-socket", "the engine's API socket, asked for names")
 }
 
 func orID(name, id string) string {

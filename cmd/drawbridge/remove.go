@@ -34,12 +34,12 @@ that Docker gave up. With SUBNET, e.g. 172.30.1.0/24, the addresses of a network
 are given back that never came to be, because Docker was killed on the way to it.
 All are named by drawbridge status. What Docker still has is refused, unless
 forced.`,
-		Args: cobra.MaximumNArgs(1),
+		Args: cobra.MatchAll(cobra.MaximumNArgs(1), notEmpty),
 	}
 	force := c.Flags().Bool("force", false, "also what Docker still has; its containers lose it")
 	s := settings{sysctls: "/proc/sys", firewall: firewall.None, removing: true}
-	c.Flags().StringVar(&s.stateDir, "state-dir", "/var/lib/drawbridge", "the state, if no daemon is running")
-	c.Flags().StringVar(&s.runDir, "run-dir", "/run/drawbridge", "the state of this boot, if no daemon is running")
+	c.Flags().Var(pathAt(&s.stateDir, "/var/lib/drawbridge"), "state-dir", "the state, if no daemon is running")
+	c.Flags().Var(pathAt(&s.runDir, "/run/drawbridge"), "run-dir", "the state of this boot, if no daemon is running")
 	e.dockerFlag(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
 		if len(args) == 1 && strings.Contains(args[0], "/") {
@@ -61,6 +61,14 @@ forced.`,
 	return c
 }
 
+// notEmpty refuses what a script calls a network if it knows none: every ID begins so.
+func notEmpty(_ *cobra.Command, args []string) error {
+	if slices.Contains(args, "") {
+		return errors.New("\"\" is neither network, endpoint nor subnet: want an ID or its beginning, or e.g. 172.30.0.0/24")
+	}
+	return nil
+}
+
 // removeOne removes the network or the endpoint whose ID begins so, if nobody misses it.
 func (e *env) removeOne(ctx context.Context, prefix string, force bool) error {
 	networks, err := e.client().Networks(ctx)
@@ -79,7 +87,7 @@ func (e *env) removeOne(ctx context.Context, prefix string, force bool) error {
 	case len(networks) == 0 && len(endpoints) == 1:
 		return e.removeEndpoint(ctx, endpoints[0], force)
 	}
-	return fmt.Errorf("%q: %d networks and %d endpoints have an ID that begins so; drawbridge networks --json and ps --json show them", prefix, len(networks), len(endpoints))
+	return fmt.Errorf("%.80q: %d networks and %d endpoints have an ID that begins so; drawbridge networks --json and ps --json show them", prefix, len(networks), len(endpoints))
 }
 
 func (e *env) removeNetwork(ctx context.Context, id string, force bool) error {
@@ -118,7 +126,7 @@ func (e *env) removeEndpoint(ctx context.Context, ep admin.Endpoint, force bool)
 func (e *env) removePool(ctx context.Context, subnet string, force bool) error {
 	prefix, err := netip.ParsePrefix(subnet)
 	if err != nil {
-		return fmt.Errorf("subnet %q: %w", subnet, err)
+		return fmt.Errorf("subnet %.80q: want e.g. 172.30.0.0/24", subnet)
 	}
 	all, err := listDocker(ctx, e.dockerSocket)
 	switch name := owner(all, prefix.Masked().String()); {

@@ -62,11 +62,11 @@ containers do not notice whether it runs. Where there is no network, it leaves n
 			return serve(c.Context(), s, e.log(s.logLevel))
 		},
 	}
-	c.Flags().StringVar(&s.pluginSocket, "plugin-socket", "/run/docker/plugins/drawbridge.sock", "where Docker finds the driver; its name is the driver's")
-	c.Flags().StringVar(&s.stateDir, "state-dir", "/var/lib/drawbridge", "what must outlive a power cut")
-	c.Flags().StringVar(&s.runDir, "run-dir", "/run/drawbridge", "what dies with the boot")
+	c.Flags().Var(pathAt(&s.pluginSocket, "/run/docker/plugins/drawbridge.sock"), "plugin-socket", "where Docker finds the driver; its name is the driver's")
+	c.Flags().Var(pathAt(&s.stateDir, "/var/lib/drawbridge"), "state-dir", "what must outlive a power cut")
+	c.Flags().Var(pathAt(&s.runDir, "/run/drawbridge"), "run-dir", "what dies with the boot")
 	c.Flags().Var(&s.ranges, "pool", "choose subnets that nobody names from here, e.g. 10.64.0.0/12=24; repeatable, either family (default "+defaultRanges()+")")
-	c.Flags().StringVar(&s.sysctls, "sysctls", "/proc/sys", "where sysctls of net can be written")
+	c.Flags().Var(pathAt(&s.sysctls, "/proc/sys"), "sysctls", "where sysctls of net can be written")
 	c.Flags().TextVar(&s.firewall, "firewall", firewall.Auto, "nftables, iptables, none (published ports by a proxy alone), or auto: nftables where the kernel takes a trial of all that is needed; also by FIREWALL in the environment")
 	c.Flags().TextVar(&s.logLevel, "log-level", logrus.InfoLevel, "debug, info, warn or error; also by LOG_LEVEL in the environment")
 	return c
