@@ -45,6 +45,7 @@ func (e *env) differences(ctx context.Context, loose []string) (notices []string
 	if err != nil {
 		return nil
 	}
+	client := dockerClient(e.dockerSocket)
 	for _, n := range networks {
 		if !slices.ContainsFunc(known, func(d dockerNetwork) bool { return d.ID == n.ID }) {
 			notices = append(notices, fmt.Sprintf("Docker has no network %s (%s): if no other engine has, drawbridge remove %[1]s",
@@ -52,9 +53,12 @@ func (e *env) differences(ctx context.Context, loose []string) (notices []string
 			continue
 		}
 		ctx, cancel := context.WithTimeout(ctx, dockerTimeout)
-		members, err := inspectDocker(ctx, dockerClient(e.dockerSocket), n.ID)
+		members, err := inspectDocker(ctx, client, n.ID)
 		cancel()
-		if err == nil && members != nil {
+		if err != nil {
+			return nil
+		}
+		if members != nil {
 			of := slices.DeleteFunc(slices.Clone(endpoints), func(ep admin.Endpoint) bool { return ep.Network != n.ID })
 			notices = append(notices, strangers(members, of)...)
 		}
