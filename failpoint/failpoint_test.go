@@ -56,3 +56,23 @@ func TestStepsAreCountedHeldAndFailedAsOrdered(t *testing.T) {
 		t.Errorf("a step that was held: %v", err)
 	}
 }
+
+// TestAnOrderThatReplacesAnotherIsNoticed has one in a file of the same inode, which the next
+// file may get once the last one is gone.
+func TestAnOrderThatReplacesAnotherIsNoticed(t *testing.T) {
+	dir := t.TempDir()
+	p := &point{dir: dir}
+	give(t, dir, "fail 2 .")
+	for i, want := range []string{"", "fail", "", "fail"} {
+		if i == 2 {
+			path := filepath.Join(dir, OrderFile)
+			next := time.Now().Add(time.Second)
+			if err := errors.Join(os.WriteFile(path, []byte("fail 2 ."), 0o600), os.Chtimes(path, next, next)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := p.reach("link a: set up"); got != want {
+			t.Errorf("step %d: %q, want %q", i, got, want)
+		}
+	}
+}

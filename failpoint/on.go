@@ -84,7 +84,7 @@ func (p *point) read() {
 		p.file = nil
 		return
 	}
-	if p.file != nil && os.SameFile(p.file, file) {
+	if same(p.file, file) {
 		return
 	}
 	text, err := os.ReadFile(path)
@@ -101,6 +101,12 @@ func (p *point) read() {
 	}
 	o.steps = regexp.MustCompile(steps)
 	p.file, p.order, p.count = file, o, 0
+}
+
+// same reports whether two looks at the file found one order. A file that replaces another
+// may get the number of its inode.
+func same(a, b os.FileInfo) bool {
+	return a != nil && os.SameFile(a, b) && a.ModTime().Equal(b.ModTime())
 }
 
 func (p *point) write(line string) {
@@ -121,7 +127,7 @@ func (p *point) hold() {
 	p.mu.Unlock()
 	for {
 		file, err := os.Stat(filepath.Join(p.dir, OrderFile))
-		if err != nil || !os.SameFile(mine, file) {
+		if err != nil || !same(mine, file) {
 			return
 		}
 		time.Sleep(5 * time.Millisecond)
