@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/drawbridge-net/drawbridge/firewall/iptables"
 	"github.com/drawbridge-net/drawbridge/firewall/nftables"
@@ -67,6 +68,7 @@ type Firewall struct {
 	refused error              // why there is no nft
 	ipt     *iptables.Firewall // nil unless it was chosen
 
+	began  time.Time   // when it was chosen
 	stands atomic.Bool // the drops do, as far as is known; see Behind
 
 	mu       sync.Mutex
@@ -76,7 +78,7 @@ type Firewall struct {
 
 // Open chooses. It changes nothing on the host.
 func Open(ctx context.Context, mode Mode) (*Firewall, error) {
-	f := &Firewall{Reason: "as told", others: map[string]*iptables.Firewall{}, editions: map[string]string{}}
+	f := &Firewall{Reason: "as told", others: map[string]*iptables.Firewall{}, editions: map[string]string{}, began: time.Now()}
 	err := f.choose(ctx, mode)
 	if err != nil {
 		f.Close()

@@ -102,7 +102,7 @@ const legacyEdition = 5 * time.Second
 // edition is another whenever rules may be others than before.
 func (f *Firewall) edition(ctx context.Context, name string) (string, error) {
 	if name == "iptables-"+iptables.Legacy {
-		return fmt.Sprint(time.Now().Unix() / int64(legacyEdition/time.Second)), nil
+		return fmt.Sprint(int64(time.Since(f.began) / legacyEdition)), nil
 	}
 	id, err := f.nft.Generation(ctx)
 	return fmt.Sprint(id), err

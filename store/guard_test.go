@@ -6,10 +6,12 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/drawbridge-net/drawbridge/ipam"
 	"github.com/drawbridge-net/drawbridge/spec"
 	"github.com/drawbridge-net/drawbridge/store"
 )
@@ -237,6 +239,35 @@ func TestPagesThatGoUnderAWriteAreAnErrorAndNoCrash(t *testing.T) {
 			noNotices(t, s)
 			wantState(t, s, state)
 		})
+	}
+}
+
+// TestNoTimeIsRemembered which a clock that was set back would put into the future.
+func TestNoTimeIsRemembered(t *testing.T) {
+	seen := map[reflect.Type]bool{reflect.TypeFor[time.Time](): false}
+	var look func(reflect.Type)
+	look = func(is reflect.Type) {
+		if seen[is] {
+			return
+		}
+		seen[is] = true
+		switch is.Kind() {
+		case reflect.Pointer, reflect.Slice, reflect.Array:
+			look(is.Elem())
+		case reflect.Map:
+			look(is.Key())
+			look(is.Elem())
+		case reflect.Struct:
+			for i := range is.NumField() {
+				look(is.Field(i).Type)
+			}
+		}
+	}
+	for _, record := range []reflect.Type{reflect.TypeFor[spec.Network](), reflect.TypeFor[spec.Endpoint](), reflect.TypeFor[ipam.Snapshot]()} {
+		look(record)
+	}
+	if len(seen) < 20 || seen[reflect.TypeFor[time.Time]()] {
+		t.Errorf("a time is among %d types: %t", len(seen), seen[reflect.TypeFor[time.Time]()])
 	}
 }
 
