@@ -6,6 +6,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	logtest "github.com/sirupsen/logrus/hooks/test"
+
+	"github.com/drawbridge-net/drawbridge/engine"
+	"github.com/drawbridge-net/drawbridge/engine/enginetest"
 	"github.com/drawbridge-net/drawbridge/spec"
 )
 
@@ -42,21 +46,31 @@ func TestWhoeverIsInAnEndpointIsNeverTakenForForgotten(t *testing.T) {
 	}
 }
 
-// TestWhatCannotBeSeenIsNotForgotten is about a host that tells nothing for a while.
+// unseen is a host whose links cannot be looked for.
+type unseen struct{ *enginetest.Host }
+
+func (unseen) Exists(string) (exists, used bool, err error) { return false, false, errBroken }
+
 func TestWhatCannotBeSeenIsNotForgotten(t *testing.T) {
-	r := newRig(t)
-	r.must(addNetwork(1), addEndpoint(1, 2), func(s *spec.State) error { return s.Join(id("a", 1), id("e", 1002), "/ns") }, publish(80))
-	r.layers[0].Delete(veth(1, 2))
-	for _, l := range r.layers {
-		l.Fail(errBroken)
-	}
-	if gone, err := r.engine.Evict(t.Context(), id("a", 1), id("e", 1002)); gone || !errors.Is(err, errBroken) {
-		t.Errorf("gone %t, %v", gone, err)
-	}
-	r.engine.Restarted(t.Context())
-	if _, _, err := at(r.engine).Endpoint(id("a", 1), id("e", 1002)); err != nil {
-		t.Error(err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.must(addNetwork(1), addEndpoint(1, 2), func(s *spec.State) error { return s.Join(id("a", 1), id("e", 1002), "/ns") })
+		log, _ := logtest.NewNullLogger()
+		r.engine = engine.New(r.store, unseen{r.layers[0]}, layered(r.layers[0], r.layers[1], r.layers[2]), nil, log)
+		if err := r.engine.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		run(t, r.engine)
+		if gone, err := r.engine.Evict(t.Context(), id("a", 1), id("e", 1002)); gone || !errors.Is(err, errBroken) {
+			t.Errorf("gone %t, %v", gone, err)
+		}
+		r.engine.Restarted(t.Context())
+		<-time.After(10 * time.Minute)
+		synctest.Wait()
+		if _, _, err := at(r.engine).Endpoint(id("a", 1), id("e", 1002)); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // TestWhatCannotBeSavedIsForgottenLater is about a disk that cannot be written for minutes.
