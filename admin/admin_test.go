@@ -54,6 +54,7 @@ func (h *host) Gateway(string) (netip.Addr, error)                      { return
 func (h *host) Bound(string) bool                                       { return false }
 func (h *host) Apply(context.Context, *plan.Plan, *plan.Plan) error     { return h.fails }
 func (h *host) Check(context.Context, *plan.Plan) ([]plan.Drift, error) { return h.missing, nil }
+func (h *host) Mend(context.Context, *plan.Plan, spec.ID) error         { return h.fails }
 func (h *host) Remove(context.Context) error                            { h.removed = true; return nil }
 
 type daemon struct {

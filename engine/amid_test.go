@@ -130,6 +130,49 @@ func TestNobodyBringsBackWhatAChangeHasGivenUp(t *testing.T) {
 	})
 }
 
+// heldInsert does not come back from a look once it is armed, until it is told to.
+type heldInsert struct {
+	insert
+	armed   atomic.Bool
+	reached chan struct{}
+	free    chan struct{}
+}
+
+func (h *heldInsert) Apply(ctx context.Context, have, want *plan.Plan) error {
+	if have == nil && h.armed.Swap(false) {
+		close(h.reached)
+		<-h.free
+	}
+	return h.insert.Apply(ctx, have, want)
+}
+
+// TestWhatIsGivenUpAmidALookStaysAway, and nobody ahead of the links waits for that look.
+func TestWhatIsGivenUpAmidALookStaysAway(t *testing.T) {
+	store, links, c := &enginetest.Store{}, enginetest.NewHost(), &chain{accepts: map[spec.ID]bool{}}
+	behind := &heldInsert{insert: insert{c}, reached: make(chan struct{}), free: make(chan struct{})}
+	log, _ := logtest.NewNullLogger()
+	layers := engine.Layers{Ahead: []engine.Layer{withdraw{c}}, Links: links, Behind: []engine.Layer{behind}}
+	r := &rig{t: t, store: store, engine: engine.New(store, links, layers, nil, log)}
+	if err := r.engine.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.must(addNetwork(1), addNetwork(2))
+	run(t, r.engine)
+	behind.armed.Store(true)
+	c.lose(id("a", 2))
+	r.engine.Wake()
+	<-behind.reached
+	removed := r.begin(1, removeNetwork(1))
+	waitFor(t, "the layers ahead, who wait for nobody behind", func() bool { return len(c.list()) == 0 })
+	close(behind.free)
+	if err := <-removed; err != nil {
+		t.Error(err)
+	}
+	if diff := cmp.Diff([]spec.ID{id("a", 2)}, c.list()); diff != "" {
+		t.Errorf("after the removal (-want +got):\n%s", diff)
+	}
+}
+
 // heldStore does not come back from a Save once it is armed, until it is told to.
 type heldStore struct {
 	*enginetest.Store

@@ -137,15 +137,17 @@ const idleLooks = 6
 // endpoint that anything is said of becomes another one, and counts from nought.
 func (e *Engine) buryForgotten(ctx context.Context, idle map[*spec.Endpoint]int) map[*spec.Endpoint]int {
 	next := map[*spec.Endpoint]int{}
+	var dead []func()
 	for network, n := range e.Now().State.Networks.All() {
 		for id, ep := range n.Endpoints.All() {
 			if inUse, err := e.InUse(ep); err != nil || inUse {
 				continue
 			}
 			if next[ep] = idle[ep] + 1; next[ep] >= idleLooks {
-				e.bury(ctx, network, id, "that nobody has been in for minutes")
+				dead = append(dead, func() { e.bury(ctx, network, id, "that nobody has been in for minutes") })
 			}
 		}
 	}
+	e.abreast(dead...)
 	return next
 }

@@ -38,12 +38,19 @@ type Layers struct {
 	// Ahead are those that what is let in relies on, such as drops. They work for one
 	// change after the other, or for all that wait at once.
 	Ahead []Layer
-	// Links may take long over one network, and must not keep another one waiting: it is
-	// called for several networks at the same time, though for each with one change after
-	// the other. With a nil have, and to Remove, it is called alone.
-	Links Layer
+	Links Links
 	// Behind are those that rely on the others, like Ahead.
 	Behind []Layer
+}
+
+// Links is a layer that may take long over one network, and must not keep another one
+// waiting: it is called for several networks at the same time, though for each with one
+// change after the other. With a nil have, and to Remove, it is called alone.
+type Links interface {
+	Layer
+	// Mend makes right what a network has of want, whatever it finds there, and nothing of
+	// another one. No network stands for what is nobody's.
+	Mend(ctx context.Context, want *plan.Plan, network spec.ID) error
 }
 
 // A Store remembers the State for the next process.
@@ -98,14 +105,14 @@ type Engine struct {
 	disk     disk
 
 	ahead, behind row
-	host          sync.Mutex // one row works at a time
 	links         links
 
 	// mu is held while a change is planned, and never for what may wait for others. It is
 	// taken behind all others but the Reserver's own.
-	mu    sync.Mutex
-	turn  int // of the last change that was planned
-	turns turns
+	mu     sync.Mutex
+	turn   int // of the last change that was planned
+	turns  turns
+	failed failures
 	// removed is set when everything is being taken off the host: nothing comes back.
 	removed bool
 	// search is where the next search for an ephemeral port begins: at first anywhere, so
@@ -117,6 +124,8 @@ type Engine struct {
 	sees  atomic.Bool                // a sandbox was seen to be there, so one that is not has gone
 	wake  chan struct{}
 	feuds feuds // Run's alone
+	// errands are what Run does not wait for.
+	errands sync.WaitGroup
 }
 
 // New makes an Engine of its parts.
@@ -127,7 +136,7 @@ func New(store Store, observer Observer, layers Layers, reserver Reserver, log l
 		log:      log,
 		disk:     disk{store: store},
 		ahead:    row{layers: layers.Ahead},
-		links:    links{layer: layers.Links},
+		links:    links{layer: layers.Links, mends: map[spec.ID]bool{}},
 		behind:   row{layers: layers.Behind},
 		turns:    newTurns(),
 		wake:     make(chan struct{}, 1),
@@ -144,7 +153,7 @@ func (e *Engine) Start(ctx context.Context) error {
 		return err
 	}
 	now := e.Now().Plan
-	e.settle(now, now, e.remake(ctx, nil))
+	e.settle(now, now, e.remake(ctx))
 	e.buryTakenOut(ctx)
 	return nil
 }
@@ -162,7 +171,9 @@ func (e *Engine) Load(ctx context.Context) error {
 	want := plan.New(state, host)
 	e.found.Store(&state)
 	e.now.Store(&Snapshot{State: state, Plan: want})
-	e.ahead.want, e.links.want, e.behind.want = want, want, want
+	e.links.want = want
+	e.ahead.want.Store(want)
+	e.behind.want.Store(want)
 	return nil
 }
 
@@ -233,7 +244,7 @@ func (e *Engine) carry(ctx context.Context, m *move) error {
 	}
 	if err == nil {
 		applied := e.apply(ctx, m)
-		if err = m.blamed(applied); err == nil {
+		if err = m.blamed(applied.err()); err == nil {
 			e.settle(m.before.Plan, m.after.Plan, applied)
 		}
 	}
@@ -286,21 +297,6 @@ func (e *Engine) retract(m *move) *move {
 	return back
 }
 
-// settle notes what went wrong with an apply from one plan to another, and what need not
-// be so any more.
-func (e *Engine) settle(before, after *plan.Plan, err error) {
-	failed := drifts(err)
-	e.warn(failed)
-	e.mu.Lock()
-	now := e.Now()
-	now.Drift = merge(untouched(now.Drift, before, after), failed)
-	e.now.Store(&now)
-	e.mu.Unlock()
-	if err != nil {
-		e.Wake()
-	}
-}
-
 // Remove takes everything of ours off the host and forgets every network. After
 // that the Engine does nothing any more.
 func (e *Engine) Remove(ctx context.Context) error {
@@ -322,15 +318,6 @@ func (e *Engine) Remove(ctx context.Context) error {
 }
 
 func (e *Engine) removeAll(ctx context.Context) error {
-	e.host.Lock()
-	defer e.host.Unlock()
-	e.links.looking.Lock()
-	defer e.links.looking.Unlock()
 	nothing := plan.New(spec.State{}, e.Now().Plan.Host)
-	failed := []error{e.behind.remove(ctx, nothing), e.links.layer.Remove(ctx)}
-	e.mu.Lock()
-	e.links.want = nothing
-	e.mu.Unlock()
-	failed = append(failed, e.ahead.remove(ctx, nothing), e.forget())
-	return errors.Join(failed...)
+	return errors.Join(e.behind.remove(ctx, nothing), e.unlink(ctx, nothing), e.ahead.remove(ctx, nothing), e.forget())
 }

@@ -51,7 +51,7 @@ func (r *rig) restart() {
 	}
 }
 
-func layered(ahead, links, behind engine.Layer) engine.Layers {
+func layered(ahead engine.Layer, links engine.Links, behind engine.Layer) engine.Layers {
 	return engine.Layers{Ahead: []engine.Layer{ahead}, Links: links, Behind: []engine.Layer{behind}}
 }
 

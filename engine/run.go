@@ -2,10 +2,11 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"maps"
 	"reflect"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -30,10 +31,11 @@ func (e *Engine) Wake() {
 }
 
 // Run keeps the host as planned until ctx ends: after every Wake and at least every
-// half minute it looks, and mends what differs.
+// half minute it looks, and mends what differs. What waits for one network it has others do.
 func (e *Engine) Run(ctx context.Context) error {
 	tick := time.NewTicker(mendAtMax)
 	defer tick.Stop()
+	defer e.errands.Wait()
 	idle := map[*spec.Endpoint]int{}
 	for {
 		select {
@@ -62,6 +64,26 @@ func after(moment time.Time) <-chan time.Time {
 	return time.After(time.Until(moment))
 }
 
+// abreast has all be done at once, and waits for them, but not for one that is stuck.
+func (e *Engine) abreast(all ...func()) {
+	if len(all) == 0 {
+		return
+	}
+	var some sync.WaitGroup
+	for _, f := range all {
+		some.Go(f)
+	}
+	done := make(chan struct{})
+	e.errands.Go(func() {
+		some.Wait()
+		close(done)
+	})
+	select {
+	case <-done:
+	case <-time.After(mendPause):
+	}
+}
+
 // reconcile mends the host and buries the endpoints that died without a word: an
 // engine that was killed never says that their sandboxes are gone.
 func (e *Engine) reconcile(ctx context.Context) {
@@ -70,12 +92,13 @@ func (e *Engine) reconcile(ctx context.Context) {
 		e.log.WithError(err).Warn("look at the host")
 		return
 	}
+	var dead []func()
 	for _, d := range e.mend(ctx, host) {
-		if d.Field != plan.PairField {
-			continue
+		if d.Field == plan.PairField {
+			dead = append(dead, func() { e.bury(ctx, d.Owner.Network, d.Owner.Endpoint, "whose sandbox is gone") })
 		}
-		e.bury(ctx, d.Owner.Network, d.Owner.Endpoint, "whose sandbox is gone")
 	}
+	e.abreast(dead...)
 }
 
 // mend takes in what the host has become and, if it is not as planned, makes it so
@@ -84,30 +107,30 @@ func (e *Engine) mend(ctx context.Context, host *plan.Host) []plan.Drift {
 	if !e.follow(ctx, host) {
 		return nil
 	}
-	drift, unsteady, err := e.check(ctx, &move{})
+	found, err := e.check(ctx, &move{})
 	if err != nil {
 		e.log.WithError(err).Warn("check the host")
 	}
-	if unsteady {
-		e.Wake()
-	}
 	now := time.Now()
-	due := e.feuds.due(drift, now)
-	if err == nil && len(due) == 0 && len(e.feuds.due(e.Now().Drift, now)) == 0 {
+	due := e.feuds.due(found.all(), now)
+	failed := e.stillFailed()
+	retry := failures{e.feuds.due(failed.rows, now), e.feuds.due(failed.links, now)}
+	networks := found.unsteady
+	for _, d := range slices.Concat(e.feuds.due(found.links, now), retry.links) {
+		networks = append(networks, d.Owner.Network)
+	}
+	if err == nil && len(due) == 0 && len(retry.rows)+len(retry.links) == 0 {
+		e.tend(ctx, networks)
 		return nil
 	}
 	for _, d := range due {
 		e.log.WithField("object", d.Object).Infof("mend %s", d)
 	}
 	e.note(due, now)
-	failed := drifts(e.remake(ctx, drift))
-	e.warn(failed)
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	snapshot := e.Now()
-	snapshot.Drift = failed // what still differs waits for the next event or tick
-	e.now.Store(&snapshot)
-	return drift
+	ahead := e.redo(ctx, &e.ahead)
+	e.tend(ctx, networks)
+	e.redone(drifts(errors.Join(ahead, e.redo(ctx, &e.behind))))
+	return found.all()
 }
 
 // note says of what is being mended if it does not stay so.
@@ -135,15 +158,14 @@ func (e *Engine) warn(failed []plan.Drift) {
 	}
 }
 
-// follow makes the plan that of the host as it is now, and applies what that changes. It
-// reports whether there is anything to keep in order.
+// follow makes the plan that of the host as it is now, and applies what that changes, each
+// network in its turn. It reports whether there is anything to keep in order.
 func (e *Engine) follow(ctx context.Context, host *plan.Host) bool {
 	e.mu.Lock()
 	before, removed, newest := e.Now(), e.removed, &move{turn: e.turn}
-	var m *move
+	var moves []*move
 	if !removed && !reflect.DeepEqual(host, before.Plan.Host) {
-		m = e.enter(before.State, host)
-		m.before = m.after // nobody asked for it, so nobody is refused
+		moves = e.enterHost(host)
 	}
 	e.mu.Unlock()
 	if removed {
@@ -152,14 +174,44 @@ func (e *Engine) follow(ctx context.Context, host *plan.Host) bool {
 	if err := e.save(newest); err != nil {
 		e.log.WithError(err).Warn("save what an undone change left in the store")
 	}
-	if m == nil {
+	if moves == nil {
 		return true
 	}
-	defer close(m.done)
 	e.log.WithField("facts", plan.New(spec.State{}, host).String()).Info("the host has changed")
-	m.await()
-	e.settle(before.Plan, m.after.Plan, e.insist(ctx, m))
+	var all []func()
+	for _, m := range moves {
+		all = append(all, func() {
+			defer close(m.done)
+			m.await()
+			was := *m.after.Plan
+			for _, id := range m.networks {
+				was.Networks = was.Networks.As(before.Plan.Networks, id)
+			}
+			e.settle(&was, m.after.Plan, e.insist(ctx, m))
+		})
+	}
+	e.abreast(all...)
 	return true
+}
+
+// enterHost makes the plan that of another host. What concerns it as a whole is one change,
+// and each network that differs is another. mu is held.
+func (e *Engine) enterHost(host *plan.Host) []*move {
+	now := e.Now()
+	before := now.Plan
+	now.Plan = before.Next(now.State, now.State, host)
+	e.now.Store(&now)
+	moves := []*move{{}}
+	for _, id := range touchedNetworks(before, now.Plan) {
+		moves = append(moves, &move{networks: []spec.ID{id}})
+	}
+	for _, m := range moves {
+		e.turn++
+		// Nobody asked for it, so nobody is refused.
+		m.turn, m.before, m.after, m.host = e.turn, now, now, now.Plan
+		e.turns.enter(m, slices.Clone(m.networks))
+	}
+	return moves
 }
 
 // Check reports where the host differs from what it should have now, which is not
@@ -178,47 +230,24 @@ func (e *Engine) Check(ctx context.Context) ([]plan.Drift, error) {
 		next.after.Plan = now.Plan.Next(now.State, now.State, host)
 		next.networks, next.host = touchedNetworks(now.Plan, next.after.Plan), next.after.Plan
 	}
-	drift, _, err := e.check(ctx, next)
-	return drift, err
+	found, err := e.check(ctx, next)
+	return found.all(), err
 }
 
-// check asks all layers. It leaves out what may only look wrong because it is being changed
-// meanwhile, and reports whether it left out anything.
-func (e *Engine) check(ctx context.Context, next *move) (drift []plan.Drift, unsteady bool, err error) {
-	e.mu.Lock()
-	before, busy := e.Now().Plan.Networks, e.turns.busy()
-	e.mu.Unlock()
-	rows, err := e.checkRow(ctx, &e.ahead, next)
-	var links []plan.Drift
-	if err == nil {
-		links, err = e.checkLinks(ctx, next)
-	}
-	if err == nil {
-		var behind []plan.Drift
-		behind, err = e.checkRow(ctx, &e.behind, next)
-		rows = append(rows, behind...)
-	}
-	e.mu.Lock()
-	after := e.Now().Plan.Networks
-	maps.Copy(busy, e.turns.busy())
-	e.mu.Unlock()
-	changing := func(d plan.Drift) bool {
-		was, _ := before.Get(d.Owner.Network)
-		is, _ := after.Get(d.Owner.Network)
-		return busy[d.Owner.Network] || was != is
-	}
-	all := len(rows) + len(links)
-	rows = slices.DeleteFunc(rows, changing)
-	// A link of nobody's may be half made; a row is never looked at amid its work.
-	links = slices.DeleteFunc(links, func(d plan.Drift) bool {
-		return changing(d) || d.Owner == plan.Owner{} && (len(busy) > 0 || before != after)
-	})
-	drift = slices.Concat(rows, links)
-	return drift, len(drift) < all, err
+// findings are where the host differs.
+type findings struct {
+	rows, links []plan.Drift
+	unsteady    []spec.ID // networks whose links were being changed meanwhile, and looked wrong
 }
 
-func (e *Engine) checkRow(ctx context.Context, r *row, next *move) ([]plan.Drift, error) {
-	e.host.Lock()
-	defer e.host.Unlock()
-	return r.check(ctx, next)
+func (f findings) all() []plan.Drift { return slices.Concat(f.rows, f.links) }
+
+// check asks all layers, each also if another could not tell. Links that may only look wrong
+// because they are being changed meanwhile are left out.
+func (e *Engine) check(ctx context.Context, next *move) (findings, error) {
+	ahead, failed := e.ahead.check(ctx, next)
+	f, err := e.checkLinks(ctx, next)
+	behind, last := e.behind.check(ctx, next)
+	f.rows = slices.Concat(ahead, behind)
+	return f, errors.Join(failed, err, last)
 }

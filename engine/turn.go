@@ -103,10 +103,14 @@ func (t turns) retract(m *move) {
 	}
 }
 
-// awaits reports whether another change of a network waits for this one.
+// awaits reports whether a later change of a network waits for this one.
 func (t turns) awaits(m *move, id spec.ID) bool {
-	turn := t.pending(id)
-	return turn != nil && turn != (<-chan struct{})(m.done)
+	for later := range t.all {
+		if later.turn > m.turn && slices.Contains(later.networks, id) {
+			return true
+		}
+	}
+	return false
 }
 
 // pending is what a network waits for, nil for nothing.

@@ -38,6 +38,15 @@ func (s *slow) Apply(ctx context.Context, have, want *plan.Plan) error {
 	return s.Host.Apply(ctx, have, want)
 }
 
+// Mend takes as long.
+func (s *slow) Mend(ctx context.Context, want *plan.Plan, network spec.ID) error {
+	if network == s.network {
+		s.reached <- struct{}{}
+		<-s.free
+	}
+	return s.Host.Mend(ctx, want, network)
+}
+
 // slowRig is a rig whose links of network 1 take until free is closed.
 func slowRig(t *testing.T) (*rig, *slow) {
 	t.Helper()
@@ -49,7 +58,7 @@ func slowRig(t *testing.T) (*rig, *slow) {
 }
 
 // over puts other layers in the place of the rig's first and of its links.
-func (r *rig) over(ahead, links engine.Layer) {
+func (r *rig) over(ahead engine.Layer, links engine.Links) {
 	r.t.Helper()
 	log, _ := logtest.NewNullLogger()
 	r.engine = engine.New(r.store, r.layers[0], layered(ahead, links, r.layers[2]), &r.ports, log)

@@ -1,9 +1,16 @@
 package link
 
+import (
+	"maps"
+	"slices"
+
+	"github.com/drawbridge-net/drawbridge/plan"
+)
+
 // changing are the links that an Apply works on just now. What the kernel tells of them
 // meanwhile may be its own doing half done, so it is looked into afterwards.
 type changing struct {
-	now   map[string]bool
+	now   map[string]plan.Owner
 	heard map[string]bool // those of which the kernel has told something
 	wake  func()          // Watch's, nil without one
 }
@@ -11,18 +18,13 @@ type changing struct {
 // begin is called before objects are changed, and what it returns afterwards.
 func (k *Kernel) begin(objects ...[]object) (done func()) {
 	var names []string
-	for _, some := range objects {
-		for _, o := range some {
-			names = append(names, o.name)
-			if o.veth != nil && o.veth.Peer != "" {
-				names = append(names, o.veth.Peer)
-			}
-		}
-	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for _, name := range names {
-		k.now[name] = true
+	for _, o := range slices.Concat(objects...) {
+		for _, name := range o.names() {
+			k.now[name] = o.owner
+			names = append(names, name)
+		}
 	}
 	return func() { k.end(names) }
 }
@@ -51,10 +53,11 @@ func (k *Kernel) end(names []string) {
 func (k *Kernel) hear(name string) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.now[name] {
+	_, changing := k.now[name]
+	if changing {
 		k.heard[name] = true
 	}
-	return k.now[name]
+	return changing
 }
 
 // planFor is what was last applied to a link.
@@ -65,8 +68,26 @@ func (k *Kernel) planFor(name string) (object, bool) {
 	return o, planned
 }
 
+// changes is isChanging for an object. mu is held.
+func (k *Kernel) changes(o object) bool {
+	_, changing := k.now[o.name]
+	return changing
+}
+
 func (k *Kernel) isChanging(name string) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.now[name]
+	_, changing := k.now[name]
+	return changing
+}
+
+// claims are whose the links are that are planned or being changed, by name.
+func (k *Kernel) claims() map[string]plan.Owner {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	all := maps.Clone(k.now)
+	for name, o := range k.planned {
+		all[name] = o.owner
+	}
+	return all
 }

@@ -87,7 +87,7 @@ func New(mem Memory, sysctls string) (*Kernel, error) {
 		sockets:  map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: socket}},
 		packets:  openPackets(),
 		planned:  map[string]object{},
-		changing: changing{now: map[string]bool{}, heard: map[string]bool{}},
+		changing: changing{now: map[string]plan.Owner{}, heard: map[string]bool{}},
 	}, nil
 }
 
@@ -104,7 +104,7 @@ func (k *Kernel) Close() {
 
 // Apply makes the host's links match want. With have it looks at nothing but what
 // differs, and works on several networks at a time; without, at every link, which nobody
-// may change meanwhile. Restore puts back what it set on uplinks.
+// may change meanwhile. What is set of uplinks is what it was last told that differed. Restore puts back what it set on uplinks.
 func (k *Kernel) Apply(ctx context.Context, have, want *plan.Plan) error {
 	return k.apply(ctx, have, want, (*pass).spared)
 }
@@ -120,7 +120,7 @@ func (k *Kernel) apply(ctx context.Context, have, want *plan.Plan, choose func(*
 		have = &plan.Plan{}
 	}
 	gone, wanted := difference(have, want)
-	unplanned, err := choose(p, k.expect(p, gone, wanted, want.Uplinks))
+	unplanned, err := choose(p, k.expect(p, gone, wanted, everything))
 	if err != nil {
 		return err
 	}
@@ -128,6 +128,7 @@ func (k *Kernel) apply(ctx context.Context, have, want *plan.Plan, choose func(*
 	done := k.begin(gone, wanted)
 	defer done()
 	if everything || !reflect.DeepEqual(have.Uplinks, want.Uplinks) {
+		k.expectUplinks(want.Uplinks)
 		p.setUplinks(want.Uplinks)
 	}
 	p.links(ctx, gone, wanted)
@@ -137,15 +138,7 @@ func (k *Kernel) apply(ctx context.Context, have, want *plan.Plan, choose func(*
 // Check reports where the host's links differ from want.
 func (k *Kernel) Check(ctx context.Context, want *plan.Plan) ([]plan.Drift, error) {
 	p := &pass{kernel: k, scene: newScene(k)}
-	if err := p.scene.look(); err != nil {
-		return nil, err
-	}
-	_, wanted := difference(&plan.Plan{}, want)
-	names := map[string]object{}
-	for _, o := range wanted {
-		names[o.name] = o
-	}
-	unplanned, err := p.spared(p.unplanned(names))
+	unplanned, wanted, err := p.survey(want)
 	if err != nil {
 		return nil, err
 	}
@@ -184,6 +177,14 @@ type object struct {
 
 	addresses []netip.Addr // of a pair: the container's
 	renewed   bool         // of a pair that may be there: its MAC or addresses are others now
+}
+
+// names are those that it has here, and one that is its other end's until that has moved.
+func (o object) names() []string {
+	if o.veth == nil || o.veth.Peer == "" {
+		return []string{o.name}
+	}
+	return []string{o.name, o.veth.Peer}
 }
 
 func (o object) kind() string {
@@ -232,24 +233,27 @@ func difference(have, want *plan.Plan) (gone, wanted []object) {
 
 // expect notes what Watch is to find, and returns what of all that was looked at should
 // not be.
-func (k *Kernel) expect(p *pass, gone, wanted []object, uplinks []plan.Uplink) []object {
+func (k *Kernel) expect(p *pass, gone, wanted []object, everything bool) []object {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if p.scene.complete {
+	if everything {
 		clear(k.planned)
 	}
 	for _, o := range gone {
-		delete(k.planned, o.name)
-		if o.veth != nil {
-			delete(k.planned, o.veth.Peer)
+		for _, name := range o.names() {
+			delete(k.planned, name)
 		}
 	}
 	for _, o := range wanted {
-		k.planned[o.name] = o
-		if o.veth != nil {
-			k.planned[o.veth.Peer] = o
+		for _, name := range o.names() {
+			k.planned[name] = o
 		}
 	}
-	k.uplinks = uplinks
 	return p.unplanned(k.planned)
+}
+
+func (k *Kernel) expectUplinks(uplinks []plan.Uplink) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.uplinks = uplinks
 }

@@ -71,19 +71,20 @@ func (k *Kernel) portsWithIPv6() []string {
 		if len(words) < 6 {
 			continue
 		}
-		if o := k.planned[words[5]]; o.veth != nil && o.name == words[5] && len(o.veth.Settings) > 0 {
+		if o := k.planned[words[5]]; o.veth != nil && o.name == words[5] && len(o.veth.Settings) > 0 && !k.changes(o) {
 			all = append(all, line)
 		}
 	}
 	return all
 }
 
+// polled are the settings that are as was last applied, unless an Apply is at work on them.
 func (k *Kernel) polled() []foundSetting {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	all := flat(k.uplinks)
 	for _, o := range k.planned {
-		if o.bridge == nil {
+		if o.bridge == nil || k.changes(o) {
 			continue
 		}
 		for _, s := range o.bridge.Settings {

@@ -20,7 +20,7 @@ import (
 )
 
 var (
-	_ engine.Layer    = (*Host)(nil)
+	_ engine.Links    = (*Host)(nil)
 	_ engine.Observer = (*Host)(nil)
 )
 
@@ -158,6 +158,26 @@ func (h *Host) Apply(_ context.Context, have, want *plan.Plan) error {
 	for c := range tree.Diff(have.Networks, want.Networks) {
 		diff(c.Old, c.New, put, remove)
 	}
+	return h.change(put, remove)
+}
+
+// Mend makes the objects of one network match a plan, or removes those that are nobody's.
+func (h *Host) Mend(_ context.Context, want *plan.Plan, network spec.ID) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.err != nil {
+		return h.err
+	}
+	put, remove := map[string]object{}, maps.Clone(h.objects)
+	maps.DeleteFunc(remove, func(_ string, o object) bool { return o.owner.Network != network })
+	if n, ok := want.Networks.Get(network); ok {
+		diff(nil, n, put, nil)
+	}
+	return h.change(put, remove)
+}
+
+// change removes what does not stay. mu is held.
+func (h *Host) change(put, remove map[string]object) error {
 	var failed []error
 	for _, name := range slices.Sorted(maps.Keys(remove)) {
 		if _, stays := put[name]; !stays {

@@ -10,7 +10,8 @@ import (
 )
 
 // TestEngineNobodyWaitsForAnotherNetworksLinks holds every change of one network's links for
-// five seconds, and has containers start and end on another one meanwhile.
+// five seconds, and then every mend of them, and has containers start and end on another one
+// meanwhile.
 func TestEngineNobodyWaitsForAnotherNetworksLinks(t *testing.T) {
 	eachEngineAfter(t, func(s *site) { s.Failpoints() }, func(s *site) {
 		f := s.Failpoints()
@@ -24,7 +25,8 @@ func TestEngineNobodyWaitsForAnotherNetworksLinks(t *testing.T) {
 		}
 		usual := max(startAndEnd(), startAndEnd())
 
-		f.Order("hold 0 ^link .* of " + s.inspect("{{.Id}}", "slow"))
+		slow := s.inspect("{{.Id}}", "slow")
+		f.Order("hold 0 ^link .* of " + slow)
 		started := make(chan error, 1)
 		go func() {
 			_, err := s.TryDocker("run", "-d", "--name", "held", "--network", "slow", "-p", "8080:80", lab.Image)
@@ -47,13 +49,27 @@ func TestEngineNobodyWaitsForAnotherNetworksLinks(t *testing.T) {
 		if err := <-started; err != nil {
 			t.Error(err)
 		}
-		t.Logf("answers to all calls about one container took %s, and %s while another network was held", usual, held)
-		if held > usual+4*50*time.Millisecond {
-			t.Errorf("calls waited for another network: %s, usually %s", held, usual)
-		}
 		s.Serves("held")
 		if _, err := s.Outside.Ask("tcp", "192.0.2.1:8080"); err != nil {
 			t.Errorf("the container that was held: %v", err)
+		}
+
+		f.Order("hold 0 ^link .* of " + slow)
+		bridge := s.bridge("slow")
+		s.Host.Run("ip", "link", "set", bridge, "down")
+		f.Await(1)
+		mended := min(startAndEnd(), startAndEnd())
+		if out := s.Host.Run("ip", "-br", "link", "show", bridge); strings.Contains(out, "LOWER_UP") {
+			t.Errorf("the mend was not held: %s", out)
+		}
+		f.Withdraw()
+		lab.Until(t, "the network to be mended", func() error {
+			_, err := s.Outside.Ask("tcp", "192.0.2.1:8080")
+			return err
+		})
+		t.Logf("answers to all calls about one container took %s, %s while another network was held, and %s while that was being mended", usual, held, mended)
+		if max(held, mended) > usual+4*50*time.Millisecond {
+			t.Errorf("calls waited for another network: %s and %s, usually %s", held, mended, usual)
 		}
 	})
 }
