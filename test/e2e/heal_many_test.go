@@ -34,7 +34,7 @@ func TestKernelManyContainersAreMendedAtOnce(t *testing.T) {
 		tampering{name: "the bridge is deleted", do: "ip link del " + m.bridge},
 		tampering{name: "all ports are set down", do: "ip -br link | sed -n 's/^\\(dbv[^@ ]*\\).*/link set \\1 down/p' | ip -batch -"},
 		tampering{name: "all ports are taken off the bridge", do: "ip -br link | sed -n 's/^\\(dbv[^@ ]*\\).*/link set \\1 nomaster/p' | ip -batch -"})
-	s.Alone.Kill()
+	s.Kill()
 	s.MustStart("--firewall=iptables")
 	m.mends(s, pollsWithin,
 		tampering{name: "with iptables: nft flush ruleset", do: "nft flush ruleset"},
@@ -46,7 +46,7 @@ func (m *multitude) mends(s *troubled, limit time.Duration, all ...tampering) {
 	s.t.Helper()
 	for _, w := range all {
 		m.probes.Forget()
-		if out, err := s.Lab.Host.Try("sh", "-ec", w.do); err != nil {
+		if out, err := s.Host.Try("sh", "-ec", w.do); err != nil {
 			s.t.Fatalf("%s%v", out, err)
 		}
 		s.t.Logf("%s: %s", w.name, m.probes.Steady(w.name, time.Now(), limit))
