@@ -159,16 +159,16 @@ func TestWhatIsGivenUpAmidALookStaysAway(t *testing.T) {
 	r.must(addNetwork(1), addNetwork(2))
 	run(t, r.engine)
 	behind.armed.Store(true)
-	c.lose(id("a", 2))
+	c.lose(id("a", 1))
 	r.engine.Wake()
 	<-behind.reached
-	removed := r.begin(1, removeNetwork(1))
+	removed := r.begin(2, removeNetwork(2))
 	waitFor(t, "the layers ahead, who wait for nobody behind", func() bool { return len(c.list()) == 0 })
 	close(behind.free)
 	if err := <-removed; err != nil {
 		t.Error(err)
 	}
-	if diff := cmp.Diff([]spec.ID{id("a", 2)}, c.list()); diff != "" {
+	if diff := cmp.Diff([]spec.ID{id("a", 1)}, c.list()); diff != "" {
 		t.Errorf("after the removal (-want +got):\n%s", diff)
 	}
 }
