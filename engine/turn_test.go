@@ -353,7 +353,7 @@ func TestWhatFailsWithoutANameFailsAlone(t *testing.T) {
 	queued(t, 5, 3, func(c *counting) { c.refused = id("a", 3) })
 }
 
-func removeNetwork(n int) func(*spec.State) error {
+func removeNetwork(n int) func(*spec.State) error { //nolint:unparam // it is read beside addNetwork
 	return func(s *spec.State) error {
 		s.RemoveNetwork(id("a", n))
 		return nil
