@@ -20,6 +20,7 @@ import (
 const (
 	mendPause = 200 * time.Millisecond // from the start of one to that of the next
 	mendAtMax = 30 * time.Second
+	lookAgain = time.Second // after the host could not be looked at
 )
 
 // Wake asks Run to look at the host soon. It never waits.
@@ -90,6 +91,7 @@ func (e *Engine) reconcile(ctx context.Context) {
 	host, err := e.observer.Look(ctx)
 	if err != nil {
 		e.log.WithError(err).Warn("look at the host")
+		time.AfterFunc(lookAgain, e.Wake) // what woke us will not do so again
 		return
 	}
 	var dead []func()

@@ -296,6 +296,25 @@ func TestRunForgetsWhomTheEngineForgot(t *testing.T) {
 	})
 }
 
+// TestWhoCannotLookAtTheHostTriesAgainSoon though nothing wakes him any more.
+func TestWhoCannotLookAtTheHostTriesAgainSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.must(addNetwork(1))
+		before := r.world()
+		run(t, r.engine)
+		synctest.Wait()
+		r.layers[0].Fail(errBroken)
+		r.layers[1].Delete(bridge(1))
+		r.engine.Wake()
+		<-time.After(3 * time.Second)
+		r.layers[0].Fail(nil)
+		<-time.After(2 * time.Second)
+		synctest.Wait()
+		r.same(before)
+	})
+}
+
 // TestStartForgetsWhomTheEngineTookOut and not whom it is about to put in: both have
 // their ends of the pairs on the host.
 func TestStartForgetsWhomTheEngineTookOut(t *testing.T) {

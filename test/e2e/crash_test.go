@@ -115,11 +115,11 @@ func TestEngineOurDaemonDiesAtAnyStep(t *testing.T) {
 }
 
 func TestEngineLiveRestoreDiesAtAnyStep(t *testing.T) {
-	atSteps(t, []string{"--live-restore"}, 20, engineCrashes)
+	atSteps(t, []string{"--live-restore"}, 10, engineCrashes)
 }
 
 func TestEngineDiesAtAnyStep(t *testing.T) {
-	atSteps(t, nil, 20, engineCrashes)
+	atSteps(t, nil, 10, engineCrashes)
 }
 
 // atSteps goes through life again and again, with a crash at another step of each act

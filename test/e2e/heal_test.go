@@ -36,6 +36,9 @@ func TestEngineWhateverIsTamperedWithIsMended(t *testing.T) {
 	}
 	eachEngineAfter(t, prepare, func(s *site) {
 		s.webAndOther()
+		for i := range 7 { // ten in all
+			s.Run(fmt.Sprintf("e%d", i), "--network", "web", "-p", fmt.Sprintf("%d:80", 9000+i))
+		}
 		h := s.healing(iptablesNFT)
 		h.shut = true
 		h.mends("", ownRulesTampered()[:3]...)
