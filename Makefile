@@ -40,8 +40,8 @@ test-unit: ## ring 1: without privilege, with the race detector
 	$(GO) run ./test/ring unit -race -tags failpoints -skip '$(kernel)|$(engine)' ./...
 
 .PHONY: test-net
-test-net: ## ring 2: against the kernel, in network namespaces (root or not)
-	$(GO) run ./test/ring kernel -count=1 -exec '$(netns)' -run '$(kernel)' ./...
+test-net: ## ring 2: against the kernel, in network namespaces, with the race detector (root or not)
+	$(GO) run ./test/ring kernel -race -tags failpoints -count=1 -exec '$(netns)' -run '$(kernel)' ./...
 
 .PHONY: soak
 soak: ## the reachability table of all kinds of network in all environments and on engines, ports that change hands, a crash at every step, random operations, and a daemon that is away for minutes (root): hours

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -96,6 +97,20 @@ func (l *Lab) plug(h *Host) {
 	h.Run("ip", "addr", "add", h.Addr.String()+"/24", "dev", "eth0")
 	h.Run("ip", "addr", "add", h.Addr6.String()+"/64", "dev", "eth0")
 	h.Run("ip", "link", "set", "eth0", "up")
+	h.AwaitIPv6("eth0")
+}
+
+// AwaitIPv6 waits until an interface has a link-local address and none that is
+// tentative, which on a busy machine may take seconds. Before that the machine has no
+// source for IPv6, and asks for no neighbour on behalf of others.
+func (h *Host) AwaitIPv6(link string) {
+	h.t.Helper()
+	Until(h.t, link+" is ready", func() error {
+		if found := h.Run("ip", "-6", "-o", "addr", "show", "dev", link); !strings.Contains(found, "fe80:") || strings.Contains(found, "tentative") {
+			return fmt.Errorf("it has %q", found)
+		}
+		return nil
+	})
 }
 
 // reboot gives Host a network as new as after a boot. Nothing may run on it.

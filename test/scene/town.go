@@ -107,23 +107,10 @@ func (c *Town) Behind(port, name, bridge string, addresses ...string) *lab.Host 
 		Serve(c.T, h, name, at)
 	}
 	if slices.ContainsFunc(addresses, func(a string) bool { return netip.MustParsePrefix(a).Addr().Is6() }) {
-		c.ready(h, "eth0")
-		c.ready(c.Host, bridge)
+		h.AwaitIPv6("eth0")
+		c.Host.AwaitIPv6(bridge)
 	}
 	return h
-}
-
-// ready waits until a link of a machine has a link-local address and none that is
-// tentative, which on a busy machine may take seconds. Before that the machine has no
-// source for IPv6, and asks for no neighbour on behalf of others.
-func (c *Town) ready(h *lab.Host, link string) {
-	c.T.Helper()
-	lab.Until(c.T, link+" is ready", func() error {
-		if found := h.Run("ip", "-6", "-o", "addr", "show", "dev", link); !strings.Contains(found, "fe80:") || strings.Contains(found, "tentative") {
-			return fmt.Errorf("it has %q", found)
-		}
-		return nil
-	})
 }
 
 // Serve answers on a machine in somebody's name, e.g. at "tcp [::]:80".
