@@ -44,9 +44,20 @@ func touched(owner plan.Owner, before, after *plan.Plan) bool {
 	return b != nil && a != b
 }
 
+// onlyOfObjects reports whether each error, if any, names its object.
+func onlyOfObjects(err error) bool {
+	return !slices.ContainsFunc(plan.Leaves(err), func(leaf error) bool {
+		o := (*plan.ObjectError)(nil)
+		return !errors.As(leaf, &o)
+	})
+}
+
 // onlyOfNetworks reports whether each error, if any, is a network's or an endpoint's.
 func onlyOfNetworks(err error) bool {
-	return !slices.ContainsFunc(drifts(err), func(d plan.Drift) bool { return d.Owner == plan.Owner{} })
+	return !slices.ContainsFunc(plan.Leaves(err), func(leaf error) bool {
+		o := (*plan.ObjectError)(nil)
+		return !errors.As(leaf, &o) || o.Owner == plan.Owner{}
+	})
 }
 
 // untouched are those drifts on objects that before and after share: nobody looked at

@@ -65,7 +65,7 @@ func (e *Engine) together(ctx context.Context, r *row, m *move) error {
 func (r *row) take(ctx context.Context, all []*passenger) {
 	want, turn := r.want.Load(), r.turn
 	err := r.apply(ctx, r.with(all...))
-	if len(all) == 1 || onlyOfNetworks(err) {
+	if len(all) == 1 || onlyOfObjects(err) {
 		for _, p := range all {
 			p.err = err
 			// Who takes back what failed does not trust in what is remembered of it.
@@ -77,7 +77,7 @@ func (r *row) take(ctx context.Context, all []*passenger) {
 		r.want.Store(want)
 		r.turn = turn
 		r.take(ctx, []*passenger{p})
-		if onlyOfNetworks(p.err) {
+		if p.blamed(p.err) == nil {
 			want, turn = r.want.Load(), r.turn
 		}
 	}
@@ -120,6 +120,7 @@ func (r *row) apply(ctx context.Context, want *plan.Plan) error {
 func (r *row) lookAround(ctx context.Context, want *plan.Plan) error {
 	if r.next != nil {
 		r.next.look.Store(true)
+		defer r.next.look.Store(true) // for whoever looked there too early
 	}
 	if r.prior == nil {
 		return r.walk(ctx, nil, want)

@@ -106,7 +106,7 @@ func (t turns) retract(m *move) {
 // awaits reports whether a later change of a network waits for this one.
 func (t turns) awaits(m *move, id spec.ID) bool {
 	for later := range t.all {
-		if later.turn > m.turn && slices.Contains(later.networks, id) {
+		if later.turn > m.turn && slices.Contains(later.networks, id) && !isClosed(later.done) {
 			return true
 		}
 	}

@@ -284,6 +284,7 @@ type counting struct {
 	free  chan struct{}
 	// refused makes every plan fail that has this network.
 	refused spec.ID
+	grumble error // in addition to what else goes wrong
 }
 
 func (c *counting) Apply(ctx context.Context, have, want *plan.Plan) error {
@@ -294,11 +295,11 @@ func (c *counting) Apply(ctx context.Context, have, want *plan.Plan) error {
 	if _, planned := want.Networks.Get(c.refused); planned {
 		return errBroken
 	}
-	return c.Host.Apply(ctx, have, want)
+	return errors.Join(c.Host.Apply(ctx, have, want), c.grumble)
 }
 
-// queued has many networks wait for the layers ahead of the links, of which one is broken, and
-// returns how often those were called.
+// queued has many networks wait for the layers ahead of the links, of which one is broken, 0
+// for none, and returns how often those were called.
 func queued(t *testing.T, many, broken int, breakIt func(*counting)) int {
 	t.Helper()
 	r := newRig(t)
@@ -327,7 +328,7 @@ func queued(t *testing.T, many, broken int, breakIt func(*counting)) int {
 	waitFor(t, "the others to wait", func() bool { return r.engine.WaitingAhead() == many-1 })
 	close(firewall.free)
 	all.Wait()
-	if got := at(r.engine).Networks.Len(); got != many-1 {
+	if got := at(r.engine).Networks.Len(); got != many-min(broken, 1) {
 		t.Errorf("%d networks", got)
 	}
 	for n := 1; n <= many; n++ {
@@ -351,6 +352,13 @@ func TestThoseWhoWaitForTheFirewallAreTakenAlong(t *testing.T) {
 // TestWhatFailsWithoutANameFailsAlone among those who are taken along.
 func TestWhatFailsWithoutANameFailsAlone(t *testing.T) {
 	queued(t, 5, 3, func(c *counting) { c.refused = id("a", 3) })
+}
+
+// TestWhatIsNobodysFailsNobody though it goes wrong each time, as where firewalld is silent.
+func TestWhatIsNobodysFailsNobody(t *testing.T) {
+	silent := &plan.ObjectError{Object: "zone docker", Err: errors.New("no answer")}
+	queued(t, 5, 0, func(c *counting) { c.grumble = silent })
+	queued(t, 5, 3, func(c *counting) { c.refused, c.grumble = id("a", 3), silent })
 }
 
 func removeNetwork(n int) func(*spec.State) error { //nolint:unparam // it is read beside addNetwork
