@@ -94,12 +94,13 @@ func (e *Engine) linked() *plan.Plan {
 }
 
 // tend makes the links of networks right, each in a turn of its own, for whatever is seen of
-// one that is being changed may be right by then. "" stands for what is no network's.
-func (e *Engine) tend(ctx context.Context, networks []spec.ID) {
+// one that is being changed may be right by then. "" stands for what is no network's. After
+// that, some are looked at again.
+func (e *Engine) tend(ctx context.Context, networks, again []spec.ID) {
 	slices.Sort(networks)
 	var all []func()
 	for _, id := range slices.Compact(networks) {
-		if m := e.enterMend(id); m != nil {
+		if m := e.enterMend(id, slices.Contains(again, id)); m != nil {
 			all = append(all, func() { e.mendLinks(ctx, m, id) })
 		}
 	}
@@ -107,7 +108,7 @@ func (e *Engine) tend(ctx context.Context, networks []spec.ID) {
 }
 
 // enterMend is nil for a network that is being mended already, which is looked at again then.
-func (e *Engine) enterMend(network spec.ID) *move {
+func (e *Engine) enterMend(network spec.ID, again bool) *move {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.removed {
@@ -117,7 +118,7 @@ func (e *Engine) enterMend(network spec.ID) *move {
 		e.links.mends[network] = true
 		return nil
 	}
-	e.links.mends[network] = false
+	e.links.mends[network] = again
 	m := &move{networks: []spec.ID{network}}
 	e.turns.enter(m, []spec.ID{network})
 	return m
@@ -187,6 +188,9 @@ func (e *Engine) checkLinks(ctx context.Context, next *move) (f findings, err er
 		is, _ := after.Networks.Get(id)
 		if busy[id] || was != is {
 			f.unsteady = append(f.unsteady, id)
+			if d.Field == plan.PairField { // no mend buries the dead
+				f.again = append(f.again, id)
+			}
 		} else {
 			f.links = append(f.links, d)
 		}

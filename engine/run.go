@@ -122,7 +122,7 @@ func (e *Engine) mend(ctx context.Context, host *plan.Host) []plan.Drift {
 		networks = append(networks, d.Owner.Network)
 	}
 	if err == nil && len(due) == 0 && len(retry.rows)+len(retry.links) == 0 {
-		e.tend(ctx, networks)
+		e.tend(ctx, networks, found.again)
 		return nil
 	}
 	for _, d := range due {
@@ -130,7 +130,7 @@ func (e *Engine) mend(ctx context.Context, host *plan.Host) []plan.Drift {
 	}
 	e.note(due, now)
 	ahead := e.redo(ctx, &e.ahead)
-	e.tend(ctx, networks)
+	e.tend(ctx, networks, found.again)
 	e.redone(drifts(errors.Join(ahead, e.redo(ctx, &e.behind))))
 	return found.all()
 }
@@ -240,6 +240,7 @@ func (e *Engine) Check(ctx context.Context) ([]plan.Drift, error) {
 type findings struct {
 	rows, links []plan.Drift
 	unsteady    []spec.ID // networks whose links were being changed meanwhile, and looked wrong
+	again       []spec.ID // those of them in which somebody may have died
 }
 
 func (f findings) all() []plan.Drift { return slices.Concat(f.rows, f.links) }

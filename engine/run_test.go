@@ -194,6 +194,40 @@ func TestRunBuriesWhoDiedWithoutAWord(t *testing.T) {
 	}
 }
 
+// TestRunBuriesWhoDiedWhileOthersOfTheNetworkCame though their change is under way when he
+// looks, and nothing wakes him after it.
+func TestRunBuriesWhoDiedWhileOthersOfTheNetworkCame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.must(addNetwork(1), addEndpoint(1, 2))
+		r.must(func(s *spec.State) error { return s.Join(id("a", 1), id("e", 1002), "/ns") })
+		links := &slow{r.layers[1], id("a", 1), make(chan struct{}, 100), make(chan struct{})}
+		peer := strings.TrimPrefix(strings.Replace(veth(1, 2), "dbv", "dbp", 1), "link ")
+		log, _ := logtest.NewNullLogger()
+		r.engine = engine.New(r.store, &withLink{r.layers[0], peer, false}, layered(r.layers[0], links, r.layers[2]), nil, log)
+		if err := r.engine.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		run(t, r.engine)
+		synctest.Wait()
+		held := r.begin(1, addEndpoint(1, 3))
+		<-links.reached
+		links.Delete(veth(1, 2))
+		links.Break(veth(1, 2), errBroken) // no pair is made anew that a container had
+		r.engine.Wake()
+		<-time.After(time.Second)
+		close(links.free)
+		if err := <-held; err != nil {
+			t.Error(err)
+		}
+		<-time.After(time.Second)
+		synctest.Wait()
+		if _, _, err := at(r.engine).Endpoint(id("a", 1), id("e", 1002)); !errors.Is(err, spec.ErrNotFound) {
+			t.Errorf("the dead is not buried: %v", err)
+		}
+	})
+}
+
 func TestAnotherDockerHasNoUseForEndpointsThatNobodyIsIn(t *testing.T) {
 	r := newRig(t)
 	r.must(addNetwork(1), addEndpoint(1, 2), addEndpoint(1, 3))

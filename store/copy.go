@@ -24,6 +24,9 @@ var (
 // follow makes in the copy what was made in the file. A copy that lags behind would be worse
 // than none: after a failure there is none until one can be made again.
 func (f *file) follow(e edits) {
+	if f.discarded {
+		return
+	}
 	if f.copy != nil {
 		if f.copy.touched() == "" && f.copy.commit(e) == nil {
 			return

@@ -45,6 +45,7 @@ func TestDiscardLeavesNoFile(t *testing.T) {
 	if err := s.Discard(); err != nil {
 		t.Fatal(err)
 	}
+	save(t, s, spec.State{}, sample(t)) // by a request that came too late
 	closed(t, s)
 	for _, dir := range []string{h.dir, h.run} {
 		left, err := os.ReadDir(dir)
