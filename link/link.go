@@ -104,7 +104,8 @@ func (k *Kernel) Close() {
 
 // Apply makes the host's links match want. With have it looks at nothing but what
 // differs, and works on several networks at a time; without, at every link, which nobody
-// may change meanwhile. What is set of uplinks is what it was last told that differed. Restore puts back what it set on uplinks.
+// may change meanwhile. Uplinks are set only where want has others than have, and Restore
+// puts back what was set of them.
 func (k *Kernel) Apply(ctx context.Context, have, want *plan.Plan) error {
 	return k.apply(ctx, have, want, (*pass).spared)
 }
