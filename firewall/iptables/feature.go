@@ -48,7 +48,9 @@ func temporary() []string {
 // refuses reports whether a command has failed because of what it was told.
 func refuses(err error) bool {
 	failed := (*iptables.Error)(nil)
-	return errors.As(err, &failed) && !slices.ContainsFunc(temporary(), func(text string) bool {
-		return strings.Contains(failed.Error(), text)
-	})
+	return errors.As(err, &failed) && !isTemporary(err)
+}
+
+func isTemporary(err error) bool {
+	return slices.ContainsFunc(temporary(), func(text string) bool { return strings.Contains(err.Error(), text) })
 }

@@ -16,8 +16,8 @@ import (
 )
 
 // withoutFeatures puts between us and the commands scripts that refuse as those of an older
-// kernel do: the whole transaction, or the one rule.
-func withoutFeatures(t *testing.T, kind string) {
+// kernel do: the whole transaction, or the one rule. They may do so a number of times only.
+func withoutFeatures(t *testing.T, kind string, times int) {
 	t.Helper()
 	dir := t.TempDir()
 	for _, family := range []string{"iptables-", "ip6tables-"} {
@@ -30,12 +30,12 @@ func withoutFeatures(t *testing.T, kind string) {
 			script := fmt.Sprintf(`#!/bin/sh
 told="$*"
 case %q in -restore) told=$(cat) ;; esac
-if echo "$told" | grep -Eq 'NETMAP|:[0-9]+-[0-9]+/[0-9]+'; then
+if echo "$told" | grep -Eq 'NETMAP|:[0-9]+-[0-9]+/[0-9]+' && echo >>%[2]s/refused && [ $(wc -l <%[2]s/refused) -le %[3]d ]; then
 	echo "iptables: RULE_APPEND failed (No such file or directory)" >&2
 	exit 4
 fi
-echo "$told" | %s "$@"
-`, what, path)
+echo "$told" | %[4]s "$@"
+`, what, dir, times, path)
 			if err := os.WriteFile(filepath.Join(dir, name), []byte(script), 0o755); err != nil {
 				t.Fatal(err)
 			}
@@ -44,10 +44,33 @@ echo "$told" | %s "$@"
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 }
 
+// TestKernelWhatIsRefusedForAMomentIsNotLacking as where somebody deletes the chain amid a
+// mend: the transaction fails, and the rule alone.
+func TestKernelWhatIsRefusedForAMomentIsNotLacking(t *testing.T) {
+	kinds(t, func(t *testing.T, kind string) {
+		h := lab.NewHost(t)
+		withoutFeatures(t, kind, 2)
+		m := newMachine(t, h, kind)
+		w := scene.NewWorld(t).Network("a", spec.Network{Masquerade: true}, "172.30.0.0/24")
+		w.Host.Engines = []plan.HostLink{{Name: "docker0", Subnets: []netip.Prefix{netip.MustParsePrefix("172.17.0.1/16")}}}
+		want := w.Plan()
+		if m.try(nil, want) == nil {
+			t.Error("what was refused is no error")
+		}
+		m.apply(nil, want)
+		if drift, notices := m.drift(want), m.f.Notices(); len(drift) > 0 || len(notices) > 0 {
+			t.Errorf("drift %q, notices %q", drift, notices)
+		}
+		if rules := m.ours(); !strings.Contains(rules, "-j NETMAP") || strings.Contains(rules, "DRAWBRIDGE-TRIAL") {
+			t.Errorf("the rules are\n%s", rules)
+		}
+	})
+}
+
 func TestKernelWhatTheKernelLacksIsDoneWithout(t *testing.T) {
 	kinds(t, func(t *testing.T, kind string) {
 		h := lab.NewHost(t)
-		withoutFeatures(t, kind)
+		withoutFeatures(t, kind, 1000)
 		m := newMachine(t, h, kind)
 		w := scene.NewWorld(t).Network("a", spec.Network{Masquerade: true}, "172.30.0.0/24", "fd00:30::/64")
 		bare := w.Plan()

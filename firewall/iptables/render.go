@@ -18,6 +18,7 @@ const (
 	chainIn      = "DRAWBRIDGE-IN"          // mangle: what goes to one
 	chainOpen    = "DRAWBRIDGE-OPEN"        // mangle: what may go to open ports, and to no others
 	chainApart   = "DRAWBRIDGE-APART"       // mangle: what passes from port to port of a bridge with more on it
+	chainTrial   = "DRAWBRIDGE-TRIAL"       // any: a rule that may be refused, for a moment
 	chainApartTo = "DRAWBRIDGE-APART-TO"    // mangle: what of that comes from a container
 	chainAdvice  = "DRAWBRIDGE-ADVICE"      // mangle: what the host tells of a better way
 	chainPublish = "DRAWBRIDGE-PUBLISH"     // nat: what is meant for this host

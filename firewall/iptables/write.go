@@ -98,8 +98,8 @@ func (f *Firewall) piecemeal(ctx context.Context, steps []step) error {
 		if s.comes() {
 			absent[s.at]++
 		}
-		if needs := s.rule.needs; s.comes() && needs != "" && refuses(err) {
-			lost := f.lacking().with(needs)
+		if f.cannot(ctx, s, err) {
+			lost := f.lacking().with(s.rule.needs)
 			f.lacks.Store(&lost)
 			continue // there is another rule for that
 		}
@@ -114,4 +114,19 @@ func (f *Firewall) piecemeal(ctx context.Context, steps []step) error {
 		failed = append(failed, &plan.ObjectError{Owner: s.rule.owner, Object: object, Err: err})
 	}
 	return errors.Join(failed...)
+}
+
+// cannot reports whether a step failed for want of a feature, and not because somebody took
+// its chain away or rules ahead of it: then the rule is refused in a chain of its own too.
+func (f *Firewall) cannot(ctx context.Context, s step, failed error) bool {
+	if !s.comes() || s.rule.needs == "" || !refuses(failed) {
+		return false
+	}
+	trial := place{s.at.family, s.at.table, chainTrial}
+	err := f.restore(ctx, []step{{at: trial, verb: "-N"}, {at: trial, verb: "-A", rule: s.rule}})
+	if err != nil {
+		return ctx.Err() == nil && !isTemporary(err)
+	}
+	_ = f.restore(ctx, []step{{at: trial, verb: "-F"}, {at: trial, verb: "-X"}}) // or the next look finds it
+	return false
 }
