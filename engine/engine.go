@@ -255,6 +255,20 @@ func (e *Engine) carry(ctx context.Context, m *move) error {
 	return err
 }
 
+// Await waits until all changes that are under way are made, or ctx ends.
+func (e *Engine) Await(ctx context.Context) {
+	e.mu.Lock()
+	turns := e.turns.underWay()
+	e.mu.Unlock()
+	for _, turn := range turns {
+		select {
+		case <-turn:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // takeBack brings State and host back to what they were, as far as the change goes. It
 // goes the same way as the change.
 func (e *Engine) takeBack(ctx context.Context, m *move) error {
@@ -302,11 +316,8 @@ func (e *Engine) retract(m *move) *move {
 func (e *Engine) Remove(ctx context.Context) error {
 	e.mu.Lock()
 	e.removed = true
-	turns := e.turns.underWay()
 	e.mu.Unlock()
-	for _, turn := range turns {
-		<-turn
-	}
+	e.Await(context.WithoutCancel(ctx))
 	e.mu.Lock()
 	e.now.Store(&Snapshot{Plan: plan.New(spec.State{}, e.Now().Plan.Host)})
 	e.mu.Unlock()

@@ -216,9 +216,15 @@ func (e *Engine) enterHost(host *plan.Host) []*move {
 	return moves
 }
 
+// checkPatience is how long a Check waits for what is under way.
+const checkPatience = time.Second
+
 // Check reports where the host differs from what it should have now, which is not
 // the present plan if the host has just changed.
 func (e *Engine) Check(ctx context.Context) ([]plan.Drift, error) {
+	soon, cancel := context.WithTimeout(ctx, checkPatience)
+	defer cancel()
+	e.Await(soon)
 	host, err := e.observer.Look(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("look at the host: %w", err)

@@ -384,3 +384,35 @@ func addNetworkOn(n, m int) func(*spec.State) error {
 		return s.AddNetwork(&added)
 	}
 }
+
+// TestCheckWaitsForWhatIsUnderWay but not for long: who asks whether all is as planned is
+// not told so while the host is still as it was.
+func TestCheckWaitsForWhatIsUnderWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, links := slowRig(t)
+		held := r.begin(1, addEndpoint(1, 2))
+		<-links.reached
+		begun := time.Now()
+		if _, err := r.engine.Check(t.Context()); err != nil || time.Since(begun) != time.Second {
+			t.Errorf("a check beside a change that is stuck took %s, %v", time.Since(begun), err)
+		}
+		checked := make(chan []plan.Drift)
+		go func() {
+			drift, _ := r.engine.Check(t.Context())
+			checked <- drift
+		}()
+		synctest.Wait()
+		select {
+		case drift := <-checked:
+			t.Errorf("it did not wait, and found %v", drift)
+		default:
+		}
+		close(links.free)
+		if drift := <-checked; len(drift) > 0 {
+			t.Errorf("when all was done it found %v", drift)
+		}
+		if err := <-held; err != nil {
+			t.Error(err)
+		}
+	})
+}
