@@ -15,8 +15,7 @@ import (
 func blame(err error, before, after *plan.Plan) error {
 	var kept []error
 	for _, leaf := range plan.Leaves(err) {
-		o := (*plan.ObjectError)(nil)
-		if !errors.As(leaf, &o) || touched(o.Owner, before, after) {
+		if owner, named := ownerOf(leaf); !named || touched(owner, before, after) {
 			kept = append(kept, leaf)
 		}
 	}
@@ -47,17 +46,26 @@ func touched(owner plan.Owner, before, after *plan.Plan) bool {
 // onlyOfObjects reports whether each error, if any, names its object.
 func onlyOfObjects(err error) bool {
 	return !slices.ContainsFunc(plan.Leaves(err), func(leaf error) bool {
-		o := (*plan.ObjectError)(nil)
-		return !errors.As(leaf, &o)
+		_, named := ownerOf(leaf)
+		return !named
 	})
 }
 
 // onlyOfNetworks reports whether each error, if any, is a network's or an endpoint's.
 func onlyOfNetworks(err error) bool {
 	return !slices.ContainsFunc(plan.Leaves(err), func(leaf error) bool {
-		o := (*plan.ObjectError)(nil)
-		return !errors.As(leaf, &o) || o.Owner == plan.Owner{}
+		owner, _ := ownerOf(leaf)
+		return owner == plan.Owner{}
 	})
+}
+
+// ownerOf is whose the object is that an error names, if it names one.
+func ownerOf(leaf error) (owner plan.Owner, named bool) {
+	o := (*plan.ObjectError)(nil)
+	if !errors.As(leaf, &o) {
+		return plan.Owner{}, false
+	}
+	return o.Owner, true
 }
 
 // untouched are those drifts on objects that before and after share: nobody looked at
