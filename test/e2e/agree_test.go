@@ -144,6 +144,21 @@ var (
 // the way to its end, and believes for ever that it is there.
 const staleEndpoint = "ep-"
 
+// members are the names of those whom Docker shows on a network, by its key for each: a
+// container's ID, or staleEndpoint and an endpoint's.
+func (s *site) members(network string) map[string]string {
+	s.t.Helper()
+	var members map[string]struct{ Name string }
+	if err := json.Unmarshal([]byte(s.Docker("network", "inspect", "-f", "{{json .Containers}}", network)), &members); err != nil {
+		s.t.Fatal(err)
+	}
+	names := map[string]string{}
+	for key, m := range members {
+		names[key] = m.Name
+	}
+	return names
+}
+
 func (s *site) dockersView() (view, error) {
 	v := view{}
 	ids, err := s.TryDocker("network", "ls", "-q", "--no-trunc", "--filter", "driver="+s.driver)

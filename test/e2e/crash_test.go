@@ -261,11 +261,14 @@ func (m *matrix) finish(a act) {
 // connects has a container on the network or not.
 func (m *matrix) connects(container string, want bool) {
 	m.t.Helper()
-	all := m.Docker("network", "inspect", "-f", "{{json .Containers}}", "wider")
-	is := strings.Contains(all, container)
-	if strings.Contains(all, `"`+staleEndpoint) {
-		m.rejoin("wider", container)
-		is = true
+	for key := range m.members("wider") {
+		if strings.HasPrefix(key, staleEndpoint) {
+			m.unstale("wider", container) // and may be on the network afterwards, or not
+		}
+	}
+	is := false
+	for key := range m.members("wider") {
+		is = is || strings.HasPrefix(key, container)
 	}
 	switch {
 	case want && !is:

@@ -92,8 +92,9 @@ func (s *site) startDockerAfterAKill() {
 	}
 }
 
-// rejoin has a container on a network again that keepsLeft an endpoint of it.
-func (s *site) rejoin(network, container string) {
+// unstale has an engine forget a container's stale endpoint, which it may not do before
+// the container starts again: keepsLeft.
+func (s *site) unstale(network, container string) {
 	s.t.Helper()
 	_, err := s.TryDocker("network", "disconnect", "-f", network, container)
 	if s.meets(keepsLeft, err) {

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -209,7 +208,7 @@ func (w *walk) clean() {
 		w.containers[strings.TrimSpace(name)] = nil
 	}
 	for network := range w.networks {
-		w.unstale(network) // a container that is restarted for it joins all that it was on
+		w.vacate(network) // a container that is restarted for it joins all that it was on
 	}
 	for _, network := range slices.Sorted(maps.Keys(w.networks)) {
 		for _, name := range w.members(network) {
@@ -228,28 +227,14 @@ func (w *walk) clean() {
 	w.advice += w.forget()
 }
 
-// members are the names of those whom Docker shows on a network, by its key for each.
-func (w *walk) members(network string) map[string]string {
-	w.t.Helper()
-	var members map[string]struct{ Name string }
-	if err := json.Unmarshal([]byte(w.Docker("network", "inspect", "-f", "{{json .Containers}}", network)), &members); err != nil {
-		w.t.Fatal(err)
-	}
-	names := map[string]string{}
-	for key, m := range members {
-		names[key] = m.Name
-	}
-	return names
-}
-
-// unstale has nothing on a network in which no container is.
-func (w *walk) unstale(network string) {
+// vacate has nobody on a network who is not there any more.
+func (w *walk) vacate(network string) {
 	w.t.Helper()
 	for key, name := range w.members(network) {
 		if _, runs := w.containers[name]; !runs {
 			_, _ = w.TryDocker("network", "disconnect", "-f", network, name)
 		} else if strings.HasPrefix(key, staleEndpoint) {
-			w.rejoin(network, name)
+			w.unstale(network, name)
 		}
 	}
 }

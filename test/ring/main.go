@@ -1,6 +1,6 @@
 // Command ring runs one ring of tests, `go test -json` with the arguments
 // given, and prints what a person wants to read of it: failures in full, skips
-// with their reasons, go test's closing lines, and a count. It fails if a test
+// with their reasons, go test's closing lines, the failures once more in short, and a count. It fails if a test
 // failed, if no test passed, or if a test was skipped for anything else than a
 // feature that the kernel lacks. It chooses no tests and knows none.
 //
@@ -14,6 +14,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -46,6 +47,9 @@ func run(name string, args []string, out io.Writer) error {
 	r := report{out: out, output: map[test][]string{}}
 	readErr := r.read(events)
 	testErr := cmd.Wait()
+	for _, lines := range r.failures {
+		fmt.Fprint(out, lines)
+	}
 	fmt.Fprintf(out, "%s: %d passed, %d failed, %d skipped\n", name, r.passed, r.failed, len(r.skips))
 	fmt.Fprintf(out, "ring %s took %s\n", name, time.Since(start).Round(time.Second))
 	if readErr != nil {
@@ -69,6 +73,7 @@ type report struct {
 	out            io.Writer
 	output         map[test][]string // of tests that still run
 	passed, failed int
+	failures       []string // in short
 	skips          []string // reasons
 }
 
@@ -110,6 +115,7 @@ func (r *report) take(e event) {
 	case e.Action == "fail":
 		r.failed++
 		fmt.Fprint(r.out, strings.Join(r.output[t], ""))
+		r.failures = append(r.failures, inShort(r.output[t]))
 		delete(r.output, t)
 	case e.Action == "skip":
 		reason := strings.Join(r.output[t], "")
@@ -118,6 +124,26 @@ func (r *report) take(e event) {
 		delete(r.output, t)
 	}
 }
+
+// inShort is what a failed test said where, a line each, without the logs that it showed:
+// these may be long enough to hide it.
+func inShort(lines []string) string {
+	var short strings.Builder
+	said := 0
+	for _, line := range lines {
+		if strings.HasPrefix(strings.TrimSpace(line), "--- FAIL") {
+			short.WriteString(line)
+		} else if where.MatchString(line) && said < 8 {
+			said++
+			line = strings.TrimSuffix(line, "\n")
+			short.WriteString(line[:min(len(line), 400)] + "\n")
+		}
+	}
+	return short.String()
+}
+
+// where is how the testing package begins what a test says.
+var where = regexp.MustCompile(`^\s+\w+\.go:\d+: `)
 
 // packageOutput passes on what belongs to no test: closing lines, panics and
 // the complaints of TestMain, but not the many packages without such tests.
