@@ -78,6 +78,13 @@ func (r *rig) restart() {
 	r.handler = driver.New(r.engine, r.ipam, r.onLink, r.logger).Handler()
 }
 
+// onHost is what the host has once all that was answered is done.
+func (r *rig) onHost() string {
+	r.t.Helper()
+	r.engine.Await(r.t.Context())
+	return r.host.String()
+}
+
 // send posts a body and returns the status and the body of the answer.
 func (r *rig) send(call, body string) (int, string) {
 	r.t.Helper()

@@ -50,7 +50,7 @@ func TestWhatLostItsAnswerGoesWithWhatItWasMadeOf(t *testing.T) {
 	endpoints(1)
 
 	w.must(releasePool, fmt.Sprintf(`{"PoolID":%q}`, n.poolID))
-	if left := r.host.String(); left != "" {
+	if left := r.onHost(); left != "" {
 		t.Errorf("left on the host:\n%s", left)
 	}
 	again, err := w.create(net2)
@@ -61,7 +61,7 @@ func TestWhatLostItsAnswerGoesWithWhatItWasMadeOf(t *testing.T) {
 	if left := len(r.ipam.Pools()); left != 1 {
 		t.Errorf("%d pools for one network", left)
 	}
-	if r.host.String() == "" {
+	if r.onHost() == "" {
 		t.Error("the next network went with the pool of the first")
 	}
 	w.must(deleteNetwork, fmt.Sprintf(`{"NetworkID":%q}`, net2)) // and the release was lost
@@ -148,15 +148,15 @@ func TestAnotherEnginesLifeBeginsWithoutWhatTheOneBeforeDidNotUse(t *testing.T) 
 func TestARemovalThatCannotBeSavedIsToldAndCanBeRepeated(t *testing.T) {
 	r := newRig(t)
 	r.dual()
-	host := r.host.String()
+	host := r.onHost()
 	r.store.Fail(fmt.Errorf("write /var/lib/drawbridge/state.db: %w", syscall.EROFS))
 	r.refused(deleteNetwork, fmt.Sprintf(`{"NetworkID":%q}`, net1), "delete network 1a1a1a1a1a1a", "write /var/lib/drawbridge/state.db: read-only file system")
-	if got := r.host.String(); got != host {
+	if got := r.onHost(); got != host {
 		t.Errorf("the host has become\n%s\nwant\n%s", got, host)
 	}
 	r.store.Fail(nil)
 	r.must(deleteNetwork, fmt.Sprintf(`{"NetworkID":%q}`, net1))
-	if left := r.host.String(); left != "" {
+	if left := r.onHost(); left != "" {
 		t.Errorf("left on the host:\n%s", left)
 	}
 }

@@ -95,15 +95,15 @@ func TestSameRequestTwiceGivesTheSameAnswer(t *testing.T) {
 		{deleteNetwork, fmt.Sprintf(`{"NetworkID":%q}`, net1)},
 	} {
 		first := r.must(call.path, call.body)
-		host, writes := r.host.String(), r.host.Writes()
+		host, writes := r.onHost(), r.host.Writes()
 		if again := r.must(call.path, call.body); again != first {
 			t.Errorf("%s: first %s, then %s", call.path, first, again)
 		}
-		if r.host.String() != host || r.host.Writes() != writes {
+		if r.onHost() != host || r.host.Writes() != writes {
 			t.Errorf("%s: the second request changed the host", call.path)
 		}
 	}
-	if left := r.host.String(); left != "" {
+	if left := r.onHost(); left != "" {
 		t.Errorf("left on the host:\n%s", left)
 	}
 }
@@ -159,7 +159,7 @@ func TestInternalNetworkHasNoGatewayAndPublishesNothing(t *testing.T) {
 	if lines != 1 {
 		t.Errorf("%d lines in the log say that the ports are ignored, want 1", lines)
 	}
-	if before := r.host.String(); strings.Contains(before, "/tcp") {
+	if before := r.onHost(); strings.Contains(before, "/tcp") {
 		t.Errorf("published:\n%s", before)
 	}
 }
@@ -175,7 +175,7 @@ func TestAddressOfADeadEndpointGoesToItsSuccessor(t *testing.T) {
 	r.refused(createEndpoint, successor, "fd00:1::3", "endpoint e2e2e2e2e2e2")
 	r.host.Delete("link dbve2e2e2e2e2e2")
 	r.must(createEndpoint, successor)
-	if left := r.host.String(); strings.Contains(left, "dbve1") || strings.Contains(left, "dbve2") {
+	if left := r.onHost(); strings.Contains(left, "dbve1") || strings.Contains(left, "dbve2") {
 		t.Errorf("the dead are still on the host:\n%s", left)
 	}
 }
@@ -183,11 +183,11 @@ func TestAddressOfADeadEndpointGoesToItsSuccessor(t *testing.T) {
 func TestFailureOfTheHostIsToldAndLeavesNothing(t *testing.T) {
 	r := newRig(t)
 	r.must(createNetwork, networkBody(net1, "", pool4, ""))
-	before := r.host.String()
+	before := r.onHost()
 	r.host.Break("link dbve1e1e1e1e1e1", fmt.Errorf("file exists"))
 	r.refused(createEndpoint, endpointBody(net1, ep1, "10.1.0.2/24", "", ""),
 		"create endpoint e1e1e1e1e1e1: link dbve1e1e1e1e1e1: file exists")
-	if got := r.host.String(); got != before {
+	if got := r.onHost(); got != before {
 		t.Errorf("left over:\n%s", got)
 	}
 }
@@ -213,11 +213,11 @@ func TestOnlyIPv4IsPublishedBesideAnotherGatewayForIPv6(t *testing.T) {
 		binding(6, "", 8080, 80) + "," + binding(6, "fd00::9", 8081, 81) + "]}"
 	r.refused(program, idsBody(net1, ep1, fmt.Sprintf(options, `"yes"`)), "no_proxy_6to4", "true or false")
 	r.must(program, idsBody(net1, ep1, fmt.Sprintf(options, "true")))
-	if host := r.host.String(); !strings.Contains(host, "0.0.0.0:8080->80/tcp") || strings.Contains(host, "8081") || strings.Contains(host, "*:8080") {
+	if host := r.onHost(); !strings.Contains(host, "0.0.0.0:8080->80/tcp") || strings.Contains(host, "8081") || strings.Contains(host, "*:8080") {
 		t.Errorf("published:\n%s", host)
 	}
 	r.must(program, idsBody(net1, ep1, fmt.Sprintf(options, "false")))
-	if host := r.host.String(); !strings.Contains(host, "*:8080->80/tcp") || !strings.Contains(host, "[fd00::9]:8081") {
+	if host := r.onHost(); !strings.Contains(host, "*:8080->80/tcp") || !strings.Contains(host, "[fd00::9]:8081") {
 		t.Errorf("published:\n%s", host)
 	}
 }
@@ -232,13 +232,13 @@ func TestAnAddressThatIsReleasedLeadsNowhere(t *testing.T) {
 	r.must(requestAddress, fmt.Sprintf(`{"PoolID":%q,"Address":"fd00:1::2"}`, pool.ID))
 	r.dual()
 	r.must(program, idsBody(net1, ep1, portMap(binding(6, "", 8080, 80))))
-	before := r.host.String()
+	before := r.onHost()
 	r.must(releaseAddress, `{"PoolID":"another","Address":"fd00:1::2"}`)
-	if host := r.host.String(); host != before {
+	if host := r.onHost(); host != before {
 		t.Errorf("the release of another pool's address changed:\n%s", host)
 	}
 	r.must(releaseAddress, fmt.Sprintf(`{"PoolID":%q,"Address":"fd00:1::2"}`, pool.ID))
-	if host := r.host.String(); !strings.Contains(host, "0.0.0.0:8080->80/tcp") || strings.Contains(host, "fd00:1::2") {
+	if host := r.onHost(); !strings.Contains(host, "0.0.0.0:8080->80/tcp") || strings.Contains(host, "fd00:1::2") {
 		t.Errorf("published:\n%s", host)
 	}
 	r.must(createEndpoint, endpointBody(net1, ep2, "10.1.0.3/24,fd00:1::2/64", "", ""))
@@ -293,11 +293,11 @@ func TestARoutedPortIsOpenFromJoinOn(t *testing.T) {
 	r.must(createNetwork, networkBody(net2, `"com.docker.network.generic":{"com.docker.network.bridge.gateway_mode_ipv4":"routed"}`, `{"Pool":"10.2.0.0/24","Gateway":"10.2.0.1/24"}`, ""))
 	r.must(createEndpoint, endpointBody(net2, ep1, "10.2.0.2/24", "", ""))
 	r.must(join, strings.Replace(idsBody(net2, ep1, sandbox), `"Options":{}`, strings.TrimPrefix(portMap(binding(6, "", 0, 80)), ","), 1))
-	if host := r.host.String(); !strings.Contains(host, "open [tcp 10.2.0.2:80]") || strings.Contains(host, "->80/tcp") {
+	if host := r.onHost(); !strings.Contains(host, "open [tcp 10.2.0.2:80]") || strings.Contains(host, "->80/tcp") {
 		t.Errorf("the host has\n%s", host)
 	}
 	r.must(leave, idsBody(net2, ep1, ""))
-	if host := r.host.String(); strings.Contains(host, "tcp 10.2.0.2:80") {
+	if host := r.onHost(); strings.Contains(host, "tcp 10.2.0.2:80") {
 		t.Errorf("after Leave the host has\n%s", host)
 	}
 }
@@ -340,7 +340,7 @@ func TestPoolThatOurIPAMDoesNotKnowMakesNoNetwork(t *testing.T) {
 	r := newRig(t)
 	r.refused(createNetwork, networkBody(net1, "", `{"AddressSpace":"drawbridge-local","Pool":"10.3.0.0/24","Gateway":"10.3.0.1/24"}`, ""),
 		"create network 1a1a1a1a1a1a", "10.3.0.0/24", "no such pool")
-	if got := r.host.String(); got != "" {
+	if got := r.onHost(); got != "" {
 		t.Errorf("left over:\n%s", got)
 	}
 }
@@ -368,7 +368,7 @@ func TestTenThousandPortsAreOneRange(t *testing.T) {
 		all = append(all, binding(17, "", port, port))
 	}
 	r.must(program, idsBody(net1, ep1, portMap(all...)))
-	if host := r.host.String(); !strings.Contains(host, "*:20000-29999->20000-29999/udp") {
+	if host := r.onHost(); !strings.Contains(host, "*:20000-29999->20000-29999/udp") {
 		t.Errorf("published:\n%s", host)
 	}
 }
@@ -393,7 +393,7 @@ func TestManyContainersAtOnce(t *testing.T) {
 	}
 	all.Wait()
 	r.must(deleteNetwork, fmt.Sprintf(`{"NetworkID":%q}`, net1))
-	if left := r.host.String(); left != "" {
+	if left := r.onHost(); left != "" {
 		t.Errorf("left on the host:\n%s", left)
 	}
 }

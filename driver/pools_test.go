@@ -185,7 +185,7 @@ func TestFourThousandPoolsOverTheWire(t *testing.T) {
 	if left := r.ipam.Pools(); left != nil {
 		t.Errorf("%d pools are left", len(left))
 	}
-	if left := r.host.String(); left != "" {
+	if left := r.onHost(); left != "" {
 		t.Errorf("left on the host:\n%s", left)
 	}
 }

@@ -71,15 +71,15 @@ func TestNumbersStayUntilTheyAreRevoked(t *testing.T) {
 		if again := r.published(net1, ep1); again != first {
 			t.Errorf("published %s, then %s", first, again)
 		}
-		host := r.host.String()
+		host := r.onHost()
 		r.ports.Take(spec.Port{Proto: spec.UDP, HostPort: 32768, Count: 4})
 		r.refused(program, idsBody(net1, ep1, portMap(binding(6, "", 0, 80), binding(17, "", 0, 53))), "an ephemeral port for 53/udp", "none of 32768-32771 is free")
-		if got := r.host.String(); got != host {
+		if got := r.onHost(); got != host {
 			t.Errorf("a refusal left:\n%s\nwant\n%s", got, host)
 		}
 		r.must(end, idsBody(net1, ep1, ""))
 		r.must(end, idsBody(net1, ep1, ""))
-		if left := r.host.String(); strings.Contains(left, "/tcp") {
+		if left := r.onHost(); strings.Contains(left, "/tcp") {
 			t.Errorf("%s left:\n%s", end, left)
 		}
 	}

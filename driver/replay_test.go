@@ -65,7 +65,7 @@ func replay(t *testing.T, file string) string {
 		}
 		fmt.Fprintf(&out, "%s%s\n  %d %s\n", strings.TrimPrefix(s.Call, "/"), about(s.Request), status, poolID.ReplaceAllString(answer, `"PoolID":"$1-…"`))
 	}
-	fmt.Fprintf(&out, "left on the host:\n%s", r.host)
+	fmt.Fprintf(&out, "left on the host:\n%s", r.onHost())
 	return out.String()
 }
 

@@ -240,6 +240,7 @@ func TestAChangeKeepsTheDriftOfNetworksThatItDoesNotKnow(t *testing.T) {
 		r.must(addNetwork(3), addEndpoint(3, 2))
 		r.layers[2].Break(veth(3, 2), errBroken)
 		r.must(removeEndpoint(3, 2))
+		synctest.Wait()
 		wantDrift(t, r.engine, veth(3, 2))
 		close(links.free)
 		if err := <-held; err != nil {

@@ -26,7 +26,7 @@ func (o outcome) err() error { return errors.Join(o.rows, o.links) }
 // the change: nothing is let in where a drop could not be made.
 func (e *Engine) apply(ctx context.Context, m *move) (o outcome) {
 	o.rows = e.together(ctx, &e.ahead, m)
-	if m.blamed(o.rows) == nil {
+	if m.blamed(o.rows) == nil && !m.linksFollow {
 		o.links = e.applyLinks(ctx, m)
 	}
 	if m.blamed(o.err()) == nil {

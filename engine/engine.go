@@ -97,7 +97,8 @@ type Snapshot struct {
 //
 // A change goes through three stages, so that nobody waits for somebody else's kernel
 // object: it is made in memory; it is saved, with all others that wait for that; and it
-// is applied, in the turn of the networks that it touches.
+// is applied, in the turn of the networks that it touches. A removal is answered when State
+// and rules are gone; its links go after that, still in its turn.
 type Engine struct {
 	observer Observer
 	reserver Reserver
@@ -223,14 +224,17 @@ func (e *Engine) enter(next spec.State, host *plan.Host, networks ...spec.ID) *m
 	e.turn++
 	m := &move{turn: e.turn, before: before, after: after, host: after.Plan}
 	m.networks = touchedNetworks(before.Plan, after.Plan)
+	m.linksFollow = m.change().OnlyRemoves()
 	e.turns.enter(m, append(networks, m.networks...))
 	e.now.Store(&after)
 	return m
 }
 
-// carry saves a change and applies it, or takes it back.
+// carry saves a change and applies it, or takes it back. Where something only goes, its links
+// follow the answer: whoever needs their names or subnets waits for their turn.
 func (e *Engine) carry(ctx context.Context, m *move) error {
-	defer close(m.done)
+	finish := func() { close(m.done) }
+	defer func() { finish() }()
 	cameBack := false
 	defer func() {
 		if !cameBack { // a layer panicked
@@ -244,7 +248,12 @@ func (e *Engine) carry(ctx context.Context, m *move) error {
 	}
 	if err == nil {
 		applied := e.apply(ctx, m)
-		if err = m.blamed(applied.err()); err == nil {
+		err = m.blamed(applied.err())
+		switch {
+		case err != nil:
+		case m.linksFollow:
+			finish = func() { go e.unlink(ctx, m, applied) }
+		default:
 			e.settle(m.before.Plan, m.after.Plan, applied)
 		}
 	}
@@ -253,6 +262,22 @@ func (e *Engine) carry(ctx context.Context, m *move) error {
 	}
 	cameBack = true
 	return err
+}
+
+// unlink takes away the links of a removal that was answered. What cannot be taken away is
+// left to Run, as anything else is that nobody wants.
+func (e *Engine) unlink(ctx context.Context, m *move, applied outcome) {
+	defer close(m.done)
+	applied.links = e.applyLinks(ctx, m)
+	e.settle(m.before.Plan, m.after.Plan, applied)
+}
+
+// Leaving are the bridges of networks that were removed, and that the host may still have for
+// a moment.
+func (e *Engine) Leaving() []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.turns.leaving()
 }
 
 // Await waits until all changes that are under way are made, or ctx ends.
@@ -330,5 +355,5 @@ func (e *Engine) Remove(ctx context.Context) error {
 
 func (e *Engine) removeAll(ctx context.Context) error {
 	nothing := plan.New(spec.State{}, e.Now().Plan.Host)
-	return errors.Join(e.behind.remove(ctx, nothing), e.unlink(ctx, nothing), e.ahead.remove(ctx, nothing), e.forget())
+	return errors.Join(e.behind.remove(ctx, nothing), e.unlinkAll(ctx, nothing), e.ahead.remove(ctx, nothing), e.forget())
 }

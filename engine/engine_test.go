@@ -71,6 +71,7 @@ func (r *rig) must(changes ...func(*spec.State) error) {
 // world is all that a change can have changed, as text.
 func (r *rig) world() string {
 	r.t.Helper()
+	r.engine.Await(r.t.Context())
 	stored, err := r.store.Load()
 	if err != nil {
 		r.t.Fatal(err)
@@ -233,6 +234,7 @@ func TestOneRequestNeverPaysForAnothersTrouble(t *testing.T) {
 		t.Errorf("an endpoint does not own its network's bridge, yet: %v", err)
 	}
 	r.must(func(s *spec.State) error { s.RemoveNetwork(id("a", 1)); return nil })
+	r.engine.Await(t.Context())
 	wantDrift(t, r.engine)
 }
 
@@ -241,6 +243,7 @@ func TestRemovalThatTheHostRefusesDoesNotJamDocker(t *testing.T) {
 	r.must(addNetwork(1), addEndpoint(1, 2))
 	r.layers[2].Break(veth(1, 2), errBroken)
 	r.must(removeEndpoint(1, 2))
+	r.engine.Await(t.Context())
 	wantDrift(t, r.engine, veth(1, 2))
 	if _, _, err := at(r.engine).Endpoint(id("a", 1), id("e", 1002)); !errors.Is(err, spec.ErrNotFound) {
 		t.Errorf("the endpoint is still there: %v", err)

@@ -75,8 +75,8 @@ func (e *Engine) relink(ctx context.Context) error {
 	return e.links.layer.Apply(ctx, nil, e.linked())
 }
 
-// unlink takes all links of ours off the host.
-func (e *Engine) unlink(ctx context.Context, nothing *plan.Plan) error {
+// unlinkAll takes all links of ours off the host.
+func (e *Engine) unlinkAll(ctx context.Context, nothing *plan.Plan) error {
 	e.links.looking.Lock()
 	defer e.links.looking.Unlock()
 	err := e.links.layer.Remove(ctx)

@@ -18,6 +18,7 @@ type move struct {
 	ahead         []<-chan struct{} // what it waits for
 	done          chan struct{}     // closed when it has been made, or taken back
 	lost          error             // what it relies on came to nothing
+	linksFollow   bool              // its links are taken away when it has been answered
 }
 
 // await waits until all changes of its networks that were planned before it are made.
@@ -128,6 +129,22 @@ func (t turns) underWay() []<-chan struct{} {
 	var all []<-chan struct{}
 	for m := range t.all {
 		all = append(all, m.done)
+	}
+	return all
+}
+
+// leaving are the bridges of networks that were removed and may still be there.
+func (t turns) leaving() []string {
+	var all []string
+	for m := range t.all {
+		if !m.linksFollow || isClosed(m.done) {
+			continue
+		}
+		for c := range tree.Diff(m.before.Plan.Networks, m.after.Plan.Networks) {
+			if c.New == nil {
+				all = append(all, c.Old.Bridge.Name)
+			}
+		}
 	}
 	return all
 }

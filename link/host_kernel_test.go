@@ -67,7 +67,7 @@ func TestKernelObstaclesAreAddressesRoutesAndNameServers(t *testing.T) {
 		ip -6 route add 2001:db8:7::/48 via 2001:db8::2`)
 	var list []plan.Obstacle
 	var err error
-	m.Do(func() { list, err = m.kernel.Taken(t.Context()) })
+	m.Do(func() { list, err = m.kernel.Taken(t.Context(), nil) })
 	must(t, err)
 	var got []string
 	for _, o := range list {
@@ -93,6 +93,33 @@ func TestKernelObstaclesAreAddressesRoutesAndNameServers(t *testing.T) {
 		if o.Prefix.Bits() == 0 || o.Prefix.Addr().IsMulticast() || o.Prefix.Addr().IsLinkLocalUnicast() {
 			t.Errorf("%v is in nobody's way", o)
 		}
+	}
+}
+
+// TestKernelLinksThatGoAreNoObstacle unless they are somebody else's.
+func TestKernelLinksThatGoAreNoObstacle(t *testing.T) {
+	m := newMachine(t)
+	m.mustApply(nil, m.plan(usual()...))
+	taken := func(leaving ...string) (all []string) {
+		t.Helper()
+		var list []plan.Obstacle
+		var err error
+		m.Do(func() { list, err = m.kernel.Taken(t.Context(), leaving) })
+		must(t, err)
+		for _, o := range list {
+			all = append(all, o.Link)
+		}
+		return all
+	}
+	const going, stays, foreign = "dbraa0000000000", "dbrbb0000000000", "eth0"
+	for _, link := range []string{going, stays, foreign} {
+		if !slices.Contains(taken(), link) {
+			t.Errorf("%s is no obstacle", link)
+		}
+	}
+	got := taken(going, foreign)
+	if slices.Contains(got, going) || !slices.Contains(got, stays) || !slices.Contains(got, foreign) {
+		t.Errorf("%s goes: obstacles are %q", going, got)
 	}
 }
 

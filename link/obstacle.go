@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -25,9 +26,10 @@ const (
 
 // Taken lists what a chosen subnet should keep away from: the host's addresses,
 // connected routes of all tables, name servers and, as weak obstacles, routes
-// through a gateway. A default route is none, for it overlaps everything.
-func (k *Kernel) Taken(context.Context) ([]plan.Obstacle, error) {
-	all, err := k.obstacles(func(*device) bool { return true })
+// through a gateway. A default route is none, for it overlaps everything, and links of ours
+// that are about to go are none.
+func (k *Kernel) Taken(_ context.Context, leaving []string) ([]plan.Obstacle, error) {
+	all, err := k.obstacles(func(d *device) bool { return !d.ours() || !slices.Contains(leaving, d.name) })
 	if err != nil {
 		return nil, err
 	}

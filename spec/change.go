@@ -104,6 +104,33 @@ func (c Change) Succeeds(earlier Change) bool {
 	return false
 }
 
+// OnlyRemoves reports whether networks and endpoints go, and nothing else comes of the change.
+func (c Change) OnlyRemoves() bool {
+	goes := false
+	for n := range tree.Diff(c.Before.Networks, c.After.Networks) {
+		if n.New == nil {
+			goes = true
+			continue
+		}
+		var had tree.Map[ID, *Endpoint]
+		if n.Old != nil {
+			had = n.Old.Endpoints
+		}
+		removed := 0
+		for ep := range tree.Diff(had, n.New.Endpoints) {
+			if ep.New != nil {
+				return false
+			}
+			removed++
+		}
+		if removed == 0 {
+			return false // it is the network that has come, or become another one
+		}
+		goes = true
+	}
+	return goes
+}
+
 // Missing names the first of those that the change adds or alters and a State lacks, or whose
 // ports it publishes and who is in no container there; nil if there is none.
 func (c Change) Missing(s State) error {

@@ -191,7 +191,7 @@ func (d *daemon) Bound(sandbox string) bool { return link.Bound(sandbox) }
 // obstacles are what a chosen pool must keep away from. A network of ours may have
 // its addresses from another IPAM and none of them on the host.
 func (d *daemon) obstacles() ([]ipam.Obstacle, error) {
-	found, err := d.links.Taken(context.Background())
+	found, err := d.links.Taken(context.Background(), d.engine.Leaving())
 	all := make([]ipam.Obstacle, 0, len(found))
 	for _, o := range found {
 		all = append(all, ipam.Obstacle{Prefix: o.Prefix, What: o.What, Weak: o.Weak})

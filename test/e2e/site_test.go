@@ -152,6 +152,7 @@ func (s *site) removeAll() {
 	s.t.Helper()
 	s.RemoveContainers()
 	s.removeNetworks(s.Networks())
+	_, _ = s.Drawbridge("status") // waits for what was answered, and is not done yet
 }
 
 // nothingLeft has Drawbridge removed and compares the host with what it was.

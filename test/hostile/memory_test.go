@@ -88,6 +88,7 @@ func newMemory(t *testing.T) *memory {
 // picture is all that a request can change, as text.
 func (m *memory) picture() string {
 	var b strings.Builder
+	m.engine.Await(m.t.Context())
 	now := m.engine.Now()
 	stored, err := m.store.Load()
 	fmt.Fprintf(&b, "the State is saved: %t, %v; drift: %v\n", stored.Networks == now.State.Networks, err, now.Drift)
