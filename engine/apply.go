@@ -32,7 +32,7 @@ func (e *Engine) apply(ctx context.Context, m *move) (o outcome) {
 	if m.blamed(o.err()) == nil {
 		o.rows = errors.Join(o.rows, e.together(ctx, &e.behind, m))
 	}
-	if e.ahead.look.Load() && e.redo(ctx, &e.ahead) != nil {
+	if e.lookIfAsked(ctx, &e.ahead) != nil {
 		e.Wake()
 	}
 	return o

@@ -267,6 +267,7 @@ func (e *Engine) carry(ctx context.Context, m *move) error {
 // unlink takes away the links of a removal that was answered. What cannot be taken away is
 // left to Run, as anything else is that nobody wants.
 func (e *Engine) unlink(ctx context.Context, m *move, applied outcome) {
+	defer e.survive()
 	defer close(m.done)
 	applied.links = e.applyLinks(ctx, m)
 	e.settle(m.before.Plan, m.after.Plan, applied)

@@ -125,8 +125,14 @@ func (e *Engine) enterMend(network spec.ID, again bool) *move {
 }
 
 func (e *Engine) mendLinks(ctx context.Context, m *move, network spec.ID) {
+	defer e.endMend(network)
 	m.await()
-	e.mended(network, drifts(e.inTurn(ctx, m, network)))
+	if err, done := e.inTurn(ctx, m, network); done {
+		e.mended(network, drifts(err))
+	}
+}
+
+func (e *Engine) endMend(network spec.ID) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.links.mends[network] {
@@ -135,7 +141,8 @@ func (e *Engine) mendLinks(ctx context.Context, m *move, network spec.ID) {
 	delete(e.links.mends, network)
 }
 
-func (e *Engine) inTurn(ctx context.Context, m *move, network spec.ID) error {
+// inTurn mends what is one network's. It reports whether that could be tried.
+func (e *Engine) inTurn(ctx context.Context, m *move, network spec.ID) (err error, done bool) {
 	defer close(m.done)
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -143,17 +150,17 @@ func (e *Engine) inTurn(ctx context.Context, m *move, network spec.ID) error {
 	defer e.links.looking.RUnlock()
 	want := e.linked()
 	if network != "" {
-		return e.links.layer.Mend(ctx, want, network)
+		return e.links.layer.Mend(ctx, want, network), true
 	}
 	if !e.agreed(want) {
 		e.again(network) // when whoever changes what concerns the host has got there
-		return nil
+		return nil, false
 	}
-	err := errors.Join(e.links.layer.Mend(ctx, want, network), e.catchUp(ctx, want))
+	err = errors.Join(e.links.layer.Mend(ctx, want, network), e.catchUp(ctx, want))
 	if !e.agreed(want) { // what was put back meanwhile may have been set again
 		err = errors.Join(err, e.redo(ctx, &e.ahead))
 	}
-	return err
+	return err, true
 }
 
 // agreed reports whether the row that puts back what was set of the host's own links has

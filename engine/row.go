@@ -196,15 +196,23 @@ func (r *row) remove(ctx context.Context, nothing *plan.Plan) error {
 
 // redo has a row look for itself.
 func (e *Engine) redo(ctx context.Context, r *row) error {
+	r.look.Store(true)
+	return e.lookIfAsked(ctx, r)
+}
+
+// lookIfAsked has a row look for itself if somebody says so and nobody has since.
+func (e *Engine) lookIfAsked(ctx context.Context, r *row) error {
+	if !r.look.Load() {
+		return nil
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e.mu.Lock()
 	removed := e.removed
 	e.mu.Unlock()
-	if removed {
+	if removed || !r.look.Load() {
 		return nil
 	}
-	r.sure = false
 	return r.apply(ctx, r.want.Load())
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -72,7 +73,10 @@ func (e *Engine) abreast(all ...func()) {
 	}
 	var some sync.WaitGroup
 	for _, f := range all {
-		some.Go(f)
+		some.Go(func() {
+			defer e.survive()
+			f()
+		})
 	}
 	done := make(chan struct{})
 	e.errands.Go(func() {
@@ -82,6 +86,14 @@ func (e *Engine) abreast(all ...func()) {
 	select {
 	case <-done:
 	case <-time.After(mendPause):
+	}
+}
+
+// survive keeps a layer that panics from ending the daemon, as the server does for a request.
+func (e *Engine) survive() {
+	if cause := recover(); cause != nil {
+		e.log.WithField("stack", string(debug.Stack())).Errorf("internal error: %v", cause)
+		time.AfterFunc(lookAgain, e.Wake)
 	}
 }
 
