@@ -172,12 +172,14 @@ func (s *Server) removeEndpoint(w http.ResponseWriter, r *http.Request) {
 }
 
 // forgetLeases gives the addresses of an endpoint that is gone back to those of its
-// network's pools that are ours.
+// network's pools that are ours, unless another one has them by now.
 func (s *Server) forgetLeases(network spec.ID, ep *spec.Endpoint) error {
 	var failed []error
+	state := s.Engine.Now().State
 	for _, p := range s.Pools.Pools() {
 		for _, a := range ep.Addresses() {
-			if p.Network == string(network) && p.Prefix.Contains(a.Addr()) {
+			_, _, taken := state.Holder(a.Addr())
+			if !taken && p.Network == string(network) && p.Prefix.Contains(a.Addr()) {
 				failed = append(failed, s.Pools.ReleaseAddress(p.ID, a.Addr()))
 			}
 		}

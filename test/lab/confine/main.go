@@ -109,8 +109,8 @@ func verdict(v uint32) unix.SockFilter {
 }
 
 var (
-	pass = verdict(unix.SECCOMP_RET_ALLOW) //nolint:gochecknoglobals // constants that Go has no words for
-	end  = verdict(unix.SECCOMP_RET_TRAP)  //nolint:gochecknoglobals // the same
+	pass = verdict(unix.SECCOMP_RET_ALLOW)        //nolint:gochecknoglobals // constants that Go has no words for
+	end  = verdict(unix.SECCOMP_RET_KILL_PROCESS) //nolint:gochecknoglobals // the same
 )
 
 // only lets these calls pass, of this architecture.
