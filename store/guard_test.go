@@ -58,6 +58,32 @@ func replace(path string, content []byte) error {
 	return errors.Join(os.WriteFile(path+".x", content, 0o600), os.Rename(path+".x", path))
 }
 
+// nextTick waits until what is written has a later time than a file has: before 6.13 the
+// kernel's clock for that stands still for some milliseconds.
+func nextTick(t *testing.T, path string) {
+	t.Helper()
+	last, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	probe := path + ".probe" // on the same file system
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(10 * time.Second); ; <-tick.C {
+		writeErr := os.WriteFile(probe, []byte("probe"), 0o600)
+		info, err := os.Stat(probe)
+		if err := errors.Join(writeErr, err, os.Remove(probe)); err != nil {
+			t.Fatal(err)
+		}
+		if info.ModTime().After(last.ModTime()) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("what is written has the time of %s, %v, for 10 seconds", path, last.ModTime())
+		}
+	}
+}
+
 // old is a file of ours that is sound and holds nothing.
 func old(t *testing.T, path string) []byte {
 	t.Helper()
@@ -82,6 +108,7 @@ func TestFileThatIsTamperedWithWhileItIsOpenLosesNothing(t *testing.T) {
 				var heard []string
 				s.Listen(func(notice string) { heard = append(heard, notice) })
 				save(t, s, spec.State{}, sample(t))
+				nextTick(t, path(h))
 				if err := tampering.do(path(h)); err != nil {
 					t.Fatal(err)
 				}
@@ -113,13 +140,19 @@ func TestFileThatIsTamperedWithWhileItIsOpenLosesNothing(t *testing.T) {
 // saveBoth saves a change of either file.
 func saveBoth(t *testing.T, s *store.Store, state spec.State) spec.State {
 	t.Helper()
-	next := state
-	n := 200 + state.Networks.Len()
-	if err := errors.Join(next.AddNetwork(network(n)), next.AddEndpoint(networkID(n), member(n, 1))); err != nil {
-		t.Fatal(err)
-	}
+	next := grown(t, state)
 	save(t, s, state, next)
 	return next
+}
+
+// grown has one network and one endpoint more.
+func grown(t *testing.T, state spec.State) spec.State {
+	t.Helper()
+	n := 200 + state.Networks.Len()
+	if err := errors.Join(state.AddNetwork(network(n)), state.AddEndpoint(networkID(n), member(n, 1))); err != nil {
+		t.Fatal(err)
+	}
+	return state
 }
 
 // TestCopyThatIsTamperedWithIsMadeAnew from the file, of which nothing is said.
@@ -133,6 +166,7 @@ func TestCopyThatIsTamperedWithIsMadeAnew(t *testing.T) {
 			s := h.open(t)
 			save(t, s, spec.State{}, sample(t))
 			for _, spare := range []string{filepath.Join(h.dir, "state.copy"), filepath.Join(h.run, "boot.copy")} {
+				nextTick(t, spare)
 				if err := tampering.do(spare); err != nil {
 					t.Fatal(err)
 				}
@@ -150,17 +184,23 @@ func TestCopyThatIsTamperedWithIsMadeAnew(t *testing.T) {
 	}
 }
 
+// pair are the file and the copy in a directory, which has nothing else in it.
+func pair(t *testing.T, dir string) []string {
+	t.Helper()
+	all, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil || len(all) != 2 {
+		t.Fatalf("%s has %v, %v", dir, all, err)
+	}
+	return all
+}
+
 // TestFileAndCopyThatAreRemovedAreBack from what is still open.
 func TestFileAndCopyThatAreRemovedAreBack(t *testing.T) {
 	h := newHome(t)
 	s := h.open(t)
 	save(t, s, spec.State{}, sample(t))
 	for _, dir := range []string{h.dir, h.run} {
-		all, err := filepath.Glob(filepath.Join(dir, "*"))
-		if err != nil || len(all) != 2 {
-			t.Fatalf("%v, %v", all, err)
-		}
-		for _, path := range all {
+		for _, path := range pair(t, dir) {
 			if err := os.Remove(path); err != nil {
 				t.Fatal(err)
 			}
@@ -186,12 +226,8 @@ func TestFileAndCopyThatAreSpoiltAreNamed(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			next := sample(t)
-			if err := errors.Join(next.AddNetwork(network(200)), next.AddEndpoint(networkID(200), member(200, 1))); err != nil {
-				t.Fatal(err)
-			}
 			for range 2 {
-				err := s.Networks().Save(sample(t), next)
+				err := s.Networks().Save(sample(t), grown(t, sample(t)))
 				want := "write " + path(h) + ": " + path(h) + " was cut short while it was in use, and so was its copy"
 				if err == nil || !strings.Contains(err.Error(), want) {
 					t.Errorf("error %v, want %s", err, want)
@@ -225,11 +261,7 @@ func TestPagesThatGoUnderAWriteAreAnErrorAndNoCrash(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			next := sample(t)
-			if err := errors.Join(next.AddNetwork(network(199)), next.AddEndpoint(networkID(199), member(199, 1))); err != nil {
-				t.Fatal(err)
-			}
-			if err := s.Networks().Save(sample(t), next); err == nil || !strings.Contains(err.Error(), path(h)+" is damaged") {
+			if err := s.Networks().Save(sample(t), grown(t, sample(t))); err == nil || !strings.Contains(err.Error(), path(h)+" is damaged") {
 				t.Errorf("error %v", err)
 			}
 			state := saveBoth(t, s, sample(t))
@@ -279,11 +311,7 @@ func TestFilesOfTheFutureAreAsAnyOther(t *testing.T) {
 	state := saveBoth(t, s, sample(t))
 	closed(t, s)
 	for _, dir := range []string{h.dir, h.run} {
-		all, err := filepath.Glob(filepath.Join(dir, "*"))
-		if err != nil || len(all) != 2 {
-			t.Fatalf("%v, %v", all, err)
-		}
-		for i, path := range all {
+		for i, path := range pair(t, dir) {
 			at := time.Now().AddDate(100*(1-2*i), 0, 0) // one in a hundred years, one a hundred ago
 			if err := os.Chtimes(path, at, at); err != nil {
 				t.Fatal(err)
