@@ -15,28 +15,34 @@ import (
 // it is used, and has to be as the last write left it.
 
 // stamp is what a file was like. Two are compared and never put in an order, so no clock has
-// to be right.
+// to be right. Kernels before 6.13 give all writes within a few milliseconds the same time: of
+// somebody else's so soon after ours only another size is seen.
 type stamp struct {
 	dev, inode uint64
 	size       int64
 	written    syscall.Timespec
 }
 
-// look returns the stamp of whatever has a name now.
-func look(path string) (stamp, error) {
-	var st syscall.Stat_t
-	if err := syscall.Lstat(path, &st); err != nil {
+func stampOf(info fs.FileInfo, err error) (stamp, error) {
+	if err != nil {
 		return stamp{}, err
 	}
+	st := info.Sys().(*syscall.Stat_t)
 	return stamp{dev: uint64(st.Dev), inode: st.Ino, size: st.Size, written: st.Mtim}, nil //nolint:unconvert // not everywhere
 }
 
-// seal remembers what the file is like after a write of ours.
-func (f *file) seal() { f.left, _ = look(f.path) }
+// seal remembers what the file is like that we have open, after a write of ours. Its name
+// may be another file's by then.
+func (f *file) seal() {
+	if now, err := stampOf(f.os.Stat()); err == nil {
+		f.left = now
+	}
+}
 
-// touched tells what somebody has done to the file since it was sealed, "" for nothing.
+// touched tells what somebody has done to the file or to its name since it was sealed, ""
+// for nothing.
 func (f *file) touched() string {
-	now, err := look(f.path)
+	now, err := stampOf(os.Lstat(f.path))
 	switch {
 	case f.spoilt:
 		return "is damaged"
@@ -52,11 +58,11 @@ func (f *file) touched() string {
 	return ""
 }
 
-// whole reports whether what we have open holds all that it should, though perhaps under no
-// name.
+// whole reports whether what we have open holds all that it should, though perhaps under
+// another name or none.
 func (f *file) whole() bool {
-	now, err := look(f.path)
-	return !f.spoilt && (err != nil || now.dev != f.left.dev || now.inode != f.left.inode || now == f.left)
+	now, err := stampOf(f.os.Stat())
+	return !f.spoilt && err == nil && now == f.left
 }
 
 // keep has the file as it was left, before it is used: where it is not, its copy takes

@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -8,6 +9,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -27,15 +29,11 @@ func tamperings(t *testing.T) map[string]struct {
 	}
 	write := func(offset func(size int64) int64) func(string) error {
 		return func(path string) error {
-			f, err := os.OpenFile(path, os.O_WRONLY, 0)
+			info, err := os.Stat(path)
 			if err != nil {
 				return err
 			}
-			info, err := f.Stat()
-			if err == nil {
-				_, err = f.WriteAt(garbage, offset(info.Size()))
-			}
-			return errors.Join(err, f.Close())
+			return overwrite(path, garbage, offset(info.Size()))
 		}
 	}
 	return map[string]struct {
@@ -52,6 +50,15 @@ func tamperings(t *testing.T) map[string]struct {
 		"replaced by an old one":  {func(path string) error { return replace(path, old(t, path)) }, "was replaced"},
 		"moved where nobody sees": {func(path string) error { return os.Rename(path, filepath.Join(t.TempDir(), "moved")) }, "was removed"},
 	}
+}
+
+func overwrite(path string, content []byte, offset int64) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(content, offset)
+	return errors.Join(err, f.Close())
 }
 
 func replace(path string, content []byte) error {
@@ -234,6 +241,61 @@ func TestFileAndCopyThatAreSpoiltAreNamed(t *testing.T) {
 				}
 			}
 			wantEmpty(t, path(h))
+		})
+	}
+}
+
+// TestFileThatIsReplacedAmidAWriteIsNotTakenForOurs although its name leads to a sound file
+// of ours: what was written is not in that one, and comes back from where it is.
+func TestFileThatIsReplacedAmidAWriteIsNotTakenForOurs(t *testing.T) {
+	for file, path := range files() {
+		t.Run(file, func(t *testing.T) {
+			h := newHome(t)
+			s := h.open(t)
+			save(t, s, spec.State{}, sample(t))
+			foreign := old(t, path(h))
+			var amid sync.Once // a notice is told after a look at the file, and before the write to it
+			s.Listen(func(string) {
+				amid.Do(func() {
+					if err := replace(path(h), foreign); err != nil {
+						t.Error(err)
+					}
+				})
+			})
+			if err := os.Remove(path(h)); err != nil {
+				t.Fatal(err)
+			}
+			state := saveBoth(t, s, sample(t))
+			wantState(t, s, state)
+			wantNotice(t, s, path(h)+" was removed", path(h)+" was replaced while it was in use; "+path(h)+" is kept as")
+			state = saveBoth(t, s, state)
+			closed(t, s)
+			s = h.open(t)
+			noNotices(t, s)
+			wantState(t, s, state)
+		})
+	}
+}
+
+// TestFileThatIsSpoiltAndThenRemovedIsNotBroughtBack from what is open still, should its copy
+// be lost too.
+func TestFileThatIsSpoiltAndThenRemovedIsNotBroughtBack(t *testing.T) {
+	for file, path := range files() {
+		t.Run(file, func(t *testing.T) {
+			h := newHome(t)
+			s := h.open(t)
+			save(t, s, spec.State{}, sample(t))
+			nextTick(t, path(h))
+			garbage := bytes.Repeat([]byte("what is this? "), 1<<10)
+			for _, lost := range pair(t, filepath.Dir(path(h))) {
+				if err := errors.Join(overwrite(lost, garbage, 0), os.Remove(lost)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			err := s.Networks().Save(sample(t), grown(t, sample(t)))
+			if want := path(h) + " was removed while it was in use, and so was its copy"; err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("error %v, want %s", err, want)
+			}
 		})
 	}
 }
