@@ -16,19 +16,20 @@ type tampering struct {
 	// ufw is for ufw instead, e.g. reload.
 	ufw string
 	// undo takes back what is not ours to mend.
-	undo   string
-	polled bool // nothing tells of it
-	wipes  bool // rules of the engine's go too
-	stays  bool // the host is another one now
+	undo    string
+	refused bool // by the kernel, where our tables are locked
+	polled  bool // nothing tells of it
+	wipes   bool // rules of the engine's go too
+	stays   bool // the host is another one now
 }
 
 // ownRulesTampered are about our own tables, those first that are tried where they are locked.
 func ownRulesTampered() []tampering {
-	const saved = "nft list table inet drawbridge; nft list table bridge drawbridge"
+	const saved = "saved=$(nft list table inet drawbridge && nft list table bridge drawbridge)"
 	return []tampering{
 		{name: "nft flush ruleset", do: "nft flush ruleset", wipes: true},
-		{name: "nft delete table", do: "nft delete table inet drawbridge; nft delete table bridge drawbridge"},
-		{name: "a saved ruleset is restored", do: "{ echo flush ruleset; " + saved + "; } | nft -f -", wipes: true},
+		{name: "nft delete table", do: "nft 'delete table inet drawbridge; delete table bridge drawbridge'", refused: true},
+		{name: "a saved ruleset is restored", do: saved + `; printf 'flush ruleset\n%s\n' "$saved" | nft -f -`, refused: true, wipes: true},
 		{name: "our chain is emptied", do: "nft flush chain inet drawbridge prerouting; nft flush chain inet drawbridge postrouting"},
 		{name: "a chain of ours is deleted", do: "nft delete chain inet drawbridge postrouting"},
 		{name: "one element of ours is deleted", do: "nft delete element inet drawbridge ports_any4 { tcp . 8080 }; nft delete element inet drawbridge ports_any6 { tcp . 8080 }"},
@@ -83,11 +84,7 @@ func (tools iptables) chainsTampered() []tampering {
 		{name: "iptables -t raw -F", do: tools.each("-t raw -F")},
 		{name: "iptables -t mangle -F", do: tools.each("-t mangle -F")},
 		{name: "iptables -t mangle -I FORWARD 1 -j ACCEPT", do: tools.each("-t mangle -I FORWARD 1 -j ACCEPT"), wipes: true},
-		{
-			name:  "all rules and chains of every table are gone",
-			do:    tools.each("-t raw -F", "-t raw -X", "-t mangle -F", "-t mangle -X", "-t nat -F", "-t nat -X", "-F", "-X"),
-			wipes: true,
-		},
+		{name: "all rules and chains of every table are gone", do: tools.emptied("raw", "mangle", "nat") + tools.each("-F", "-X"), wipes: true},
 	}
 }
 
@@ -98,6 +95,16 @@ func (tools iptables) each(words ...string) string {
 		for _, w := range words {
 			fmt.Fprintf(&script, "%s %s\n", tool, w)
 		}
+	}
+	return script.String()
+}
+
+// emptied has tables lose their rules and chains at once: ours could be back after the rules
+// have gone, and nobody can delete a chain that is used.
+func (tools iptables) emptied(tables ...string) string {
+	var script strings.Builder
+	for _, tool := range slices.Sorted(maps.Values(tools)) {
+		fmt.Fprintf(&script, "printf '*%%s\\nCOMMIT\\n' %s | %s-restore\n", strings.Join(tables, " "), tool)
 	}
 	return script.String()
 }
@@ -126,17 +133,18 @@ func linksTampered() []tampering {
 	}
 }
 
-// linksAltered are about what else bridges and ends of pairs have.
+// linksAltered are about what else bridges and ends of pairs have. What was renamed may have
+// its name again by the time that it is set up.
 func linksAltered() []tampering {
 	return []tampering{
 		{name: "the bridge and a port have another MTU", do: "ip link set BR mtu 1280; ip link set VE mtu 1280"},
 		{name: "the bridge and a port have another MAC", do: "ip link set BR address 02:00:00:00:77:01; ip link set VE address 02:00:00:00:77:02"},
 		{name: "the bridge and a port have no alias", do: "ip link set BR alias ''; ip link set VE alias ''"},
 		{name: "the bridge and a port have another alias", do: "ip link set BR alias 'mine now'; ip link set VE alias 'mine now'"},
-		{name: "the bridge is renamed", do: "ip link set BR down; ip link set BR name mine; ip link set mine up"},
+		{name: "the bridge is renamed", do: "ip link set BR down; ip link set BR name mine; ip link set mine up || ip link set BR up"},
 		{name: "the bridge has a spanning tree", do: "ip link set BR type bridge stp_state 1 forward_delay 1500"},
 		{name: "a port has an address", do: "ip addr add 10.78.0.1/24 dev VE"},
-		{name: "a port is renamed", do: "ip link set VE down; ip link set VE name mine; ip link set mine up"},
+		{name: "a port is renamed", do: "ip link set VE down; ip link set VE name mine; ip link set mine up || ip link set VE up"},
 		{name: "a port is isolated and has no hairpin", do: "bridge link set dev VE isolated on hairpin off"},
 		{name: "all links are set down", do: "for l in $(ip -br link | grep ^db | cut -d@ -f1 | cut -d' ' -f1); do ip link set $l down; done"},
 	}
