@@ -139,17 +139,24 @@ func (s *site) beginsConnections() (stop func()) {
 }
 
 // TestEngineForgetsNothingOfADaemonThatIsSoonBack is about a daemon that is restarted
-// while containers end: the engine asks again for a while.
+// while containers end: the engine has found nobody, and asks again for a while.
 func TestEngineForgetsNothingOfADaemonThatIsSoonBack(t *testing.T) {
 	eachEngine(t, func(s *site) {
 		s.network("web", "--subnet", "172.30.1.0/24")
 		s.Run("c1", "--network", "web", "-p", "8080:80", "--ip", "172.30.1.77")
 		s.KillDaemon()
+		heard := len(s.DockerLog())
 		removed := make(chan error, 1)
 		go func() {
 			_, err := s.TryDocker("rm", "-f", "c1")
 			removed <- err
 		}()
+		lab.Until(s.t, "the engine finds nobody", func() error {
+			if !strings.Contains(s.DockerLog()[heard:], "Unable to connect to plugin") {
+				return errors.New("it has not asked")
+			}
+			return nil
+		})
 		s.StartDaemon()
 		if err := <-removed; err != nil {
 			s.t.Fatal(err)

@@ -57,7 +57,7 @@ func (e *Engine) DaemonPid() int { return e.daemon.cmd.Process.Pid }
 func (e *Engine) DaemonLog() string {
 	switch {
 	case e.plugin != "":
-		return tail(e.dockerd.log, 1<<30)
+		return e.DockerLog()
 	case e.daemon == nil:
 		return ""
 	}

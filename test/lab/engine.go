@@ -173,13 +173,13 @@ func (e *Engine) StartDocker() {
 // ends: once, and only if it says why. It reports whether that was so.
 func (e *Engine) StartDockerDespite(fault string) bool {
 	e.t.Helper()
-	heard := len(tail(e.dockerd.log, 1<<30))
+	heard := len(e.DockerLog())
 	e.launchDocker()
 	ended := e.dockerAnswers()
 	switch {
 	case ended == nil:
 		return false
-	case !strings.Contains(tail(e.dockerd.log, 1<<30)[heard:], fault):
+	case !strings.Contains(e.DockerLog()[heard:], fault):
 		e.t.Fatal(ended)
 	}
 	e.StartDocker()
@@ -229,6 +229,9 @@ func (e *Engine) KillDocker() {
 	e.t.Helper()
 	e.dockerd.end(syscall.SIGKILL)
 }
+
+// DockerLog returns all that the engine has logged so far.
+func (e *Engine) DockerLog() string { return tail(e.dockerd.log, 1<<30) }
 
 // Docker runs the docker command and returns its output; a failure fails the
 // test.
