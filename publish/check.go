@@ -17,14 +17,22 @@ import (
 )
 
 // Check reports ports that are planned and not held, with who has them, and those that
-// are held and neither planned nor reserved. To find out who has them takes long, and keeps
-// nobody waiting.
+// are held and neither planned nor reserved. To find out who has them takes long: it keeps no
+// port from being held, and is done once as long as the same sockets are in the way.
 func (p *Ports) Check(_ context.Context, want *plan.Plan) ([]plan.Drift, error) {
 	drift, lacks := p.compare(want)
+	if len(lacks) == 0 {
+		p.others.Store(nil)
+		return drift, nil
+	}
 	others := &holders{}
+	if known := p.others.Load(); known != nil {
+		others.processes = known.processes
+	}
 	for _, l := range lacks {
 		drift[l.at].Got = having(l.Held, l.got, others)
 	}
+	p.others.Store(others)
 	return drift, nil
 }
 

@@ -64,6 +64,30 @@ func TestKernelPublishKeepsNobodyWaitingWhoIsToldWhoHasAPort(t *testing.T) {
 	}
 }
 
+// TestKernelPublishLooksOnceForWhoHasAPort as long as he has it: all processes of a busy host
+// are many, and each look at the host asks.
+func TestKernelPublishLooksOnceForWhoHasAPort(t *testing.T) {
+	b := newBench(t)
+	b.host.Serve("tcp", "127.0.0.1:8080")
+	want := alone(t, port(spec.TCP, "", 8080, 1))
+	wantObject(t, b.apply(nil, want), unix.EADDRINUSE)
+	name := comm(t)
+	rename := func(name string) {
+		if err := os.WriteFile("/proc/self/comm", []byte(name), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	defer rename(name)
+	by := func(name string) string {
+		return fmt.Sprintf("port 8080/tcp on every address held: want 1, got taken by %s (pid %d)", name, os.Getpid())
+	}
+	b.mustCheck(want, by(name))
+	rename("another")
+	b.mustCheck(want, by(name))
+	b.mustCheck(plan.New(spec.State{}, &plan.Host{})) // he is no longer in the way
+	b.mustCheck(want, by("another"))
+}
+
 // writeTo opens a pipe as soon as somebody reads from it.
 func writeTo(t *testing.T, fifo string) *os.File {
 	t.Helper()

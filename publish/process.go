@@ -31,6 +31,12 @@ func (p process) rank() int {
 	return 1
 }
 
+// ended reports whether there is no such process any more.
+func (p process) ended() bool {
+	_, err := os.Stat(p.dir)
+	return err != nil
+}
+
 // String says who it is, and of an engine's for what.
 func (p process) String() string {
 	pid := filepath.Base(p.dir)

@@ -13,6 +13,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/drawbridge-net/drawbridge/plan"
 	"github.com/drawbridge-net/drawbridge/publish/proxy"
@@ -39,6 +40,8 @@ type Ports struct {
 	mu    sync.Mutex
 	held  map[plan.Owner]sockets
 	taken map[plan.Owner]place // of whoever lacks something, what could not be had
+
+	others atomic.Pointer[holders] // whom the last Check found in the way
 }
 
 // sockets are those of one endpoint.

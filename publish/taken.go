@@ -60,6 +60,7 @@ type holders struct {
 	mu        sync.Mutex
 	sockets   map[spec.Proto]map[uint16][]entry // by port, of which a range may ask for each
 	processes map[string][]process              // by the inode of a socket that they have open
+	looked    bool                              // at all processes, and not somebody earlier
 }
 
 // of names who holds a place, e.g. nginx (pid 4711), or is "" if nobody is seen to.
@@ -102,10 +103,11 @@ func (h *holders) listed(proto spec.Proto) map[uint16][]entry {
 
 // behind names the process that has a socket.
 func (h *holders) behind(s entry) string {
-	if h.processes == nil {
-		h.processes = readProcesses()
+	all := slices.DeleteFunc(slices.Clone(h.processes[s.inode]), process.ended)
+	if len(all) == 0 && !h.looked {
+		h.processes, h.looked = readProcesses(), true
+		all = h.processes[s.inode]
 	}
-	all := h.processes[s.inode]
 	if len(all) == 0 {
 		return "a socket on " + netip.AddrPortFrom(s.addr, s.port).String() + " of a process that cannot be seen from here"
 	}
