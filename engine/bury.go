@@ -86,17 +86,28 @@ func (e *Engine) Gateway(ep *spec.Endpoint) (netip.Addr, error) {
 }
 
 // Restarted says that the engine which asks from now on is another one than before. An
-// endpoint that nobody is in was for a container whose start or end died with it.
+// endpoint that nobody is in was for a container whose start or end died with it, and is
+// gone when Restarted returns: what it had may be given to others then.
 func (e *Engine) Restarted(ctx context.Context) {
 	state := e.Now().State
 	e.found.Store(&state)
-	for network, n := range state.Networks.All() {
+	e.begin(e.dead(ctx, "that an engine left behind when it died", func(ep *spec.Endpoint) bool {
+		inUse, err := e.InUse(ep)
+		return err == nil && !inUse
+	})...).Wait()
+}
+
+// dead are the burials of the endpoints that a look finds dead.
+func (e *Engine) dead(ctx context.Context, why string, isDead func(*spec.Endpoint) bool) []func() {
+	var all []func()
+	for network, n := range e.Now().State.Networks.All() {
 		for id, ep := range n.Endpoints.All() {
-			if inUse, err := e.InUse(ep); err == nil && !inUse {
-				e.bury(ctx, network, id, "that an engine left behind when it died")
+			if isDead(ep) {
+				all = append(all, func() { e.bury(ctx, network, id, why) })
 			}
 		}
 	}
+	return all
 }
 
 // bury evicts an endpoint and says so in the log.
@@ -113,17 +124,13 @@ func (e *Engine) bury(ctx context.Context, network, id spec.ID, why string) {
 // It has brought their ends back, which were in use: one that a container is yet to get has
 // never been.
 func (e *Engine) buryTakenOut(ctx context.Context) {
-	state := e.Now().State
-	for network, n := range state.Networks.All() {
-		for id, ep := range n.Endpoints.All() {
-			if ep.Sandbox == "" {
-				continue
-			}
-			if back, used, err := e.observer.Exists(plan.PeerName(ep)); err == nil && back && used {
-				e.bury(ctx, network, id, "whose container ended while nobody listened")
-			}
+	e.abreast(e.dead(ctx, "whose container ended while nobody listened", func(ep *spec.Endpoint) bool {
+		if ep.Sandbox == "" {
+			return false
 		}
-	}
+		back, used, err := e.observer.Exists(plan.PeerName(ep))
+		return err == nil && back && used
+	})...)
 }
 
 // idleLooks is how many looks in a row, half a minute apart, must find nobody in an
@@ -137,17 +144,12 @@ const idleLooks = 6
 // endpoint that anything is said of becomes another one, and counts from nought.
 func (e *Engine) buryForgotten(ctx context.Context, idle map[*spec.Endpoint]int) map[*spec.Endpoint]int {
 	next := map[*spec.Endpoint]int{}
-	var dead []func()
-	for network, n := range e.Now().State.Networks.All() {
-		for id, ep := range n.Endpoints.All() {
-			if inUse, err := e.InUse(ep); err != nil || inUse {
-				continue
-			}
-			if next[ep] = idle[ep] + 1; next[ep] >= idleLooks {
-				dead = append(dead, func() { e.bury(ctx, network, id, "that nobody has been in for minutes") })
-			}
+	e.abreast(e.dead(ctx, "that nobody has been in for minutes", func(ep *spec.Endpoint) bool {
+		if inUse, err := e.InUse(ep); err != nil || inUse {
+			return false
 		}
-	}
-	e.abreast(dead...)
+		next[ep] = idle[ep] + 1
+		return next[ep] >= idleLooks
+	})...)
 	return next
 }

@@ -66,19 +66,24 @@ func after(moment time.Time) <-chan time.Time {
 	return time.After(time.Until(moment))
 }
 
-// abreast has all be done at once, and waits for them, but not for one that is stuck.
-func (e *Engine) abreast(all ...func()) {
-	if len(all) == 0 {
-		return
-	}
-	var some sync.WaitGroup
+// begin has all be done at once.
+func (e *Engine) begin(all ...func()) *sync.WaitGroup {
+	some := &sync.WaitGroup{}
 	for _, f := range all {
 		some.Go(func() {
 			defer e.survive()
 			f()
 		})
 	}
-	done := make(chan struct{})
+	return some
+}
+
+// abreast has all be done at once, and waits for them, but not for one that is stuck.
+func (e *Engine) abreast(all ...func()) {
+	if len(all) == 0 {
+		return
+	}
+	done, some := make(chan struct{}), e.begin(all...)
 	e.errands.Go(func() {
 		some.Wait()
 		close(done)

@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -99,6 +100,72 @@ func TestWhatCannotBeSavedIsForgottenLater(t *testing.T) {
 		has(false)
 		if _, _, err := at(r.engine).Endpoint(id("a", 1), id("e", 1003)); err != nil {
 			t.Errorf("the living went along: %v", err)
+		}
+	})
+}
+
+// waitingStore is one on a disk that takes its time.
+type waitingStore struct {
+	*enginetest.Store
+	wait func()
+}
+
+func (s waitingStore) Save(before, after spec.State) error {
+	s.wait()
+	return s.Store.Save(before, after)
+}
+
+// TestTheForgottenAreGoneAtOnce however many they are and however long the disk takes over
+// the first of them: an engine that starts waits for it.
+func TestTheForgottenAreGoneAtOnce(t *testing.T) {
+	r := newRig(t)
+	for n := range 20 {
+		r.must(addNetwork(n), addEndpoint(n, 2))
+	}
+	left := func() (n int) {
+		for _, network := range r.engine.Now().State.Networks.All() {
+			n += network.Endpoints.Len()
+		}
+		return n
+	}
+	store := waitingStore{r.store, func() {
+		for end := time.Now().Add(10 * time.Second); left() > 0; <-time.After(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Error("waited in vain for all to be on their way")
+				return
+			}
+		}
+	}}
+	log, _ := logtest.NewNullLogger()
+	r.engine = engine.New(store, r.layers[0], layered(r.layers[0], r.layers[1], r.layers[2]), nil, log)
+	if err := r.engine.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.engine.Restarted(t.Context())
+	if stored, err := r.store.Load(); err != nil || stored.Networks != r.engine.Now().State.Networks {
+		t.Errorf("they are not gone: %v", err)
+	}
+}
+
+// TestAStartWaitsForNoFuneral that takes long: nobody is served before the daemon is ready.
+func TestAStartWaitsForNoFuneral(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.must(addNetwork(1), addEndpoint(1, 2), func(s *spec.State) error { return s.Join(id("a", 1), id("e", 1002), "/ns") })
+		peer := strings.TrimPrefix(strings.Replace(veth(1, 2), "dbv", "dbp", 1), "link ")
+		log, _ := logtest.NewNullLogger()
+		r.engine = engine.New(waitingStore{r.store, func() { <-time.After(time.Minute) }}, &withLink{r.layers[0], peer, true}, layered(r.layers[0], r.layers[1], r.layers[2]), nil, log)
+		begun := time.Now()
+		if err := r.engine.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(begun); took > time.Second {
+			t.Errorf("took %s", took)
+		}
+		<-time.After(2 * time.Minute)
+		synctest.Wait()
+		if stored, err := r.store.Load(); err != nil || stored.Networks != r.engine.Now().State.Networks {
+			t.Errorf("it is not gone: %v", err)
 		}
 	})
 }
