@@ -127,7 +127,7 @@ func (e *Engine) enterMend(network spec.ID, again bool) *move {
 func (e *Engine) mendLinks(ctx context.Context, m *move, network spec.ID) {
 	defer e.endMend(network)
 	m.await()
-	if err, done := e.inTurn(ctx, m, network); done {
+	if done, err := e.inTurn(ctx, m, network); done {
 		e.mended(network, drifts(err))
 	}
 }
@@ -142,7 +142,7 @@ func (e *Engine) endMend(network spec.ID) {
 }
 
 // inTurn mends what is one network's. It reports whether that could be tried.
-func (e *Engine) inTurn(ctx context.Context, m *move, network spec.ID) (err error, done bool) {
+func (e *Engine) inTurn(ctx context.Context, m *move, network spec.ID) (done bool, err error) {
 	defer close(m.done)
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -150,17 +150,17 @@ func (e *Engine) inTurn(ctx context.Context, m *move, network spec.ID) (err erro
 	defer e.links.looking.RUnlock()
 	want := e.linked()
 	if network != "" {
-		return e.links.layer.Mend(ctx, want, network), true
+		return true, e.links.layer.Mend(ctx, want, network)
 	}
 	if !e.agreed(want) {
 		e.again(network) // when whoever changes what concerns the host has got there
-		return nil, false
+		return false, nil
 	}
 	err = errors.Join(e.links.layer.Mend(ctx, want, network), e.catchUp(ctx, want))
 	if !e.agreed(want) { // what was put back meanwhile may have been set again
 		err = errors.Join(err, e.redo(ctx, &e.ahead))
 	}
-	return err, true
+	return true, err
 }
 
 // agreed reports whether the row that puts back what was set of the host's own links has
