@@ -12,6 +12,28 @@ import (
 	"github.com/drawbridge-net/drawbridge/test/lab"
 )
 
+// A container that knows its gateway's MAC goes on sending to it.
+func TestKernelBridgeThatIsMadeAnewHasTheMACThatItHad(t *testing.T) {
+	m := newMachine(t)
+	want := m.plan(usual()...)
+	m.mustApply(nil, want)
+	show := func() (index, mac string) {
+		line := m.Run("ip", "-o", "link", "show", "dbraa0000000000")
+		index, _, _ = strings.Cut(line, ":")
+		_, mac, _ = strings.Cut(line, "link/ether ")
+		return index, mac
+	}
+	index, mac := show()
+	m.Run("ip", "link", "del", "dbraa0000000000")
+	m.mustApply(nil, want)
+	switch newIndex, newMAC := show(); {
+	case newIndex == index:
+		t.Errorf("it is the bridge of before: %s", index)
+	case newMAC != mac || mac == "":
+		t.Errorf("the MAC is %s and was %s", newMAC, mac)
+	}
+}
+
 // The kernel gives a bridge without a MAC of its own the lowest of its ports'.
 func TestKernelOurPortsDoNotChangeABridgesMAC(t *testing.T) {
 	m := newMachine(t)
