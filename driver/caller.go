@@ -3,15 +3,18 @@ package driver
 import (
 	"context"
 	"errors"
+	"maps"
 	"net"
+	"os"
 	"sync"
-	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // callers are the processes that asked us something: engines.
 type callers struct {
-	mu  sync.Mutex
-	ids map[int]bool
+	mu    sync.Mutex
+	alive map[int]*os.Process // by their IDs
 }
 
 type callerKey struct{}
@@ -33,14 +36,14 @@ func peer(conn net.Conn) (id int) {
 		return 0
 	}
 	_ = raw.Control(func(fd uintptr) {
-		if cred, err := syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED); err == nil {
+		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
 			id = int(cred.Pid)
 		}
 	})
 	return id
 }
 
-// hear takes down who asks.
+// hear takes down who asks, and lives, since he waits for an answer.
 func (c *callers) hear(ctx context.Context) {
 	id, _ := ctx.Value(callerKey{}).(int)
 	if id == 0 {
@@ -48,10 +51,16 @@ func (c *callers) hear(ctx context.Context) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.ids == nil {
-		c.ids = map[int]bool{}
+	c.forget() // another process may have had this ID
+	if c.alive[id] != nil {
+		return
 	}
-	c.ids[id] = true
+	if c.alive == nil {
+		c.alive = map[int]*os.Process{}
+	}
+	if p, err := os.FindProcess(id); err == nil {
+		c.alive[id] = p
+	}
 }
 
 // others reports whether anybody else who asked is still alive.
@@ -59,14 +68,31 @@ func (c *callers) others(ctx context.Context) bool {
 	id, _ := ctx.Value(callerKey{}).(int)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for other := range c.ids {
-		if other == id {
-			continue
-		}
-		if !errors.Is(syscall.Kill(other, 0), syscall.ESRCH) {
+	c.forget()
+	for other := range c.alive {
+		if other != id {
 			return true
 		}
-		delete(c.ids, other)
 	}
 	return false
+}
+
+// forget drops who is dead.
+func (c *callers) forget() {
+	maps.DeleteFunc(c.alive, func(_ int, p *os.Process) bool { return ended(p) && p.Release() == nil })
+}
+
+// ended reports whether a process is no more, though its parent may not have taken note. It
+// is asked by its pidfd, which never means another process that is given the same ID.
+func ended(p *os.Process) (over bool) {
+	err := p.WithHandle(func(pidfd uintptr) {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, 0) //nolint:gosec // a descriptor
+		over = err == nil && n > 0
+	})
+	// Before Linux 5.4, or where a filter forbids it, there is none: then whoever has the ID
+	// counts as alive, and what the dead one left is found to be idle in minutes.
+	if errors.Is(err, os.ErrNoHandle) {
+		return errors.Is(p.Signal(unix.Signal(0)), os.ErrProcessDone)
+	}
+	return over
 }
