@@ -50,6 +50,7 @@ type Endpoint struct {
 // Status is how the daemon and the host are.
 type Status struct {
 	Version   string `json:"version"`
+	Driver    string `json:"driver"` // what Docker calls it, e.g. drawbridge; a managed plugin has more around that
 	Networks  int    `json:"networks"`
 	Endpoints int    `json:"endpoints"`
 	Pools     int    `json:"pools"`

@@ -83,7 +83,7 @@ func startOn(t *testing.T, h *host) *daemon {
 	l, err := net.Listen("unix", socket)
 	must(t, err)
 	s := &admin.Server{
-		Engine: d.engine, Pools: pools, Version: "v1", Firewall: chosen, Warnings: d.warnings, Notices: func() []string { return nil }, Obstacles: obstacles,
+		Engine: d.engine, Pools: pools, Version: "v1", Driver: "other", Firewall: chosen, Warnings: d.warnings, Notices: func() []string { return nil }, Obstacles: obstacles,
 		Log: logrus.FieldLogger(log), Forget: func() error { return nil }, Removed: func() { d.ended <- struct{}{} },
 	}
 	server := &httptest.Server{Listener: l, Config: &http.Server{Handler: s.Handler()}}
@@ -232,7 +232,7 @@ func TestStatusNamesWhatDiffersOnTheHost(t *testing.T) {
 	d.host.missing = []plan.Drift{{Object: "link dbr3f2a9c0d11ee", Field: "mtu", Want: "1500", Got: "1400"}}
 	got, err := d.client.Status(t.Context())
 	must(t, err)
-	want := admin.Status{Version: "v1", Firewall: chosen, Networks: 1, Endpoints: 1, LoosePools: []string{}, Warnings: []string{"1 network is cut off"}, Drift: d.host.missing, Notices: got.Notices}
+	want := admin.Status{Version: "v1", Driver: "other", Firewall: chosen, Networks: 1, Endpoints: 1, LoosePools: []string{}, Warnings: []string{"1 network is cut off"}, Drift: d.host.missing, Notices: got.Notices}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("status (-want +got):\n%s", diff)
 	}

@@ -24,6 +24,8 @@ type Server struct {
 	Engine  *engine.Engine
 	Pools   *ipam.Allocator
 	Version string
+	// Driver is what Docker calls us, as far as we know.
+	Driver string
 	// Firewall is the one that was chosen.
 	Firewall Firewall
 	// Notices are what was found at start, or is found now, and a person should know.
@@ -78,7 +80,7 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	pools := s.Pools.Pools()
 	all := Status{
 		Warnings: append([]string{}, s.Warnings()...), Firewall: s.Firewall,
-		Version: s.Version, Networks: now.State.Networks.Len(), Pools: len(pools), LoosePools: loosePools(pools),
+		Version: s.Version, Driver: s.Driver, Networks: now.State.Networks.Len(), Pools: len(pools), LoosePools: loosePools(pools),
 		Notices: notices(now.Plan, s.Notices()), Drift: merged(now.Drift, drift),
 	}
 	for _, p := range pools {

@@ -18,32 +18,38 @@ const between = time.Second
 // forgotten names what Docker and the daemon do not both have, and what frees it: Docker
 // may have removed something while it could not tell us, or given it up when it died, and
 // files of ours may be lost. An engine that does not answer may have all of it.
-func (e *env) forgotten(ctx context.Context, loose []string) []string {
-	first := e.differences(ctx, loose)
-	if len(first) == 0 {
-		return nil
+func (e *env) forgotten(ctx context.Context, s admin.Status) ([]string, error) {
+	first, err := e.differences(ctx, s)
+	if err != nil || len(first) == 0 {
+		return nil, err
 	}
 	select {
 	case <-ctx.Done():
-		return nil
+		return nil, ctx.Err()
 	case <-time.After(between):
 	}
-	second := e.differences(ctx, loose)
-	return slices.DeleteFunc(first, func(notice string) bool { return !slices.Contains(second, notice) })
+	second, err := e.differences(ctx, s)
+	return slices.DeleteFunc(first, func(notice string) bool { return !slices.Contains(second, notice) }), err
 }
 
-func (e *env) differences(ctx context.Context, loose []string) (notices []string) {
-	networks, err := e.client().Networks(ctx)
-	if err != nil {
-		return nil
+// remembered is what the daemon has.
+func (e *env) remembered(ctx context.Context) (networks []admin.Network, endpoints []admin.Endpoint, err error) {
+	client := e.client()
+	if networks, err = client.Networks(ctx); err == nil {
+		endpoints, err = client.Endpoints(ctx)
 	}
-	endpoints, err := e.client().Endpoints(ctx)
+	return networks, endpoints, err
+}
+
+// differences are those of this moment; none where no engine answers.
+func (e *env) differences(ctx context.Context, s admin.Status) (notices []string, err error) {
+	networks, endpoints, err := e.remembered(ctx)
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	known, err := listDocker(ctx, e.dockerSocket)
 	if err != nil {
-		return nil
+		return nil, nil
 	}
 	client := dockerClient(e.dockerSocket)
 	for _, n := range networks {
@@ -56,32 +62,32 @@ func (e *env) differences(ctx context.Context, loose []string) (notices []string
 		members, err := inspectDocker(ctx, client, n.ID)
 		cancel()
 		if err != nil {
-			return nil
+			return nil, nil
 		}
 		if members != nil {
 			of := slices.DeleteFunc(slices.Clone(endpoints), func(ep admin.Endpoint) bool { return ep.Network != n.ID })
 			notices = append(notices, strangers(members, of)...)
 		}
 	}
-	for _, subnet := range loose {
+	for _, subnet := range s.LoosePools {
 		if owner(known, subnet) == "" {
 			notices = append(notices, fmt.Sprintf("Docker has no network with subnet %s, which was given away: if no other engine has, drawbridge remove %[1]s", subnet))
 		}
 	}
 	for _, d := range known {
-		if d.isOurs() && !slices.ContainsFunc(networks, func(n admin.Network) bool { return n.ID == d.ID }) {
+		if d.isOurs(s.Driver) && !slices.ContainsFunc(networks, func(n admin.Network) bool { return n.ID == d.ID }) {
 			notices = append(notices, fmt.Sprintf("nothing is remembered of Docker's network %s: containers on it go on as they are, and no others can start; "+
 				"take them off it, docker network rm %[1]s, and create it again", d.Name))
 		}
 	}
-	return notices
+	return notices, nil
 }
 
-// isOurs reports whether a network must be known to the daemon on this host: one of a
-// swarm's is not before a container of this node's is on it.
-func (d dockerNetwork) isOurs() bool {
+// isOurs reports whether a network of the driver of that name must be known to the daemon on
+// this host: one of a swarm's is not before a container of this node's is on it.
+func (d dockerNetwork) isOurs(driver string) bool {
 	name, _, _ := strings.Cut(path.Base(d.Driver), ":")
-	return name == "drawbridge" && d.Scope == "local"
+	return name == driver && d.Scope == "local"
 }
 
 // strangers names endpoints of a network that either Docker has or the daemon.

@@ -72,6 +72,48 @@ func TestStatusNamesWhatDockerOrWeHaveForgottenAndWhatFreesIt(t *testing.T) {
 	}
 }
 
+// TestStatusKnowsOurNetworksByTheNameOfTheDriver whose socket is called so, or whom a managed
+// plugin's name has in it.
+func TestStatusKnowsOurNetworksByTheNameOfTheDriver(t *testing.T) {
+	docker := map[string]string{"GET /networks": `[
+		{"Id":"a","Name":"by a service","Driver":"drawbridge","Scope":"local"},
+		{"Id":"b","Name":"by a plugin","Driver":"drawbridge-net/drawbridge:latest","Scope":"local"},
+		{"Id":"c","Name":"by a private plugin","Driver":"127.0.0.1:5000/drawbridge:v1","Scope":"local"},
+		{"Id":"d","Name":"by another service","Driver":"other","Scope":"local"},
+		{"Id":"e","Name":"of the swarm","Driver":"drawbridge","Scope":"swarm"},
+		{"Id":"f","Name":"Docker's own","Driver":"bridge","Scope":"local"}]`}
+	for driver, want := range map[string][]string{
+		"drawbridge": {"by a service", "by a plugin", "by a private plugin"},
+		"other":      {"by another service"},
+	} {
+		daemon := map[string]string{
+			"GET /v1/networks": "[]", "GET /v1/endpoints": "[]",
+			"GET /v1/status": `{"version":"v1","driver":"` + driver + `","loose_pools":[],"notices":[],"drift":[]}`,
+		}
+		var named []string
+		for _, note := range notesOf(t, answering(t, daemon), answering(t, docker)) {
+			name, _, _ := strings.Cut(strings.TrimPrefix(note, "nothing is remembered of Docker's network "), ":")
+			named = append(named, name)
+		}
+		if diff := cmp.Diff(want, named); diff != "" {
+			t.Errorf("driver %s (-want +got):\n%s", driver, diff)
+		}
+	}
+}
+
+// TestStatusIsNoHalfOfTheTruth where the daemon does not tell what it has.
+func TestStatusIsNoHalfOfTheTruth(t *testing.T) {
+	daemon, docker, _ := forgetful()
+	for _, silent := range []string{"GET /v1/networks", "GET /v1/endpoints"} {
+		broken := maps.Clone(daemon)
+		broken[silent] = `{"error":"it is busy"}`
+		got := drawbridge(t, "status", "--admin-socket", answering(t, broken), "--docker-socket", answering(t, docker))
+		if got.code != exitTrouble || !strings.Contains(got.stderr, "it is busy") {
+			t.Errorf("%s: %+v", silent, got)
+		}
+	}
+}
+
 // TestStatusSaysNothingOfWhatIsJustBeingMade is about an engine that has a thing a moment
 // after the daemon has it.
 func TestStatusSaysNothingOfWhatIsJustBeingMade(t *testing.T) {

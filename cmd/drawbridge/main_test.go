@@ -37,7 +37,7 @@ func aDaemon() map[string]string {
 			{"id":"` + oneID + `","network":"` + webID + `","addresses":["172.30.0.2/24"],"mac":"02:00:00:00:00:01","ports":[],"sandbox":"/ns/1","link":"dbv9b01c2d3e4f5","idle":false},
 			{"id":"` + lostID + `","network":"` + dbID + `","addresses":["172.30.1.2/24"],"mac":"02:00:00:00:00:03","ports":[],"sandbox":"","link":"dbvbb01c2d3e4f5","idle":true}]`,
 		"GET /v1/plan":    `"bridge dbr3f2a9c0d11ee mtu 1500\n"`,
-		"GET /v1/status":  `{"version":"v1","networks":2,"endpoints":3,"pools":3,"firewall":{"backend":"nftables","reason":"as told"},"loose_pools":["10.5.0.0/24","10.6.0.0/24"],"warnings":["table inet filter, chain forward: policy drop"],"notices":["forwarding is on for eth0"],"drift":[]}`,
+		"GET /v1/status":  `{"version":"v1","driver":"drawbridge","networks":2,"endpoints":3,"pools":3,"firewall":{"backend":"nftables","reason":"as told"},"loose_pools":["10.5.0.0/24","10.6.0.0/24"],"warnings":["table inet filter, chain forward: policy drop"],"notices":["forwarding is on for eth0"],"drift":[]}`,
 		"POST /v1/remove": `"removed"`,
 
 		"POST /v1/networks/" + dbID + "/remove":                          `"removed"`,

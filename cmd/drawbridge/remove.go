@@ -71,11 +71,7 @@ func notEmpty(_ *cobra.Command, args []string) error {
 
 // removeOne removes the network or the endpoint whose ID begins so, if nobody misses it.
 func (e *env) removeOne(ctx context.Context, prefix string, force bool) error {
-	networks, err := e.client().Networks(ctx)
-	if err != nil {
-		return err
-	}
-	endpoints, err := e.client().Endpoints(ctx)
+	networks, endpoints, err := e.remembered(ctx)
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -111,7 +113,7 @@ func serve(ctx context.Context, s settings, log *logrus.Logger) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	operator := &admin.Server{
-		Engine: d.engine, Pools: d.pools, Version: version(), Firewall: admin.Firewall{Backend: d.firewall.Name, Reason: d.firewall.Reason},
+		Engine: d.engine, Pools: d.pools, Version: version(), Driver: driverName(s.pluginSocket), Firewall: admin.Firewall{Backend: d.firewall.Name, Reason: d.firewall.Reason},
 		Notices: d.notices, Warnings: d.warnings, Obstacles: d.foreignObstacles, Log: log, Forget: d.store.Discard, Removed: stop,
 	}
 	docker := driver.New(d.engine, d.pools, d.foreignObstacles, log)
@@ -149,6 +151,10 @@ func serve(ctx context.Context, s settings, log *logrus.Logger) error {
 	}
 	return err
 }
+
+// driverName is what Docker calls a driver whose socket it finds there, unless a file in
+// /etc/docker/plugins gives it another name.
+func driverName(path string) string { return strings.TrimSuffix(filepath.Base(path), ".sock") }
 
 // finishPatience is how long links may take to go of which a request was told that they do.
 const finishPatience = 5 * time.Second

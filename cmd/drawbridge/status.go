@@ -31,7 +31,11 @@ func (e *env) status() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		s.Notices = append(s.Notices, e.forgotten(c.Context(), s.LoosePools)...)
+		forgotten, err := e.forgotten(c.Context(), s)
+		if err != nil {
+			return err
+		}
+		s.Notices = append(s.Notices, forgotten...)
 		if *asJSON {
 			err = e.printJSON(s)
 		} else {
