@@ -104,10 +104,11 @@ func (m *memory) poolID(name string) string {
 // A name that goes to the kernel, into a path or to another program is this and no more.
 var safeName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.@-]{0,14}$`)
 
-// checkSound fails the test unless State, Store and host agree, and all names are such as
-// can go anywhere.
+// checkSound fails the test unless State, Store and host agree as soon as the links that go
+// have gone, and all names are such as can go anywhere.
 func (m *memory) checkSound(t *testing.T, what string) {
 	t.Helper()
+	m.engine.Await(t.Context())
 	now := m.engine.Now()
 	if stored, err := m.store.Load(); err != nil || stored.Networks != now.State.Networks {
 		t.Fatalf("%s: the State is not saved: %v", what, err)

@@ -1,6 +1,7 @@
 // Command ring runs one ring of tests, `go test -json` with the arguments
 // given, and prints what a person wants to read of it: failures in full, skips
-// with their reasons, go test's closing lines, the failures once more in short, and a count. It fails if a test
+// with their reasons, go test's closing lines, the failures once more in short,
+// and a count. It fails if a test
 // failed, if no test passed, or if a test was skipped for anything else than a
 // feature that the kernel lacks. It chooses no tests and knows none.
 //
@@ -125,16 +126,21 @@ func (r *report) take(e event) {
 	}
 }
 
-// inShort is what a failed test said where, a line each, without the logs that it showed:
+// inShort is what a failed test said where, two lines each, without the logs that it showed:
 // these may be long enough to hide it.
 func inShort(lines []string) string {
 	var short strings.Builder
-	said := 0
+	said, more := 0, 0
 	for _, line := range lines {
-		if strings.HasPrefix(strings.TrimSpace(line), "--- FAIL") {
+		switch {
+		case strings.HasPrefix(strings.TrimSpace(line), "--- FAIL"):
 			short.WriteString(line)
-		} else if where.MatchString(line) && said < 8 {
+			continue
+		case where.MatchString(line):
 			said++
+			more = 2
+		}
+		if more--; more >= 0 && said <= 8 {
 			line = strings.TrimSuffix(line, "\n")
 			short.WriteString(line[:min(len(line), 400)] + "\n")
 		}

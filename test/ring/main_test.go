@@ -77,12 +77,17 @@ func TestRingJudgesWhatRan(t *testing.T) {
 func TestRingSaysInShortWhatFailedWhere(t *testing.T) {
 	got := inShort([]string{
 		"=== RUN   TestA\n",
-		"    a_test.go:12: want 1, got 2\n",
+		"    a_test.go:12: want 1,\n",
+		"        got 2,\n",
+		"        which is too much\n",
 		"    world.go:198: the end of engine.log:\n",
+		"        level=info msg=\"a_test.go:1: it\"\n",
+		"        level=info msg=\"a_test.go:1: is\"\n",
 		"        level=info msg=\"a_test.go:1: long\"\n",
 		"--- FAIL: TestA (0.10s)\n",
 	})
-	want := "    a_test.go:12: want 1, got 2\n    world.go:198: the end of engine.log:\n--- FAIL: TestA (0.10s)\n"
+	want := "    a_test.go:12: want 1,\n        got 2,\n" +
+		"    world.go:198: the end of engine.log:\n        level=info msg=\"a_test.go:1: it\"\n--- FAIL: TestA (0.10s)\n"
 	if got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
