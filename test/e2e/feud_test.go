@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -68,8 +69,9 @@ lines:
 }
 
 func (s *troubled) isUp(link string) error {
-	if out, err := s.Host.Try("ip", "link", "show", "dev", link, "up"); err != nil || !strings.Contains(out, link) {
-		return fmt.Errorf("%s is not up: %s %v", link, out, err)
+	out, err := s.Host.Try("ip", "link", "show", "dev", link, "up")
+	if err == nil && !strings.Contains(out, link) {
+		err = errors.New("it is down")
 	}
-	return nil
+	return err
 }

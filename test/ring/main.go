@@ -1,9 +1,9 @@
 // Command ring runs one ring of tests, `go test -json` with the arguments
 // given, and prints what a person wants to read of it: failures in full, skips
 // with their reasons, go test's closing lines, the failures once more in short,
-// and a count. It fails if a test
-// failed, if no test passed, or if a test was skipped for anything else than a
-// feature that the kernel lacks. It chooses no tests and knows none.
+// and a count. It fails if a test failed, if no test passed, or if a test was
+// skipped for anything else than a feature that the kernel lacks. It chooses no
+// tests and knows none.
 //
 //	ring kernel -run '^TestKernel' ./...
 package main
