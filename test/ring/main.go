@@ -126,14 +126,14 @@ func (r *report) take(e event) {
 	}
 }
 
-// inShort is what a failed test said where, two lines each, without the logs that it showed:
-// these may be long enough to hide it.
+// inShort is what a failed test said where, two lines each, and what it panicked with, without
+// the logs that it showed: these may be long enough to hide it.
 func inShort(lines []string) string {
 	var short strings.Builder
 	said, more := 0, 0
 	for _, line := range lines {
 		switch {
-		case strings.HasPrefix(strings.TrimSpace(line), "--- FAIL"):
+		case strings.HasPrefix(strings.TrimSpace(line), "--- FAIL"), strings.HasPrefix(line, "panic:"):
 			short.WriteString(line)
 			continue
 		case where.MatchString(line):

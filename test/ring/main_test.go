@@ -75,20 +75,52 @@ func TestRingJudgesWhatRan(t *testing.T) {
 }
 
 func TestRingSaysInShortWhatFailedWhere(t *testing.T) {
-	got := inShort([]string{
-		"=== RUN   TestA\n",
-		"    a_test.go:12: want 1,\n",
-		"        got 2,\n",
-		"        which is too much\n",
-		"    world.go:198: the end of engine.log:\n",
-		"        level=info msg=\"a_test.go:1: it\"\n",
-		"        level=info msg=\"a_test.go:1: is\"\n",
-		"        level=info msg=\"a_test.go:1: long\"\n",
-		"--- FAIL: TestA (0.10s)\n",
-	})
-	want := "    a_test.go:12: want 1,\n        got 2,\n" +
-		"    world.go:198: the end of engine.log:\n        level=info msg=\"a_test.go:1: it\"\n--- FAIL: TestA (0.10s)\n"
-	if got != want {
-		t.Errorf("got %q, want %q", got, want)
+	for _, row := range []struct {
+		name        string
+		lines, want []string
+	}{
+		{
+			name: "two lines of each complaint, and not the logs",
+			lines: []string{
+				"=== RUN   TestA\n",
+				"    a_test.go:12: want 1,\n",
+				"        got 2,\n",
+				"        which is too much\n",
+				"    world.go:198: the end of engine.log:\n",
+				"        level=info msg=\"a_test.go:1: it\"\n",
+				"        level=info msg=\"a_test.go:1: is\"\n",
+				"        level=info msg=\"a_test.go:1: long\"\n",
+				"--- FAIL: TestA (0.10s)\n",
+			},
+			want: []string{
+				"    a_test.go:12: want 1,\n",
+				"        got 2,\n",
+				"    world.go:198: the end of engine.log:\n",
+				"        level=info msg=\"a_test.go:1: it\"\n",
+				"--- FAIL: TestA (0.10s)\n",
+			},
+		},
+		{
+			name: "what it panicked with",
+			lines: []string{
+				"=== RUN   TestA\n",
+				"--- FAIL: TestA (0.10s)\n",
+				"panic: runtime error: index out of range [1] with length 1 [recovered, repanicked]\n",
+				"\n",
+				"goroutine 7 [running]:\n",
+				"testing.tRunner.func1.2({0x54c0a0, 0xc000012345})\n",
+				"\t/usr/local/go/src/testing/testing.go:1872 +0x237\n",
+			},
+			want: []string{
+				"--- FAIL: TestA (0.10s)\n",
+				"panic: runtime error: index out of range [1] with length 1 [recovered, repanicked]\n",
+			},
+		},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			if got, want := inShort(row.lines), strings.Join(row.want, ""); got != want {
+				t.Errorf("got %q, want %q", got, want)
+			}
+		})
 	}
 }
