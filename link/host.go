@@ -32,6 +32,7 @@ func (k *Kernel) Look(_ context.Context, engines []plan.HostLink) (*plan.Host, e
 	}
 	host := &plan.Host{}
 	lookAtBridged(host)
+	k.glimpsed.Or(glimpse(host))
 	if err := lookAtForwarding(host, found); err != nil {
 		return nil, err
 	}

@@ -60,6 +60,8 @@ type Kernel struct {
 	changing
 	// wrote says that something was mended since Poll last looked.
 	wrote atomic.Bool
+	// glimpsed are the ways that br_netfilter was found to be since then.
+	glimpsed atomic.Uint32
 
 	distrust  bool     // see Distrust
 	forgotten []string // names of the pairs that were left

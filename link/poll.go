@@ -20,21 +20,25 @@ const pollEvery = 2 * time.Second
 func (k *Kernel) Poll(ctx context.Context, wake func()) error {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
-	var before, now plan.Host
-	lookAtBridged(&before)
+	var now plan.Host
+	lookAtBridged(&now)
+	k.glimpsed.Or(glimpse(&now))
 	strayed := ""
 	wake() // for what happened before that
-	for ; ; before = now {
+	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
+		// It may have been another for so short that only somebody else has seen it.
+		before := k.glimpsed.Swap(0)
 		lookAtBridged(&now)
+		k.glimpsed.Or(glimpse(&now))
 		// Whoever sets at once what we have just set leaves it as it was before.
 		wrote := k.wrote.Swap(false)
 		strays := k.strayingSettings()
-		if now.Unseen4 != before.Unseen4 || now.Unseen6 != before.Unseen6 || strays != "" && (wrote || strays != strayed) {
+		if before&^glimpse(&now) != 0 || strays != "" && (wrote || strays != strayed) {
 			wake()
 		}
 		strayed = strays

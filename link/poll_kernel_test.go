@@ -31,6 +31,13 @@ func TestKernelSettingsWithoutEventsAreFollowed(t *testing.T) {
 	if len(wakes) > 0 {
 		t.Error("what was mended woke again")
 	}
+	// Whoever looked in between acts on what is so no more.
+	m.Set("net/bridge/bridge-nf-call-iptables", "0")
+	if !m.look().Unseen4 {
+		t.Error("br_netfilter's switch was not found")
+	}
+	m.Set("net/bridge/bridge-nf-call-iptables", "1")
+	m.mustWake(wakes)
 	cancel()
 	must(t, <-done)
 }
