@@ -13,13 +13,18 @@ type failures struct{ rows, links []plan.Drift }
 // settle notes what went wrong with an apply from one plan to another, and what need not
 // be so any more.
 func (e *Engine) settle(before, after *plan.Plan, o outcome) {
-	e.warn(drifts(o.err()))
+	e.settled(&e.failed.rows, before, after, o.rows)
+	e.settled(&e.failed.links, before, after, o.links)
+}
+
+// settled is settle for the rows alone, or for the links.
+func (e *Engine) settled(failed *[]plan.Drift, before, after *plan.Plan, err error) {
+	e.warn(drifts(err))
 	e.mu.Lock()
-	e.failed.rows = merge(untouched(e.failed.rows, before, after), drifts(o.rows))
-	e.failed.links = merge(untouched(e.failed.links, before, after), drifts(o.links))
+	*failed = merge(untouched(*failed, before, after), drifts(err))
 	e.tellDrift()
 	e.mu.Unlock()
-	if o.err() != nil {
+	if err != nil {
 		e.Wake()
 	}
 }

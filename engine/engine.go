@@ -224,7 +224,7 @@ func (e *Engine) enter(next spec.State, host *plan.Host, networks ...spec.ID) *m
 	e.turn++
 	m := &move{turn: e.turn, before: before, after: after, host: after.Plan}
 	m.networks = touchedNetworks(before.Plan, after.Plan)
-	m.linksFollow = m.change().OnlyRemoves()
+	m.linksFollow = m.mayBeFollowed()
 	e.turns.enter(m, append(networks, m.networks...))
 	e.now.Store(&after)
 	return m
@@ -252,7 +252,8 @@ func (e *Engine) carry(ctx context.Context, m *move) error {
 		switch {
 		case err != nil:
 		case m.linksFollow:
-			finish = func() { go e.unlink(ctx, m, applied) }
+			e.settled(&e.failed.rows, m.before.Plan, m.after.Plan, applied.rows)
+			finish = func() { go e.unlink(ctx, m) } // for which Await waits
 		default:
 			e.settle(m.before.Plan, m.after.Plan, applied)
 		}
@@ -266,11 +267,10 @@ func (e *Engine) carry(ctx context.Context, m *move) error {
 
 // unlink takes away the links of a removal that was answered. What cannot be taken away is
 // left to Run, as anything else is that nobody wants.
-func (e *Engine) unlink(ctx context.Context, m *move, applied outcome) {
+func (e *Engine) unlink(ctx context.Context, m *move) {
 	defer e.survive()
 	defer close(m.done)
-	applied.links = e.applyLinks(ctx, m)
-	e.settle(m.before.Plan, m.after.Plan, applied)
+	e.settled(&e.failed.links, m.before.Plan, m.after.Plan, e.applyLinks(ctx, m))
 }
 
 // Leaving are the bridges of networks that were removed, and that the host may still have for

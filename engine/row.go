@@ -196,8 +196,9 @@ func (r *row) remove(ctx context.Context, nothing *plan.Plan) error {
 
 // redo has a row look for itself.
 func (e *Engine) redo(ctx context.Context, r *row) error {
-	r.look.Store(true)
-	return e.lookIfAsked(ctx, r)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return e.lookAt(ctx, r)
 }
 
 // lookIfAsked has a row look for itself if somebody says so and nobody has since.
@@ -207,12 +208,21 @@ func (e *Engine) lookIfAsked(ctx context.Context, r *row) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if !r.look.Load() {
+		return nil
+	}
+	return e.lookAt(ctx, r)
+}
+
+// lookAt is redo for who holds the row.
+func (e *Engine) lookAt(ctx context.Context, r *row) error {
 	e.mu.Lock()
 	removed := e.removed
 	e.mu.Unlock()
-	if removed || !r.look.Load() {
+	if removed {
 		return nil
 	}
+	r.sure = false
 	return r.apply(ctx, r.want.Load())
 }
 

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 
 	"github.com/drawbridge-net/drawbridge/plan"
@@ -32,6 +33,19 @@ func (m *move) await() {
 func (m *move) blamed(err error) error { return blame(err, m.before.Plan, m.after.Plan) }
 
 func (m *move) change() spec.Change { return spec.Change{Before: m.before.State, After: m.after.State} }
+
+// mayBeFollowed reports whether the links of a change may go after its answer: if things only
+// go, and nobody can miss them who does not wait for our turn. Others may want a bridge of a
+// name that a person chose, a container that loses its network would have links and no rules,
+// and whoever comes next may need what is being put back of the host's own links.
+func (m *move) mayBeFollowed() bool {
+	for n := range tree.Diff(m.before.State.Networks, m.after.State.Networks) {
+		if n.New == nil && (n.Old.Bridge != "" || n.Old.Endpoints.Len() > 0) {
+			return false
+		}
+	}
+	return m.change().OnlyRemoves() && reflect.DeepEqual(m.before.Plan.Uplinks, m.after.Plan.Uplinks)
+}
 
 // without takes another change, which came to nothing, out of what was planned on top of
 // it.

@@ -370,6 +370,11 @@ func removeNetwork(n int) func(*spec.State) error { //nolint:unparam // it is re
 
 // addNetworkOn adds network n with the subnet of network m.
 func addNetworkOn(n, m int) func(*spec.State) error {
+	return addNetworkLike(m, func(network *spec.Network) { network.ID = id("a", n) })
+}
+
+// addNetworkLike adds a network that differs in something from network m.
+func addNetworkLike(m int, differ func(*spec.Network)) func(*spec.State) error {
 	return func(s *spec.State) error {
 		var other spec.State
 		if err := addNetwork(m)(&other); err != nil {
@@ -380,7 +385,8 @@ func addNetworkOn(n, m int) func(*spec.State) error {
 			return err
 		}
 		added := *network
-		added.ID, added.Key = id("a", n), ""
+		added.Key = ""
+		differ(&added)
 		return s.AddNetwork(&added)
 	}
 }

@@ -143,10 +143,9 @@ func serve(ctx context.Context, s settings, log *logrus.Logger) error {
 		tasks = append(tasks, func(ctx context.Context) error { return watch(ctx, d.engine.Wake) })
 	}
 	err = together(ctx, stop, tasks...)
-	d.finish(ctx)
 	// What is left in the kernel is for networks. Whoever disables a managed plugin
 	// that has none must not need another command for the rest.
-	if err == nil && d.engine.Now().State.Networks.Len() == 0 {
+	if d.finish(ctx) && err == nil && d.engine.Now().State.Networks.Len() == 0 {
 		err = d.engine.Remove(context.WithoutCancel(ctx))
 	}
 	return err
@@ -159,12 +158,13 @@ func driverName(path string) string { return strings.TrimSuffix(filepath.Base(pa
 // finishPatience is how long links may take to go of which a request was told that they do.
 const finishPatience = 5 * time.Second
 
-// finish waits for what was answered and is not done yet. Whoever is too late finds it at
-// the next start.
-func (d *daemon) finish(ctx context.Context) {
+// finish waits for what was answered and is not done yet, and reports whether it is: what
+// takes too long is found at the next start.
+func (d *daemon) finish(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishPatience)
 	defer cancel()
 	d.engine.Await(ctx)
+	return ctx.Err() == nil
 }
 
 // checkAlone reports an error if another process answers on a socket.
