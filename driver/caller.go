@@ -89,8 +89,9 @@ func ended(p *os.Process) (over bool) {
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, 0) //nolint:gosec // a descriptor
 		over = err == nil && n > 0
 	})
-	// Before Linux 5.4, or where a filter forbids it, there is none: then whoever has the ID
-	// counts as alive, and what the dead one left is found to be idle in minutes.
+	// Before Linux 5.4, where a filter forbids it, or if we had too many files open when he was
+	// first heard, there is none as long as he lives: then whoever has the ID counts as alive,
+	// and what the dead one left is found to be idle in minutes.
 	if errors.Is(err, os.ErrNoHandle) {
 		return errors.Is(p.Signal(unix.Signal(0)), os.ErrProcessDone)
 	}
