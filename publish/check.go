@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,21 +19,19 @@ import (
 
 // Check reports ports that are planned and not held, with who has them, and those that
 // are held and neither planned nor reserved. To find out who has them takes long: it keeps no
-// port from being held, and is done once as long as the same sockets are in the way.
+// port from being held, and is done again only once another socket is in the way, or
+// whoever was named has ended or calls himself otherwise.
 func (p *Ports) Check(_ context.Context, want *plan.Plan) ([]plan.Drift, error) {
 	drift, lacks := p.compare(want)
 	if len(lacks) == 0 {
 		p.others.Store(nil)
 		return drift, nil
 	}
-	others := &holders{}
-	if known := p.others.Load(); known != nil {
-		others.processes = known.processes
-	}
+	others := cmp.Or(p.others.Load(), &holders{})
 	for _, l := range lacks {
 		drift[l.at].Got = having(l.Held, l.got, others)
 	}
-	p.others.Store(others)
+	p.others.Store(others.kept())
 	return drift, nil
 }
 

@@ -30,9 +30,7 @@ func TestKernelPublishKeepsNobodyWaitingWhoIsToldWhoHasAPort(t *testing.T) {
 	checked := make(chan string, 1)
 	go b.host.Do(func() {
 		var drift []plan.Drift
-		err := errors.Join(unix.Unshare(unix.CLONE_FS|unix.CLONE_NEWNS),
-			unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""),
-			unix.Mount(fifo, fmt.Sprintf("/proc/%d/comm", os.Getpid()), "", unix.MS_BIND, ""))
+		err := cover("comm", fifo)
 		if err == nil {
 			drift, err = b.Check(t.Context(), want)
 		}
@@ -64,28 +62,56 @@ func TestKernelPublishKeepsNobodyWaitingWhoIsToldWhoHasAPort(t *testing.T) {
 	}
 }
 
-// TestKernelPublishLooksOnceForWhoHasAPort as long as he has it: all processes of a busy host
-// are many, and each look at the host asks.
+// TestKernelPublishLooksOnceForWhoHasAPort as long as he has it under the same name, even if
+// he is not seen: all processes of a busy host are many, and each look at the host asks.
 func TestKernelPublishLooksOnceForWhoHasAPort(t *testing.T) {
 	b := newBench(t)
 	b.host.Serve("tcp", "127.0.0.1:8080")
 	want := alone(t, port(spec.TCP, "", 8080, 1))
 	wantObject(t, b.apply(nil, want), unix.EADDRINUSE)
-	name := comm(t)
+	name, nothing := comm(t), t.TempDir()
 	rename := func(name string) {
 		if err := os.WriteFile("/proc/self/comm", []byte(name), 0); err != nil {
 			t.Fatal(err)
 		}
 	}
 	defer rename(name)
-	by := func(name string) string {
-		return fmt.Sprintf("port 8080/tcp on every address held: want 1, got taken by %s (pid %d)", name, os.Getpid())
+	taken := func(port int, by string) string {
+		return fmt.Sprintf("port %d/tcp on every address held: want 1, got taken by %s", port, by)
 	}
-	b.mustCheck(want, by(name))
-	rename("another")
-	b.mustCheck(want, by(name))
+	by := func(name string) string { return fmt.Sprintf("%s (pid %d)", name, os.Getpid()) }
+	unseen := "a socket on 127.0.0.1:8080 of a process that cannot be seen from here"
+	blind := func(by string) { // to whoever looks now, this process has nothing open
+		t.Helper()
+		b.host.Do(func() {
+			if err := cover("fd", nothing); err != nil {
+				t.Fatal(err)
+			}
+			found, err := b.Check(t.Context(), want)
+			if got, want := fmt.Sprint(found, err), fmt.Sprintf("[%s] <nil>", taken(8080, by)); got != want {
+				t.Errorf("(-want +got):\n- %s\n+ %s", want, got)
+			}
+		})
+	}
+	b.mustCheck(want, taken(8080, by(name)))
+	blind(by(name))
 	b.mustCheck(plan.New(spec.State{}, &plan.Host{})) // he is no longer in the way
-	b.mustCheck(want, by("another"))
+	blind(unseen)
+	b.mustCheck(want, taken(8080, unseen))
+
+	b.host.Serve("tcp", "127.0.0.1:8000")
+	more := alone(t, port(spec.TCP, "", 8000, 1), port(spec.TCP, "", 8080, 1))
+	b.mustCheck(more, taken(8000, by(name)), taken(8080, by(name)))
+	rename("another")
+	b.mustCheck(more, taken(8000, by("another")), taken(8080, by("another")))
+	blind(by("another"))
+}
+
+// cover has this thread alone see something else in place of a file of this process.
+func cover(file, by string) error {
+	return errors.Join(unix.Unshare(unix.CLONE_FS|unix.CLONE_NEWNS),
+		unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""),
+		unix.Mount(by, fmt.Sprintf("/proc/%d/%s", os.Getpid(), file), "", unix.MS_BIND, ""))
 }
 
 // writeTo opens a pipe as soon as somebody reads from it.

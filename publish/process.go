@@ -31,10 +31,11 @@ func (p process) rank() int {
 	return 1
 }
 
-// ended reports whether there is no such process any more.
+// ended reports whether there is no such process any more. One of another name has begun
+// to run another program, or is another to which the same PID was given.
 func (p process) ended() bool {
-	_, err := os.Stat(p.dir)
-	return err != nil
+	name, err := nameOf(p.dir)
+	return err != nil || name != p.name
 }
 
 // String says who it is, and of an engine's for what.
@@ -71,6 +72,12 @@ func (p process) proxied() string {
 	return to.String()
 }
 
+// nameOf is what a process calls itself.
+func nameOf(dir string) (string, error) {
+	comm, err := os.ReadFile(filepath.Join(dir, "comm"))
+	return printable(strings.TrimSpace(string(comm))), err
+}
+
 // printable is a name that anybody may have given a process of his, without what would move
 // the cursor of whoever reads it.
 func printable(name string) string {
@@ -94,11 +101,11 @@ func readProcesses() map[string][]process {
 		if err != nil {
 			continue // it has ended, or is none of ours to see
 		}
-		name, err := os.ReadFile(filepath.Join(dir, "comm"))
+		name, err := nameOf(dir)
 		if err != nil {
 			continue
 		}
-		p := process{dir, printable(strings.TrimSpace(string(name)))}
+		p := process{dir, name}
 		for _, f := range files {
 			target, err := os.Readlink(filepath.Join(dir, "fd", f.Name()))
 			if err != nil {

@@ -41,7 +41,7 @@ type Ports struct {
 	held  map[plan.Owner]sockets
 	taken map[plan.Owner]place // of whoever lacks something, what could not be had
 
-	others atomic.Pointer[holders] // whom the last Check found in the way
+	others atomic.Pointer[holders] // who had what was in the way of the last Check
 }
 
 // sockets are those of one endpoint.

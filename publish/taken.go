@@ -61,6 +61,7 @@ type holders struct {
 	sockets   map[spec.Proto]map[uint16][]entry // by port, of which a range may ask for each
 	processes map[string][]process              // by the inode of a socket that they have open
 	looked    bool                              // at all processes, and not somebody earlier
+	asked     []string                          // the inodes of those who were to be named
 }
 
 // of names who holds a place, e.g. nginx (pid 4711), or is "" if nobody is seen to.
@@ -103,8 +104,11 @@ func (h *holders) listed(proto spec.Proto) map[uint16][]entry {
 
 // behind names the process that has a socket.
 func (h *holders) behind(s entry) string {
-	all := slices.DeleteFunc(slices.Clone(h.processes[s.inode]), process.ended)
-	if len(all) == 0 && !h.looked {
+	h.asked = append(h.asked, s.inode)
+	known, told := h.processes[s.inode]
+	all := slices.DeleteFunc(slices.Clone(known), process.ended)
+	unseen := told && len(known) == 0 // as the kernel's own sockets are
+	if len(all) == 0 && !unseen && !h.looked {
 		h.processes, h.looked = readProcesses(), true
 		all = h.processes[s.inode]
 	}
@@ -112,6 +116,18 @@ func (h *holders) behind(s entry) string {
 		return "a socket on " + netip.AddrPortFrom(s.addr, s.port).String() + " of a process that cannot be seen from here"
 	}
 	return slices.MinFunc(all, func(a, b process) int { return cmp.Compare(a.rank(), b.rank()) }).String()
+}
+
+// kept are holders that need no look at all processes to say again what these have said, not
+// even of a socket that none is seen to have.
+func (h *holders) kept() *holders {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	processes := map[string][]process{}
+	for _, inode := range h.asked {
+		processes[inode] = h.processes[inode]
+	}
+	return &holders{processes: processes}
 }
 
 // entry is one line of /proc/net/tcp and its like (proc_net_tcp.rst of the kernel).
