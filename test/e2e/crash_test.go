@@ -61,53 +61,80 @@ func (s *site) one() string {
 }
 
 // A crash ends somebody at a step of a command, and has the service manager start it
-// again. It reports whether the step was reached, and the command's error.
-type crash func(s *site, f *lab.Failpoints, step int, args []string) (reached bool, err error)
+// again. It returns the name of that step, "" if it was not reached, and the command's error.
+type crash func(m *matrix, step int, args []string) (at string, err error)
 
-func daemonCrashes(s *site, f *lab.Failpoints, step int, args []string) (reached bool, err error) {
-	s.t.Helper()
-	f.Order(fmt.Sprintf("kill %d .", step))
-	ended := s.begin(args)
-	select {
-	case <-s.DaemonDone():
-	case err := <-ended:
-		f.Withdraw()
-		return false, err
+func daemonCrashes(m *matrix, step int, args []string) (at string, err error) {
+	m.t.Helper()
+	m.f.Order(fmt.Sprintf("kill %d .", step))
+	c := m.begin(args)
+	if at = m.reaches(step, c); at == "" {
+		m.f.Withdraw()
+		return "", c.err
 	}
-	f.Withdraw()
-	s.StartDaemon()
-	return true, <-ended
+	<-m.DaemonDone()
+	m.f.Withdraw()
+	m.StartDaemon()
+	<-c.ended
+	return at, c.err
 }
 
-func engineCrashes(s *site, f *lab.Failpoints, step int, args []string) (reached bool, err error) {
-	s.t.Helper()
-	f.Order(fmt.Sprintf("hold %d .", step))
-	ended := s.begin(args)
+func engineCrashes(m *matrix, step int, args []string) (at string, err error) {
+	m.t.Helper()
+	m.f.Order(fmt.Sprintf("hold %d .", step))
+	c := m.begin(args)
+	if at = m.reaches(step, c); at == "" {
+		m.f.Withdraw()
+		return "", c.err
+	}
+	m.KillDocker()
+	m.f.Withdraw()
+	<-c.ended
+	m.StartDocker()
+	return at, c.err
+}
+
+// command is one of Docker's that runs beside the test.
+type command struct {
+	ended chan struct{}
+	err   error // once it has ended
+}
+
+func (s *site) begin(args []string) *command {
+	c := &command{ended: make(chan struct{})}
+	go func() {
+		defer close(c.ended)
+		_, c.err = s.TryDocker(args...)
+	}()
+	return c
+}
+
+// reaches waits until the daemon is at a step, and returns its name. It is "" if a command has
+// ended and nothing follows it any more: the links of what it removes go after its answer.
+func (m *matrix) reaches(step int, c *command) (at string) {
+	m.t.Helper()
+	is := func() bool {
+		if steps := m.f.Steps(); len(steps) >= step {
+			at = steps[step-1]
+		}
+		return at != ""
+	}
 	pause := time.NewTicker(10 * time.Millisecond)
 	defer pause.Stop()
-	for len(f.Steps()) < step {
+	for !is() {
 		select {
-		case err := <-ended:
-			f.Withdraw()
-			return false, err
+		case <-c.ended:
+			lab.Until(m.t, "nothing follows the command", func() error {
+				if err := m.disagreement(m.forgotten); !is() {
+					return err
+				}
+				return nil
+			})
+			return at
 		case <-pause.C:
 		}
 	}
-	s.KillDocker()
-	f.Withdraw()
-	err = <-ended
-	s.StartDocker()
-	return true, err
-}
-
-// begin has a command of Docker's run beside the test.
-func (s *site) begin(args []string) (ended chan error) {
-	ended = make(chan error, 1)
-	go func() {
-		_, err := s.TryDocker(args...)
-		ended <- err
-	}()
-	return ended
+	return at
 }
 
 func TestEngineOurDaemonDiesAtAnyStep(t *testing.T) {
@@ -136,7 +163,7 @@ func atSteps(t *testing.T, flags []string, among int, crash crash) {
 		steps := make([][]int, len(life))
 		for i, a := range life {
 			f.Order("note 0 .")
-			s.Docker(a.args(s)...)
+			m.does(a)
 			steps[i] = sample(dice, len(f.Steps()), among)
 			f.Withdraw()
 			m.holds(a)
@@ -148,7 +175,7 @@ func atSteps(t *testing.T, flags []string, among int, crash crash) {
 				if round < len(steps[i]) {
 					m.crashes(a, steps[i][round])
 				} else {
-					s.Docker(a.args(s)...)
+					m.does(a)
 				}
 			}
 		}
@@ -179,6 +206,13 @@ type matrix struct {
 	crashed, advice, forgotten int
 }
 
+// does has an act done, and what follows its last answer.
+func (m *matrix) does(a act) {
+	m.t.Helper()
+	m.Docker(a.args(m.site)...)
+	m.agreeBut("after "+a.name, m.forgotten)
+}
+
 // crashes lets a crash happen at a step of an act and shows that nothing is lost and
 // nothing left over.
 func (m *matrix) crashes(a act, step int) {
@@ -189,9 +223,9 @@ func (m *matrix) crashes(a act, step int) {
 		flow = m.Outside.Dial("tcp", "192.0.2.1:8080")
 		stop = m.bystanderServes()
 	}
-	reached, err := m.crash(m.site, m.f, step, args)
-	where := fmt.Sprintf("after %s and a crash at step %d, which ended in %v", a.name, step, err)
-	if reached {
+	at, err := m.crash(m, step, args)
+	where := fmt.Sprintf("after %s and a crash at step %d (%s), which ended in %v", a.name, step, at, err)
+	if at != "" {
 		m.crashed++
 		m.forgotten++
 	} else if err != nil {
