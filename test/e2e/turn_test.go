@@ -110,7 +110,11 @@ func (b *bystander) isServedMeanwhile(what string) {
 	for range restarts {
 		free := time.AfterFunc(patience, b.Failpoints().Withdraw)
 		b.restarts(held)
-		if _, longer := held.beyond(b.usual); !free.Stop() || longer <= limit {
+		if !free.Stop() {
+			b.t.Errorf("while %s: somebody waited for it for %s", what, patience)
+			return
+		}
+		if _, longer := held.beyond(b.usual); longer <= limit {
 			break
 		}
 	}
