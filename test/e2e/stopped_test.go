@@ -18,7 +18,7 @@ func TestKernelStoppingNeedsNoLinksToGo(t *testing.T) {
 			host := lab.NewHost(t) // it has no uplink, of which something would be put back
 			s := &troubled{Alone: host.Alone(), t: t}
 			before := host.Snapshot()
-			f := s.Alone.Failpoints()
+			f := s.Failpoints()
 			s.MustStart()
 			if others {
 				s.must(s.addNetwork(2))
