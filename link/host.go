@@ -31,8 +31,7 @@ func (k *Kernel) Look(_ context.Context, engines []plan.HostLink) (*plan.Host, e
 		return nil, err
 	}
 	host := &plan.Host{}
-	lookAtBridged(host)
-	k.glimpsed.Or(glimpse(host))
+	k.lookAtBridged(host)
 	if err := lookAtForwarding(host, found); err != nil {
 		return nil, err
 	}

@@ -21,8 +21,7 @@ func (k *Kernel) Poll(ctx context.Context, wake func()) error {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	var now plan.Host
-	lookAtBridged(&now)
-	k.glimpsed.Or(glimpse(&now))
+	k.lookAtBridged(&now)
 	strayed := ""
 	wake() // for what happened before that
 	for {
@@ -33,8 +32,7 @@ func (k *Kernel) Poll(ctx context.Context, wake func()) error {
 		}
 		// It may have been another for so short that only somebody else has seen it.
 		before := k.glimpsed.Swap(0)
-		lookAtBridged(&now)
-		k.glimpsed.Or(glimpse(&now))
+		k.lookAtBridged(&now)
 		// Whoever sets at once what we have just set leaves it as it was before.
 		wrote := k.wrote.Swap(false)
 		strays := k.strayingSettings()

@@ -8,9 +8,10 @@ import (
 )
 
 // lookAtBridged finds what of the frames that pass from port to port of a bridge no hook
-// of IPv4 and IPv6 is shown.
-func lookAtBridged(host *plan.Host) {
+// of IPv4 and IPv6 is shown, and notes for Poll what it found.
+func (k *Kernel) lookAtBridged(host *plan.Host) {
 	host.Unseen4, host.Unseen6 = unseen("iptables"), unseen("ip6tables")
+	k.glimpsed.Or(glimpse(host))
 }
 
 // glimpse is one way that frames of bridges can be seen, as a set of such.
