@@ -19,7 +19,7 @@ func TestKernelSCTPFollowsAPortThatChangesHands(t *testing.T) {
 	s := newStreet(t)
 	s.small = 0 // so that filters are asked, of which the kernel knows less than of UDP
 	if out, err := s.Try("sysctl", "net.netfilter.nf_conntrack_sctp_timeout_cookie_wait"); err != nil {
-		t.Skipf("the kernel does not track SCTP: %v %s", err, out)
+		t.Skipf("the kernel lacks tracking of SCTP: %v %s", err, out)
 	}
 	port := spec.Port{Proto: spec.SCTP, HostPort: 8080, ContainerPort: 80, Count: 1}
 	for _, f := range []struct{ network, host, any string }{{"ip4:132", "192.0.2.1", "0.0.0.0"}, {"ip6:132", "2001:db8:1::1", "::"}} {

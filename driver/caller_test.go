@@ -88,7 +88,7 @@ const (
 // TestKernelAProcessWithTheIDOfADeadEngineIsNoEngine that would keep what that one left.
 func TestKernelAProcessWithTheIDOfADeadEngineIsNoEngine(t *testing.T) {
 	if _, err := os.Stat(lastID); err != nil {
-		t.Skipf("the kernel has no %s (CONFIG_CHECKPOINT_RESTORE)", lastID)
+		t.Skipf("the kernel lacks %s (CONFIG_CHECKPOINT_RESTORE)", lastID)
 	}
 	if os.Getenv(ownIDs) == "" {
 		again := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$")

@@ -23,7 +23,7 @@ func newOwner(t testing.TB, h *lab.Host) *machine {
 		}
 	})
 	if m.f.flags() == 0 {
-		t.Skip("the kernel knows no tables that are owned and persist (Linux 6.9)")
+		t.Skip("the kernel lacks tables that are owned and persist (Linux 6.9)")
 	}
 	return m
 }
